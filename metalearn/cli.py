@@ -1,0 +1,80 @@
+"""What all programs share: flags, the one-line answer to bad input, exit codes, the RESULT line.
+
+Exit codes: 0 done; 2 bad configuration; 75 stopped by a signal after saving; anything else is a crash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from metalearn.validate import ConfigError, nearest
+
+EXIT_CONFIG, EXIT_SIGNAL = 2, 75
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors and `--config.field=value` overrides, gathered in `args.overrides`."""
+
+    def __init__(self, doc: str, **kw):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kw)
+
+    def error(self, message: str):
+        raise ConfigError("command line", " ".join(sys.argv[1:]), message)
+
+    def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
+        argv = list(sys.argv[1:] if argv is None else argv)
+        overrides, rest = [], []
+        while argv:
+            word = argv.pop(0)
+            if word.startswith("--config."):
+                body = word[len("--config."):]
+                if "=" not in body and argv and not argv[0].startswith("--"):
+                    body += "=" + argv.pop(0)
+                overrides.append(body)
+            else:
+                rest.append(word)
+        args, unknown = self.parse_known_args(rest)
+        if unknown:
+            flags = [s for action in self._actions for s in action.option_strings]
+            name = unknown[0].partition("=")[0]
+            raise ConfigError(name, unknown[0].partition("=")[2], "unknown flag" + nearest(name, flags))
+        args.overrides = overrides
+        return args
+
+
+def main(program: Callable[[], int | None]) -> None:
+    """Runs a program; a ConfigError becomes one line on standard error and exit code 2."""
+    try:
+        code = program() or 0
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = EXIT_CONFIG
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)
+
+
+def plain(value: Any) -> Any:
+    """JSON-ready: arrays to lists, floats to 6 significant digits, NaN and infinities to null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def print_result(numbers: dict[str, Any]) -> None:
+    """The last line of every program: `RESULT {json}` on standard output."""
+    print("RESULT " + json.dumps(plain(numbers)), flush=True)

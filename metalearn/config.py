@@ -1,0 +1,122 @@
+"""Configs: load `FILE[:args]`, apply `--config.field=value` overrides, write and compare as JSON.
+
+A config file is Python and is executed: load only files that you trust. What a run saves is JSON, and evaluation,
+resuming and reports read that alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from metalearn.validate import ConfigError, nearest, require
+
+
+def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """The config of `FILE[:args]`, with overrides `field.sub=value` applied and the fields locked.
+
+    Raises ConfigError: no such file, no `get_config`, a refused argument, an unknown field, a wrong type.
+    """
+    path, _, arg = spec.partition(":")
+    config = import_file(path).get_config(arg)
+    for override in overrides:
+        field, eq, text = override.partition("=")
+        require(bool(eq), f"--config.{field}", "", "write it as --config.field=value")
+        assign(config, field, text)
+    return config.lock()
+
+
+def import_file(path: str):
+    """The config module at `path`; its neighbours import as `configs.<name>` whatever the working directory."""
+    require(os.path.isfile(path), "--config", path, "no such file")
+    path = os.path.abspath(path)
+    home = os.path.dirname(os.path.dirname(path))
+    name = f"{os.path.basename(os.path.dirname(path))}.{os.path.basename(path)[:-3]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    require(spec is not None and path.endswith(".py"), "--config", path, "must be a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, home)
+    try:
+        spec.loader.exec_module(module)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError("--config", path, f"failed to load: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.remove(home)
+    require(hasattr(module, "get_config"), "--config", path, "must define get_config(arg)")
+    return module
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
+    """{'optim.lr': .001, ...}; an empty block stays as one entry, so that it is compared and found too."""
+    flat = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping | ConfigDict) and len(value):
+            flat.update(flatten(value, path + "."))
+        else:
+            flat[path] = value
+    return flat
+
+
+def assign(config: ConfigDict, field: str, value: Any) -> None:
+    """Sets one existing field. Text is read as a literal of the type that the field has; values are checked alike."""
+    flat = flatten(config)
+    node, parts = config, field.split(".")
+    for i, part in enumerate(parts):
+        known = isinstance(node, ConfigDict) and part in node
+        require(known, f"config.{field}", value, "unknown field" + nearest(field, flat))
+        if i + 1 < len(parts):
+            node = node[part]
+    old = node[parts[-1]]
+    require(not isinstance(old, ConfigDict), f"config.{field}", value,
+            "is a block; set one of its fields: " + ", ".join(flatten(old)) if isinstance(old, ConfigDict) else "")
+    with node.ignore_type():
+        node[parts[-1]] = _coerce(f"config.{field}", old, value)
+
+
+def _coerce(field: str, old: Any, value: Any) -> Any:
+    if isinstance(value, str) and not isinstance(old, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            known = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "true": True, "false": False}
+            value = known.get(value.lower(), value)
+    if old is None or type(value) is type(old):
+        return value
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(old, tuple) and isinstance(value, list):
+        return tuple(value)
+    raise ConfigError(field, value, f"must be of type {type(old).__name__}, as {old!r} is")
+
+
+def to_json(config: ConfigDict | Mapping) -> str:
+    config = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The saved config; lists come back as tuples, as config files write them."""
+    return ConfigDict(_tuples(json.loads(text))).lock()
+
+
+def _tuples(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _tuples(v) for k, v in node.items()}
+    return tuple(_tuples(v) for v in node) if isinstance(node, list) else node
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """['optim.lr: 0.001 -> 0.01', ...] between a saved config and a new one."""
+    a, b = flatten(from_json(to_json(old))), flatten(from_json(to_json(new)))
+    return [f"{k}: {a.get(k, '(absent)')!r} -> {b.get(k, '(absent)')!r}" for k in sorted(a.keys() | b.keys())
+            if k not in a or k not in b or a[k] != b[k]]

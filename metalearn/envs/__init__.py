@@ -1,0 +1,1 @@
+"""Environment families, one per file: pure functions of (key, state, action, task)."""

@@ -1,0 +1,64 @@
+"""Evaluate a checkpoint: the same evaluators that training ran, on the same frozen episodes, so the same numbers.
+
+  python -m metalearn.eval --workdir=runs/gpicl [--pool=NAME|FILE.npz] [--step=N]
+
+`--pool` puts a pool that was never trained on in the place of the new classes (any image size: it is resized and
+normalised as the training pool was). Reads the config out of the work directory; never runs Python from it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import jax
+
+from metalearn import cli, train
+from metalearn import config as config_lib
+from metalearn import experiment as experiment_lib
+from metalearn import workdir as workdir_lib
+from metalearn.checkpoint import CheckpointError, Checkpoints
+from metalearn.validate import require
+
+
+def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "") -> dict:
+    """Evaluates the newest healthy checkpoint (or `step`) under the run's own config with `overrides`."""
+    workdir = os.path.abspath(workdir)
+    config = workdir_lib.read_config(workdir)
+    config.unlock()
+    for field, value in (overrides or {}).items():
+        config_lib.assign(config, field, value)
+    experiment = experiment_lib.build(config)
+    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
+    require(bool(checkpoints.steps()), "--workdir", workdir, "holds no checkpoint yet")
+    if step is not None:
+        require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
+    key = jax.random.key(0, impl="threefry2x32")
+    template = jax.eval_shape(train.make_init(experiment), experiment.task.data, key)
+    found, meta = checkpoints.restore({"params": template.params, "carry": template.carry}, step)
+    headline = experiment_lib.evaluate(experiment, found["params"], found["carry"], workdir, suffix)
+    return headline | experiment_lib.facts(experiment, found["params"]) | {"step": meta["step"]}
+
+
+def main() -> int:
+    parser = cli.Parser(__doc__, prog="python -m metalearn.eval")
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--pool", help="a pool name or an .npz with x and y, evaluated as the new pool")
+    parser.add_argument("--step", type=int, help="a checkpoint other than the newest")
+    args = parser.parse()
+    overrides = dict(o.partition("=")[::2] for o in args.overrides)
+    suffix = ""
+    if args.pool:
+        overrides["task.new_pool"] = os.path.abspath(args.pool) if os.path.exists(args.pool) else args.pool
+        suffix = "@" + os.path.basename(args.pool).removesuffix(".npz").replace("/", "-")
+    try:
+        headline = run(args.workdir, overrides, args.step, suffix)
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    cli.print_result(headline)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,162 @@
+"""Accuracy by number of examples seen, on sets of frozen episodes, beside yard-sticks on the same episodes.
+
+Definitions (V classes, chance c = 1/V; `first` is the first position, `last` the mean of the last five, or of the
+last alone where only that is scored):
+
+  learning        L(S) = last - first
+  generalisation  G(S) = last - c, on unseen and new
+  gap             last(seen) - last(unseen)
+  memorisation    (first(seen) - c) / (1 - c)
+
+Phase of one run, tau = .05, every "at least" meant at the lower end of the one-sided 95 % interval: not trained if
+last(seen) is not at least c + tau; else general if L(unseen) >= tau (dataset-general if also L(new) >= tau); else
+identify if L(seen) >= tau; else memorise.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn import metrics
+from metalearn import yardsticks as yardsticks_lib
+from metalearn.types import Evaluator, Learner, Result, TaskDist
+from metalearn.validate import multiple_of, one_of, positive, require
+
+TAU = 0.05
+LABELS = {"new": "newclass"}  # the plain name of a set in the headline, where it differs
+
+
+def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], yardsticks: tuple[str, ...], episodes: int,
+         chunk: int, seed: int) -> Evaluator:
+    """Evaluates `episodes` frozen episodes of each set in `sets` (splits of the task), `chunk` at a time.
+
+    The episodes are a function of (task, seed, chunk) and nothing else; their SHA-256 is in the result. Classification
+    tasks only; `yardsticks` are names out of `metalearn.yardsticks.ALL`.
+    """
+    positive(episodes=episodes, chunk=chunk)
+    multiple_of("chunk", chunk, episodes=episodes)
+    require(len(sets) > 0, "sets", sets, "must name at least one split")
+    for name in sets:
+        one_of(task.splits, sets=name)
+    for name in yardsticks:
+        one_of(yardsticks_lib.ALL, yardsticks=name)
+    ways = task.facts["ways"]
+
+    @functools.partial(jax.jit, static_argnames="split")
+    def draw(data, key, split):
+        return task.sample(data, key, split, chunk)
+
+    @jax.jit
+    def score(params, carry, batch):
+        """Right or wrong at each position, (chunk, T). Compiled once: sets differ only in what was drawn."""
+        return metrics.correct(learner.predict(params, carry, batch), batch.y_BT)
+
+    @jax.jit
+    def measure(batch):
+        """The yard-sticks' hits on the same episodes, {name: (chunk, T)}."""
+        answers = {name: jax.vmap(functools.partial(yardsticks_lib.ALL[name], ways=ways))(batch.x_BTX, batch.y_BT)
+                   for name in yardsticks}
+        return {name: metrics.correct(a, batch.y_BT) for name, a in answers.items()}
+
+    @functools.cache
+    def frozen(split):
+        """(keys, yard-stick hits, digest, scored positions) of one set: computed once per process."""
+        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(split.encode()) & 0x7FFFFFFF)
+        keys = jax.random.split(key, episodes // chunk)
+        hits, drawn, masks = [], [], []
+        for key in keys:
+            batch = draw(device_data(), key, split)
+            hits.append(jax.device_get(measure(batch)))
+            drawn += jax.device_get([batch.task_B, batch.y_BT, batch.index_BT])
+            masks.append(jax.device_get(batch.mask_BT))
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in drawn)).hexdigest()
+        joined = {name: np.concatenate([h[name] for h in hits]) for name in yardsticks}
+        return keys, joined, digest, np.flatnonzero(np.concatenate(masks).min(0) > 0)
+
+    @functools.cache
+    def device_data():
+        return jax.device_put(task.data)
+
+    def run(params, carry) -> Result:
+        scores, curves, digests = {}, [], {}
+        for split in sets:
+            keys, hits, digests[split], scored_T = frozen(split)
+            hit_ET = np.concatenate([score(params, carry, draw(device_data(), key, split)) for key in keys])
+            rows = {"learner": hit_ET} | hits
+            scores[split] = {name: _summary(h[:, scored_T]) for name, h in rows.items()}
+            if len(scored_T) > 1:
+                series = [_series(name, h) for name, h in rows.items()]
+                curves.append({"title": split, "x": list(range(hit_ET.shape[1])), "xlabel": "examples seen",
+                               "ylabel": "accuracy", "series": series, "levels": {"chance": 1 / ways}})
+        digest = hashlib.sha256("".join(digests[s] for s in sorted(digests)).encode()).hexdigest()
+        facts = {"seed": seed, "episodes": episodes, "chunk": chunk, "episodes_sha256": digest,
+                 "set_sha256": digests, "pool_sha256": task.facts.get("sha256"), "pool": task.facts.get("pool"),
+                 "new_pool": task.facts.get("new_pool"), "num_tasks": task.facts.get("num_tasks"), "scores": scores}
+        headline = _headline(scores, 1 / ways) | {"new_pool": task.facts.get("new_pool"), "episodes_sha256": digest}
+        return {"headline": headline, "tables": [_table(scores)], "curves": curves, "facts": facts}
+
+    return Evaluator(run)
+
+
+def _summary(hit_ET: np.ndarray) -> dict[str, float]:
+    """first, last, learning of one learner on one set, each with the half-width of its 95 % interval over episodes."""
+    hit_ET = np.asarray(hit_ET, np.float64)
+    last_E = hit_ET[:, -5:].mean(1)
+    first_E = hit_ET[:, 0]
+    of = lambda a_E: (a_E.mean(), 1.96 * a_E.std(ddof=1) / len(a_E) ** 0.5 if len(a_E) > 1 else float("nan"))
+    (first, first_ci), (last, last_ci), (gain, gain_ci) = of(first_E), of(last_E), of(last_E - first_E)
+    return {"first": first, "first_ci95": first_ci, "last": last, "last_ci95": last_ci, "learning": gain,
+            "learning_ci95": gain_ci, "final": hit_ET[:, -1].mean()}
+
+
+def _series(name: str, hit_ET: np.ndarray) -> dict:
+    mean, half = metrics.interval95(jnp.asarray(hit_ET))
+    return {"name": name, "y": mean, "ci95": half if name == "learner" else None, "dashed": name != "learner"}
+
+
+def _at_least(value: float, ci95: float, bound: float) -> bool:
+    return value - ci95 * 1.645 / 1.96 >= bound
+
+
+def phase(scores: dict, chance: float) -> str | None:
+    """The decision rule above; None where `seen` and `unseen` were not both measured."""
+    if not {"seen", "unseen"} <= scores.keys():
+        return None
+    seen, unseen, new = (scores.get(s, {}).get("learner") for s in ("seen", "unseen", "new"))
+    learns = lambda s: s is not None and _at_least(s["learning"], s["learning_ci95"], TAU)
+    if not _at_least(seen["last"], seen["last_ci95"], chance + TAU):
+        return "not trained"
+    if learns(unseen):
+        return "dataset-general" if learns(new) else "general"
+    return "identify" if learns(seen) else "memorise"
+
+
+def _headline(scores: dict, chance: float) -> dict:
+    out = {}
+    for split, rows in scores.items():
+        label, s = LABELS.get(split, split), rows["learner"]
+        out |= {f"{label}_last": s["last"], f"{label}_ci95": s["last_ci95"]}
+        if not split.endswith("random_labels"):
+            out |= {f"{label}_first": s["first"], f"learning_{label}": s["learning"]}
+        out |= {f"{label}_{name}": rows[name]["last"] for name in rows if name == "1nn"}
+    for label in ("unseen", "newclass"):
+        if f"{label}_last" in out:
+            out[f"generalisation_{label}"] = out[f"{label}_last"] - chance
+    if {"seen", "unseen"} <= scores.keys():
+        out |= {"gap": out["seen_last"] - out["unseen_last"], "phase": phase(scores, chance),
+                "memorisation": (out["seen_first"] - chance) / (1 - chance)}
+    return out
+
+
+def _table(scores: dict) -> dict:
+    names = list(next(iter(scores.values())))
+    rows = [[split, f"{rows['learner']['first']:.3f}", f"{rows['learner']['last']:.3f} ± {rows['learner']['last_ci95']:.3f}",
+             *(f"{rows[n]['last']:.3f} ± {rows[n]['last_ci95']:.3f}" for n in names[1:])] for split, rows in scores.items()]
+    return {"title": "accuracy on frozen episodes (last: mean of the last five positions; ± 95 % interval)",
+            "columns": ["set", "first", "learner, last", *names[1:]], "rows": rows}

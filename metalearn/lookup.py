@@ -1,0 +1,34 @@
+"""Find a thing by its name: a folder listing is the registry.
+
+`build("tasks", "projected", **kw)` imports `metalearn.tasks.projected` and calls its `make(**kw)`.
+An unknown name lists its neighbours; an unknown, missing or mistyped keyword is a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from metalearn import validate
+
+KINDS = ("tasks", "envs", "learners", "evaluators")
+
+
+def names(kind: str) -> list[str]:
+    """The entries of one folder, sorted: every module in it that is not private."""
+    package = importlib.import_module(f"metalearn.{kind}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def module(kind: str, name: str):
+    """The module behind `name`; raises ConfigError that lists the nearest names."""
+    known = names(kind)
+    if name not in known:
+        raise validate.ConfigError("name", name, "one of " + ", ".join(known) + validate.nearest(name, known))
+    return importlib.import_module(f"metalearn.{kind}.{name}")
+
+
+def build(kind: str, name: str, /, *context: Any, **kw: Any) -> Any:
+    """Calls `make(*context, **kw)` of the entry; the keywords are checked against its signature first."""
+    return validate.call(module(kind, name).make, *context, **kw)

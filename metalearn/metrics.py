@@ -1,0 +1,37 @@
+"""Losses and scores as mergeable means, so that they add up over devices, steps and shards.
+
+All of them take f32 logits whatever the network computes in.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from metalearn.types import Array, Mean
+
+
+def cross_entropy(logits_V: Array, y: Array) -> Array:
+    """Cross-entropy in nats at each position: logits (..., V), labels (...) -> (...)."""
+    log_p = jax.nn.log_softmax(jnp.asarray(logits_V, jnp.float32))
+    return -jnp.take_along_axis(log_p, y[..., None], axis=-1)[..., 0]
+
+
+def correct(logits_V: Array, y: Array) -> Array:
+    """1.0 where the largest logit is the label; ties go to the first class."""
+    return jnp.asarray(jnp.argmax(logits_V, -1) == y, jnp.float32)
+
+
+def classification(logits_BTV: Array, y_BT: Array, mask_BT: Array) -> tuple[Array, dict[str, Mean]]:
+    """(loss, means): the mean cross-entropy over counted positions, and loss, accuracy, accuracy at the last one."""
+    loss = Mean.of(cross_entropy(logits_BTV, y_BT), mask_BT)
+    hit_BT = correct(logits_BTV, y_BT)
+    means = {"loss": loss, "accuracy": Mean.of(hit_BT, mask_BT), "last": Mean.of(hit_BT[:, -1], mask_BT[:, -1])}
+    return loss.compute(), means
+
+
+def interval95(values: Array, axis=0) -> tuple[Array, Array]:
+    """Mean and half-width of the normal 95 % interval over `axis` (independent samples, e.g. episodes)."""
+    n = values.shape[axis]
+    spread = jnp.std(values, axis=axis, ddof=1) if n > 1 else jnp.full(values.mean(axis).shape, jnp.nan)
+    return values.mean(axis), 1.96 * spread / n**0.5

@@ -1,0 +1,116 @@
+"""A pre-LN Transformer over tokens, with an explicit key-value cache for its streaming form.
+
+Attention goes through `jax.nn.dot_product_attention`. Matmuls run in `dtype` (bf16 is an option); softmax, norms and
+the logits stay in f32. Output layers start small: the head by `head_scale`, residual outputs by 1 / sqrt(2 depth),
+as the measured CPU setting has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metalearn.types import Array
+
+Cache = list[dict[str, Array]]  # per block: k_BLHK, v_BLHK
+
+
+def _normal(scale: float):
+    return nn.initializers.variance_scaling(scale**2, "fan_in", "normal")
+
+
+class Attention(nn.Module):
+    """Multi-head attention. `mask_LL` is boolean, (queries, keys); with a cache, keys are the cache's slots."""
+
+    num_heads: int
+    depth: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None):
+        D = x_BLD.shape[-1]
+        shape = (*x_BLD.shape[:2], self.num_heads, D // self.num_heads)
+        # one fused projection: three small matmuls leave a CPU core waiting
+        qkv = nn.Dense(3 * D, dtype=self.dtype, kernel_init=_normal(1.0), name="qkv")(x_BLD)
+        q_BLHK, k_BLHK, v_BLHK = (part.reshape(shape) for part in jnp.split(qkv, 3, axis=-1))
+        if cache is not None:
+            put = lambda old, new: jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, position, 0, 0))
+            cache = {"k": put(cache["k"], k_BLHK), "v": put(cache["v"], v_BLHK)}
+            k_BLHK, v_BLHK = cache["k"].astype(q_BLHK.dtype), cache["v"].astype(q_BLHK.dtype)
+        if mask_LL is None:
+            y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, is_causal=True)
+        else:
+            y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, mask=mask_LL[None, None])
+        y_BLD = y_BLHK.reshape(x_BLD.shape)
+        return nn.Dense(D, dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), GELU."""
+
+    num_heads: int
+    mlp: int
+    depth: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None):
+        norm = lambda name: nn.LayerNorm(dtype=jnp.float32, name=name)
+        y, cache = Attention(self.num_heads, self.depth, self.dtype, name="attention")(
+            norm("norm_attention")(x_BLD), mask_LL, cache, position)
+        x_BLD = x_BLD + y
+        h_BLF = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=_normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
+        out = nn.Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="down")
+        return x_BLD + out(nn.gelu(h_BLF)), cache
+
+
+class Transformer(nn.Module):
+    """tokens_BLI -> logits_BLV, f32.
+
+    positions    0: no positional code; else the number of learned absolute positions
+    mask_LL      boolean (L, L); None is causal
+    """
+
+    num_outputs: int
+    depth: int
+    width: int
+    num_heads: int
+    mlp: int
+    positions: int = 0
+    head_scale: float = 0.1
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        self.embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=_normal(1.0))
+        if self.positions:
+            self.position = self.param("position", nn.initializers.normal(0.02), (self.positions, self.width))
+        self.blocks = [Block(self.num_heads, self.mlp, self.depth, self.dtype) for _ in range(self.depth)]
+        self.norm = nn.LayerNorm(dtype=jnp.float32)
+        self.head = nn.Dense(self.num_outputs, kernel_init=_normal(self.head_scale))
+
+    def __call__(self, tokens_BLI: Array, mask_LL: Array | None = None) -> Array:
+        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
+        if self.positions:
+            x_BLD = x_BLD + self.position[: x_BLD.shape[1]]
+        for block in self.blocks:
+            x_BLD, _ = block(x_BLD, mask_LL)
+        return self.head(self.norm(x_BLD))
+
+    def extend(self, cache: Cache, tokens_BLI: Array, position: Array, mask_LL: Array) -> tuple[Cache, Array]:
+        """Appends tokens at cache slot `position` and reads their logits; mask_LL is (new tokens, cache slots)."""
+        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
+        if self.positions:
+            x_BLD = x_BLD + jax.lax.dynamic_slice_in_dim(self.position, position, x_BLD.shape[1])
+        new = []
+        for block, old in zip(self.blocks, cache, strict=True):
+            x_BLD, filled = block(x_BLD, mask_LL, old, position)
+            new.append(filled)
+        return new, self.head(self.norm(x_BLD))
+
+    def empty_cache(self, num: int, slots: int) -> Cache:
+        """Zeros for `num` episodes of at most `slots` tokens."""
+        shape = (num, slots, self.num_heads, self.width // self.num_heads)
+        return [{"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)} for _ in range(self.depth)]

@@ -1,0 +1,64 @@
+"""What a person sees of a result: tables on the terminal, plots on disk. Knows no family, only the Result record."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+
+from metalearn.types import Result
+
+
+def show(result: Result) -> None:
+    """Prints the result's tables on standard output."""
+    for table in result.get("tables", []):
+        rows = [[str(c) for c in row] for row in [table["columns"], *table["rows"]]]
+        widths = [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
+        line = lambda row: "  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths, strict=True)).rstrip()
+        print(f"\n{table['title']}\n{line(rows[0])}\n" + "-" * (sum(widths) + 2 * len(widths) - 2))
+        print("\n".join(line(row) for row in rows[1:]), flush=True)
+
+
+def _width(text: str) -> int:
+    return sum(not unicodedata.combining(c) for c in text)
+
+
+def plot(result: Result, path: str) -> str | None:
+    """Draws the result's curves as small multiples into `path`.png; returns the file, None when there are none."""
+    curves = result.get("curves", [])
+    if not curves:
+        return None
+    figure = draw(curves)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    figure.savefig(path + ".png", dpi=110)
+    return path + ".png"
+
+
+def draw(curves: list[dict]):
+    """A matplotlib Figure of small multiples, one panel per curve record (see types.Result)."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    columns = min(len(curves), 3)
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=len({c["ylabel"] for c in curves}) == 1)
+    for axis in axes.flat[len(curves):]:
+        axis.axis("off")
+    handles = {}
+    for axis, curve in zip(axes.flat, curves, strict=False):
+        for i, series in enumerate(curve["series"]):
+            x, y = curve["x"][: len(series["y"])], series["y"]
+            style = dict(color=f"C{i}", lw=1.2 if series.get("dashed") else 2.2, ls="--" if series.get("dashed") else "-",
+                         marker="." if series.get("points") else None)
+            handles[series["name"]] = axis.plot(x, y, **style)[0]
+            if series.get("ci95") is not None:
+                pairs = [(a, b, c or 0.0) for a, b, c in zip(x, y, series["ci95"], strict=True)]
+                axis.fill_between([p[0] for p in pairs], [p[1] - p[2] for p in pairs], [p[1] + p[2] for p in pairs],
+                                  color=f"C{i}", alpha=0.25, lw=0)
+        for name, level in curve.get("levels", {}).items():
+            handles[name] = axis.axhline(level, color="0.6", lw=1, ls=":")
+        axis.set(title=curve["title"], xlabel=curve["xlabel"], xscale=curve.get("xscale", "linear"))
+        axis.grid(alpha=0.25)
+    for axis, curve in zip(axes[:, 0], curves[::columns], strict=False):
+        axis.set_ylabel(curve["ylabel"])
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    return figure

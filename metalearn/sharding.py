@@ -1,0 +1,29 @@
+"""Where arrays live. One code path for 1 device, 8 devices and several hosts: batches are split over the mesh's
+`data` axis, parameters are replicated, XLA inserts the collectives.
+"""
+
+from __future__ import annotations
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from metalearn.types import PyTree
+from metalearn.validate import require
+
+
+def make_mesh(num_devices: int = 0) -> Mesh:
+    """A one-axis mesh ('data') over the first `num_devices` devices (0: all)."""
+    devices = jax.devices()
+    require(num_devices <= len(devices), "train.devices", num_devices, f"this machine has {len(devices)}")
+    num = num_devices or len(devices)
+    return jax.make_mesh((num,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:num])
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Every device holds the whole of it."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split_batch(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Inside jit: the leading axis of every leaf goes over `data`."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec("data")))

@@ -1,0 +1,1 @@
+"""Task distributions, one per file: `make(**config.task) -> TaskDist`."""

@@ -1,0 +1,140 @@
+"""GPICL's task distribution: randomly projected, label-permuted images (arXiv 2212.04458, section on tasks).
+
+A task is (A, rho), both a function of its integer id: inputs are A x with A ~ N(0, 1/X), labels are rho(y). The
+number of meta-training tasks K is a range of ids and travels as data, so a sweep over K never recompiles.
+
+Splits that `sample` knows (all but `train` leave the permutations unbiased):
+
+  train           ids in [0, K), meta-training images, a fraction `bias` of the batch under one fixed rho
+  seen            the same ids and images
+  seen_image      the same ids, images held out from meta-training
+  unseen          fresh ids, held-out images
+  new             fresh ids, classes or a dataset never used in meta-training
+  random          `random_points` points x ~ U(0, 1), normalised, each with a uniform label, shown again and again
+  identity        A = 1, fresh rho, held-out images
+  unseen_random_labels, seen_random_labels   labels of the context drawn anew, the last one true: a learner falls
+                  to chance, one that knows the task from x alone does not
+  seen_relabelled the A of a trained id under a fresh rho: an identifier keeps the old labels, a learner follows
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn import pools
+from metalearn.types import Array, Episodes, TaskDist
+from metalearn.validate import fraction, require
+
+SPLITS = ("train", "seen", "seen_image", "unseen", "new", "random", "identity", "unseen_random_labels",
+          "seen_random_labels", "seen_relabelled")
+FRESH = 2**30  # ids from here on are never meta-trained on
+
+
+def make(
+    *,
+    pool: str,
+    split_by: str,
+    train_classes: int,
+    heldout_frac: float,
+    new_pool: str,
+    image_size: int,
+    channels: int,
+    pca: int,
+    ways: int,
+    length: int,
+    num_tasks: int,
+    bias: float,
+    random_points: int,
+    task_seed: int,
+) -> TaskDist:
+    """The distribution; the fields from `pool` to `pca` are those of `pools.prepare`.
+
+    ways           V, classes per task; a pool with more gives each task its own subset
+    length         T, examples per episode
+    num_tasks      K; 0 is unlimited (2**30 ids)
+    bias           p, the fraction of a training batch under one fixed label order
+    random_points  distinct points of the `random` split
+    task_seed      what (A, rho) of an id is a function of
+
+    Images are drawn i.i.d.: a uniform class of the task, then a uniform example of it, with replacement.
+    """
+    fraction(bias=bias)
+    require(length >= 2, "length", length, "must be at least 2")
+    require(random_points >= 1, "random_points", random_points, "must be at least 1")
+    require(0 <= num_tasks <= FRESH, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {FRESH}")
+    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
+    prepared = pools.prepare(pool=pool, split_by=split_by, train_classes=train_classes, heldout_frac=heldout_frac,
+                             new_pool=new_pool, image_size=image_size, channels=channels, pca=pca)
+    parts = {"train": prepared.train, "heldout": prepared.heldout, "new": prepared.new}
+    for name, part in parts.items():
+        require(2 <= ways <= part.num_classes, "ways", ways,
+                f"must lie between 2 and {part.num_classes}, the classes of the {name} part of pool {pool}")
+    num_features = prepared.train.x_NX.shape[1]
+    data = {"num_tasks": np.int32(num_tasks or FRESH), "task_seed": np.int32(task_seed)}
+    data |= {name: {"x_NX": p.x_NX, "start_V": p.start_V, "count_V": p.count_V, "index_N": p.index_N}
+             for name, p in parts.items()}
+
+    def sample(data, key: Array, split: str, num: int) -> Episodes:
+        key_id, key_bias, key_image = jax.random.split(key, 3)
+        trained = split == "train" or split.startswith("seen")
+        task_B = jax.random.randint(key_id, (num,), 0, data["num_tasks"] if trained else FRESH)
+        task_B = task_B if trained else task_B + FRESH
+        biased_B = jax.random.uniform(key_bias, (num,)) < (bias if split == "train" else 0.0)
+        # every episode has its own key, so that what it shows does not depend on its place in the batch
+        episode = jax.vmap(lambda key, task, biased: _episode(data, key, task, biased, split, ways, length, random_points))
+        x_BTX, y_BT, index_BT = episode(jax.random.split(key_image, num), task_B, biased_B)
+        mask_BT = jnp.ones((num, length), jnp.float32)
+        if split.endswith("random_labels"):  # only the last label is true, so only it can be scored
+            mask_BT = mask_BT.at[:, :-1].set(0.0)
+        return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT)
+
+    facts = {"ways": ways, "length": length, "features": num_features, "pool": pool, "new_pool": new_pool or pool,
+             "num_tasks": num_tasks, "sha256": hashlib.sha256(prepared.sha256.encode()).hexdigest()[:16],
+             "prepared": prepared}
+    return TaskDist(data, sample, SPLITS, facts)
+
+
+def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int) -> tuple[Array, Array]:
+    """(A_XX, order_V) of one id: x -> A x, and the classes in the order of the task's labels.
+
+    A typed threefry key: with rbg keys a draw under vmap is not a function of its key alone.
+    """
+    key = jax.random.fold_in(jax.random.key(task_seed, impl="threefry2x32"), task)
+    key_A, key_order = jax.random.split(key)
+    A_XX = jax.random.normal(key_A, (num_features, num_features)) / num_features**0.5
+    return A_XX, jax.random.permutation(key_order, num_classes)
+
+
+def _episode(data, key, task, biased, split, ways, length, random_points):
+    """One episode: (x_TX, y_T, index_T)."""
+    key_class, key_example, key_extra = jax.random.split(key, 3)
+    where = {"train": "train", "seen": "train", "new": "new", "seen_random_labels": "train",
+             "seen_relabelled": "train"}.get(split, "heldout")
+    part = data[where]
+    num_features, num_classes = part["x_NX"].shape[1], part["start_V"].shape[0]
+    A_XX, order_V = draw_task(data["task_seed"], task, num_features, num_classes)
+    if split == "identity":
+        A_XX = jnp.eye(num_features)
+    if split == "seen_relabelled":
+        order_V = jax.random.permutation(key_extra, num_classes)
+    order_V = jnp.where(biased, jnp.arange(num_classes), order_V)[:ways]
+
+    if split == "random":
+        key_points, key_labels = jax.random.split(key_extra)
+        points = (jax.random.uniform(key_points, (random_points, num_features)) - 0.5) * 12**0.5
+        labels = jax.random.randint(key_labels, (random_points,), 0, ways)
+        which_T = jax.random.randint(key_example, (length,), 0, random_points)
+        x_TX, y_T, index_T = points[which_T], labels[which_T], jnp.full((length,), -1, jnp.int32)
+    else:
+        y_T = jax.random.randint(key_class, (length,), 0, ways)
+        class_T = order_V[y_T]
+        row_T = part["start_V"][class_T] + jax.random.randint(key_example, (length,), 0, part["count_V"][class_T])
+        x_TX, index_T = part["x_NX"][row_T], part["index_N"][row_T]
+        if split.endswith("random_labels"):
+            anything_T = jax.random.randint(key_extra, (length,), 0, ways)
+            y_T = jnp.where(jnp.arange(length) == length - 1, y_T, anything_T)
+    return x_TX @ A_XX.T, y_T, index_T

@@ -1,0 +1,200 @@
+"""Train: one loop for every family.
+
+  python -m metalearn.train --config=configs/gpicl.py:digits --workdir=runs/gpicl [--config.field=value ...]
+
+A second identical command goes on from the last checkpoint, to the same bits as an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from metalearn import cli, sharding
+from metalearn import config as config_lib
+from metalearn import experiment as experiment_lib
+from metalearn import workdir as workdir_lib
+from metalearn.checkpoint import CheckpointError, Checkpoints
+from metalearn.experiment import Experiment
+from metalearn.types import Mean, TrainState
+from metalearn.validate import ConfigError, multiple_of, require
+from metalearn.writer import Writer
+
+
+def make_init(experiment: Experiment):
+    """init(data, key) -> TrainState; `key` alone decides the parameters."""
+
+    def init(data, key):
+        key_batch, key_params = jax.random.split(key)
+        batch = experiment.task.sample(data, key_batch, experiment.task.splits[0], experiment.config.train.batch)
+        params, carry = experiment.learner.init(key_params, batch)
+        return TrainState(jax.numpy.zeros((), "int32"), params, experiment.tx.init(params), carry)
+
+    return jax.jit(init)
+
+
+def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
+    """update(state, data, key, num) -> (state, means stacked over `num` steps): one jitted program, state donated.
+
+    The batch of step n is drawn inside, from `fold_in(key, n)`: there is no iterator to save.
+    """
+    task, learner, tx = experiment.task, experiment.learner, experiment.tx
+
+    def one(data, key, state: TrainState):
+        key_batch, key_learner = jax.random.split(jax.random.fold_in(key, state.step))
+        batch = task.sample(data, key_batch, task.splits[0], experiment.config.train.batch)
+        batch = sharding.split_batch(batch, mesh)
+        grads, carry, means = learner.grads(state.params, state.carry, batch, key_learner)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        good = opt_state.streak == 0
+        carry = jax.tree.map(lambda new, old: jax.numpy.where(good, new, old), carry, state.carry)
+        means = means | {"grad_norm": Mean.of(optax.global_norm(grads)), "skipped": Mean.of(1.0 - good)}
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, carry), means
+
+    def update(state, data, key, num):
+        return jax.lax.scan(lambda s, _: one(data, key, s), state, None, length=num)
+
+    return jax.jit(update, static_argnums=3, donate_argnums=0)
+
+
+def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]:
+    """Trains, saves, evaluates; returns the headline numbers.
+
+    Raises ConfigError before anything is written or any device is used, Stopped after a signal (state saved).
+    """
+    began = time.monotonic()
+    workdir_lib.check(os.path.abspath(workdir), config)
+    experiment = experiment_lib.build(config)
+    mesh = sharding.make_mesh(config.train.devices)
+    multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
+
+    with workdir_lib.hold(workdir, config) as workdir, _signals() as stop:
+        workdir_lib.write_json(os.path.join(workdir, "manifest.json"),
+                               workdir_lib.manifest(jax.devices()[0].device_kind, mesh.size))
+        checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"), config.train.keep)
+        meta = {"config": config.to_dict(), "versions": workdir_lib.versions()}
+        key_init, key_steps = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
+        data = sharding.replicate(experiment.task.data, mesh)
+        init = make_init(experiment)
+        if checkpoints.steps():
+            state, _ = checkpoints.restore(jax.eval_shape(init, data, key_init))
+        else:
+            state = init(data, key_init)
+            if config.init_from:
+                state = state.replace(params=_params_from(config.init_from, state.params))
+        state = sharding.replicate(state, mesh)
+        update = make_update(experiment, mesh)
+
+        train, step = config.train, int(state.step)
+        writer = Writer(workdir, step, train.steps, quiet)
+        pending, means = None, []
+        saved = step if checkpoints.steps() else -1
+        while step < train.steps:
+            num = min(train.steps_per_call, train.steps - step)
+            state, new = update(state, data, key_steps, num)
+            step += num
+            if pending is not None:  # fetched while the device is busy with the next call
+                means.append(jax.device_get(pending))
+            pending = new
+            due = lambda every, at=step: every and (at % every == 0 or at == train.steps)
+            if due(train.log_every):
+                means.append(jax.device_get(pending))
+                writer.write(step, _merge(means))
+                pending, means = None, []
+                streak = int(state.opt_state.streak)
+                if streak >= train.max_bad_steps:
+                    raise RuntimeError(f"{streak} updates in a row were not finite at step {step}; the last "
+                                       f"checkpoint ({max(saved, 0)}) is kept")
+            if due(train.save_every) or stop.signal:
+                checkpoints.save(step, state, meta)
+                saved = step
+            if stop.signal and step < train.steps:
+                raise Stopped(stop.signal, step)
+            if train.eval_every and step % train.eval_every == 0 and step < train.steps:
+                numbers = {}
+                for evaluator in experiment.evaluators.values():
+                    numbers |= evaluator.run(state.params, state.carry)["headline"]
+                writer.write_history(step, numbers)
+        if saved != step:
+            checkpoints.save(step, state, meta)
+        headline = experiment_lib.evaluate(experiment, state.params, state.carry, workdir)
+        writer.write_history(step, headline)
+        writer.close()
+        return headline | experiment_lib.facts(experiment, state.params) | {"seconds": time.monotonic() - began}
+
+
+def _merge(calls: list[dict[str, Mean]]) -> dict[str, float]:
+    """Means of several calls, each stacked over its steps, to plain numbers."""
+    names = calls[0].keys()
+    total = {k: sum(float(np.sum(c[k].total, dtype=np.float64)) for c in calls) for k in names}
+    count = {k: sum(float(np.sum(c[k].count, dtype=np.float64)) for c in calls) for k in names}
+    return {k: total[k] / max(count[k], 1e-12) for k in names}
+
+
+def _params_from(workdir: str, template):
+    """Parameters of another run's newest checkpoint; every leaf of `template` must be there."""
+    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
+    require(bool(checkpoints.steps()), "config.init_from", workdir, "holds no checkpoint")
+    found, _ = checkpoints.restore({"params": template})
+    return found["params"]
+
+
+class Stopped(Exception):
+    """A signal came; the state of `step` is saved."""
+
+    def __init__(self, number: int, step: int):
+        self.step = step
+        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; saved. The same command goes on.")
+
+
+class _signals:
+    """Notes SIGTERM, SIGINT and SIGUSR1 instead of dying, so that the loop can save first."""
+
+    def __enter__(self):
+        self.signal, self._old = 0, {}
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            try:
+                self._old[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread (a notebook's worker): then signals keep their meaning
+                break
+        return self
+
+    def _note(self, number, frame):
+        self.signal = number
+
+    def __exit__(self, *_):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def main() -> int:
+    parser = cli.Parser(__doc__, prog="python -m metalearn.train")
+    parser.add_argument("--config", required=True, help="FILE[:argument], e.g. configs/gpicl.py:digits")
+    parser.add_argument("--workdir", required=True, help="where the run lives; reused to go on")
+    parser.add_argument("--quiet", action="store_true", help="no progress line")
+    args = parser.parse()
+    config = config_lib.load(args.config, args.overrides)
+    try:
+        headline = run(config, args.workdir, args.quiet)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return cli.EXIT_SIGNAL
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    cli.print_result(headline)
+    return 0
+
+
+__all__ = ["ConfigError", "Stopped", "make_init", "make_update", "run"]
+
+if __name__ == "__main__":
+    cli.main(main)
