@@ -56,7 +56,11 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
 
 def _by_class(rows, committed):
     """{split: generator} of the rows (key, class, record) whose class the committed split puts there."""
-    return {PARTS[s]: ((key, record) for key, c, record in rows() if c in set_) for s, set_ in committed.items()}
+
+    def of(classes):
+        return ((key, record) for key, c, record in rows() if c in classes)
+
+    return {PARTS[split]: of(classes) for split, classes in committed.items()}
 
 
 class MetalearnOmniglot(_Builder):
