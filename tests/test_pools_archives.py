@@ -29,10 +29,12 @@ def make_tar(path, name, kind=tarfile.REGTYPE, data=b"x"):
 HOSTILE = {
     "zip up": lambda p: make_zip(p, "../evil"), "zip absolute": lambda p: make_zip(p, "/etc/evil"),
     "zip deep up": lambda p: make_zip(p, "a/../../evil"), "zip backslash": lambda p: make_zip(p, "..\\evil"),
-    "zip drive": lambda p: make_zip(p, "C:/evil"), "zip link": lambda p: make_zip(p, "a", b"/etc", stat.S_IFLNK | 0o777),
+    "zip drive": lambda p: make_zip(p, "C:/evil"),
+    "zip link": lambda p: make_zip(p, "a", b"/etc", stat.S_IFLNK | 0o777),
     "zip bomb": lambda p: make_zip(p, "a", bytes(30 << 20)),
     "tar up": lambda p: make_tar(p, "../evil"), "tar absolute": lambda p: make_tar(p, "/evil"),
-    "tar symlink": lambda p: make_tar(p, "a", tarfile.SYMTYPE), "tar hard link": lambda p: make_tar(p, "a", tarfile.LNKTYPE),
+    "tar symlink": lambda p: make_tar(p, "a", tarfile.SYMTYPE),
+    "tar hard link": lambda p: make_tar(p, "a", tarfile.LNKTYPE),
     "tar device": lambda p: make_tar(p, "a", tarfile.CHRTYPE), "tar fifo": lambda p: make_tar(p, "a", tarfile.FIFOTYPE),
     "web page": lambda p: p.write_bytes(b"<!DOCTYPE html><p>quota exceeded"), "empty": lambda p: p.write_bytes(b""),
 }

@@ -151,7 +151,8 @@ def test_prepared_set_is_read_without_tensorflow():
             "assert p.x_NX.shape == (4, 6, 6, 3) and p.class_V == ('e', 'f'), (p.x_NX.shape, p.class_V); "
             "assert len(p.split_sha256) == 64; "
             "assert pools.load('images/tiny').num_classes == 6; assert 'tensorflow' not in sys.modules")
-    env = {"TFDS_DATA_DIR": GOLDEN, "METALEARN_DATA": "", "PATH": "/usr/bin", "PYTHONPATH": ":".join(p for p in sys.path if p) + ":."}
+    env = {"TFDS_DATA_DIR": GOLDEN, "METALEARN_DATA": "", "PATH": "/usr/bin"}
+    env["PYTHONPATH"] = ":".join([".", *filter(None, sys.path)])
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=100)
 
 

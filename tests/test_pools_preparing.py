@@ -70,6 +70,14 @@ def test_bad_names(place):
     refused("must name the folder", name="images/mine")
 
 
+def test_no_network_is_said_at_once(place, monkeypatch):
+    known.known()["tiny"]["files"][0]["a.gz"]["url"] = "https://no-such-host.invalid/a.gz"
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match="cannot reach no-such-host.invalid.*check tiny"):
+        preparing._reach("tiny")
+
+
 @pytest.mark.skipif(HAS_TF, reason="TensorFlow is installed")
 def test_without_tensorflow_the_line_says_what_to_install(place):
     refused("needs", "tensorflow-cpu", "pip install", name="tiny")

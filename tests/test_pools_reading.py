@@ -40,8 +40,9 @@ def test_resize_and_channels():
     np.testing.assert_allclose(reshape_images(colour, np.arange(1), (2, 2, 1)), 0.5)
 
 
-@pytest.mark.parametrize("split, word", [("tran", "nearest: train"), ("classes:", "must be"), ("classes:5-2", "backwards"),
-                                         ("classes:0-10", "classes 0-9"), ("train", "no committed class split")])
+@pytest.mark.parametrize("split, word", [
+    ("tran", "nearest: train"), ("classes:", "must be"), ("classes:5-2", "backwards"), ("classes:0-10", "classes 0-9"),
+    ("train", "no committed class split")])
 def test_bad_splits(split, word):
     with pytest.raises(ConfigError, match=word) as error:
         pools.load_classes("digits", split)
@@ -98,7 +99,7 @@ def test_real_omniglot_split_and_ink():
 
 
 def test_real_emnist_stands_upright():
-    """An L upright: ink at the left and below, little at the upper right. Transposed it would be the other way round."""
+    """An L has its foot below and a T its bar above; transposed, both would stand at the side."""
     need("emnist/letters")
     letters = pools.load_classes("emnist_letters", "classes:11")
     mean = letters.x_NX.mean(0)[..., 0] if letters.class_V == ("L",) else None

@@ -11,6 +11,9 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import socket
+import urllib.parse
+import urllib.request
 
 from metalearn.pools import doors
 from metalearn.pools.archives import verify
@@ -41,6 +44,8 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
     require(not missing, "prepare", name, f"needs {', '.join(missing)}, which reading does not; install them: "
             "pip install 'metalearn[data]' (in a checkout: pip install -e '.[data]')")
     with _workshop(root, name) as work:
+        if not source:
+            _reach(name)
         made = _make(name, source, work, os.path.join(root, "downloads", name.replace("/", "_")), image_size)
         doors.checked(name, doors.read_prepared(name, made))
         # images/NAME is made by a builder of another name
@@ -79,6 +84,18 @@ def raw_folder(name: str) -> str:
 
 def _listing(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def _reach(name: str) -> None:
+    """ConfigError where the first host of a known set has no address here: TFDS would try for minutes."""
+    urls = [f["url"] for files in known().get(name, {}).get("files", []) for f in files.values() if "url" in f]
+    host = urllib.parse.urlparse(urls[0]).hostname if urls else None
+    if host and not urllib.request.getproxies():
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError as error:
+            raise ConfigError("prepare", name, f"cannot reach {host} ({error.strerror}); place its files by hand, "
+                              f"`python -m metalearn.pools check {name}` says which, where from and where to") from None
 
 
 @contextlib.contextmanager
@@ -149,7 +166,7 @@ def _download(tfds, name: str, downloads: str) -> str:
     """Fetches the files of the one alternative that has addresses; returns their folder."""
     files = next(a for a in known()[name]["files"] if all("url" in f for f in a.values()))
     infos = {facts["url"]: tfds.download.checksums.UrlInfo(facts["bytes"], facts["sha256"], file)
-             for file, facts in files.items()} if hasattr(tfds.download, "checksums") else {}
+             for file, facts in files.items()}
     manager = tfds.download.DownloadManager(download_dir=downloads, url_infos=infos, dataset_name=name)
     folder = os.path.join(downloads, "files")
     os.makedirs(folder, exist_ok=True)
