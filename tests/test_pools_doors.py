@@ -1,5 +1,6 @@
 """Every form on disk, with tiny files made here: read right, or refused in one line."""
 
+import dataclasses
 import gzip
 import shutil
 import struct
@@ -154,6 +155,24 @@ def test_prepared_set_is_read_without_tensorflow():
     env = {"TFDS_DATA_DIR": GOLDEN, "METALEARN_DATA": "", "PATH": "/usr/bin"}
     env["PYTHONPATH"] = ":".join([".", *filter(None, sys.path)])
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=100)
+
+
+def test_kept_arrays_are_the_records(root):
+    shutil.copytree(GOLDEN, root / "prepared", dirs_exist_ok=True)
+    folder = root / "prepared" / "images" / "tiny" / "1.0.0"
+    records = doors.read_prepared("images/tiny", str(folder))
+    doors.keep(records, str(folder))
+    for file in folder.glob("*array_record*"):
+        file.unlink()
+    kept = doors.read("images/tiny", "", str(root / "prepared"))
+    assert (kept.sha256, kept.class_V, kept.source_V, kept.split_V) == (
+        records.sha256, records.class_V, records.source_V, records.split_V)
+    x = records.x.copy()
+    x[0, 0, 0, 0] ^= 1
+    doors.keep(dataclasses.replace(records, x=x), str(folder))
+    refused("images/tiny", "metalearn_pool.npz is damaged")
+    (folder / doors.KEPT).write_bytes(b"PK")
+    refused("images/tiny", "not a readable .npz")
 
 
 def test_corrupt_record(root):
