@@ -125,6 +125,7 @@ def test_npz(root):
 def test_omniglot_and_cifar_fs_files(root, monkeypatch):
     facts = known.known()
     monkeypatch.setitem(facts, "omniglot", facts["omniglot"] | {"values": {}})
+    monkeypatch.setitem(facts, "cifar_fs", facts["cifar_fs"] | {"values_part": {}})
     folder = root / "raw" / "omniglot"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -144,6 +145,9 @@ def test_omniglot_and_cifar_fs_files(root, monkeypatch):
     pool = pools.load_classes("cifar_fs", "test")
     assert pool.num_classes == 20 and pool.class_V == tuple(pools.class_split("cifar_fs")["classes"]["test"])
     assert pool.note == "2 of the 600 images of each class"
+    monkeypatch.undo()
+    monkeypatch.setenv("METALEARN_DATA", str(root / "raw"))
+    refused("cifar_fs", "holds other data than its name says")
 
 
 def test_prepared_set_is_read_without_tensorflow():

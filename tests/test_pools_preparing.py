@@ -170,6 +170,23 @@ def test_mnist_format_through_tfds_is_refused_on_a_wrong_checksum(place, monkeyp
 
 
 @needs_tf
+@pytest.mark.slow
+def test_real_sets_that_share_file_names(tmp_path, monkeypatch):
+    """Fashion-MNIST after MNIST into one data_dir is Fashion-MNIST, and the same bits as its raw files."""
+    root = pools.data_root()
+    for name in ("mnist", "fashion_mnist"):
+        if not root or not os.path.isdir(os.path.join(root, name)):
+            pytest.skip(f"METALEARN_DATA does not hold {name}")
+    digest = {}
+    for name in ("mnist", "fashion_mnist"):
+        preparing.prepare(name, os.path.join(root, name), str(tmp_path))
+        digest[name] = pools.load(name).sha256  # raw files come before prepared ones
+    monkeypatch.setenv("METALEARN_DATA", "")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert {name: pools.load(name).sha256 for name in digest} == digest
+
+
+@needs_tf
 def test_killed_preparation(place):
     """SIGKILL in the middle leaves no set; the next run completes and sweeps up."""
     images(place / "mine", num=60)

@@ -54,7 +54,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     for folder in prepared_folders(name, prepared):
         return checked(name, _read_kept(name, folder) or read_prepared(name, folder))
     if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
-        return _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz"))
+        return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
     names = ["digits", *known()]
     hint = nearest(name, names) if name not in known() else ""
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
@@ -97,7 +97,7 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
 
 def checked(name: str, raw: Raw) -> Raw:
     """`raw`, if its mean, std and class counts are the committed ones of that dataset."""
-    problem = "values" in known().get(name, {}) and not raw.note and unlike(name, values_of(raw.x, raw.y, raw.test))
+    problem = unlike(name, values_of(raw.x, raw.y, raw.test), part=raw.note != "")
     require(not problem, "pool", name, f"holds other data than its name says: {problem}; remove it and get it anew")
     return raw
 

@@ -64,9 +64,12 @@ def values_of(x: np.ndarray, y: np.ndarray, test: np.ndarray | None) -> dict[str
             "per_class": count[0] if len(set(count)) == 1 else count}
 
 
-def unlike(name: str, got: dict[str, Any]) -> str:
-    """'' or what differs from the committed values of `name`, in words."""
-    expected, tolerance = known().get(name, {}).get("values", {}), known().get(name, {}).get("tolerance", 2e-4)
+def unlike(name: str, got: dict[str, Any], part: bool = False) -> str:
+    """'' or what differs from the committed values of `name`, or of the part of it that is handed round, in words."""
+    facts = known().get(name, {})
+    expected, tolerance = facts.get("values", {}), facts.get("tolerance", 2e-4)
+    if part:  # those were measured
+        expected, tolerance = facts.get("values_part", {}), 2e-4
     near = lambda k: abs(got[k] - expected[k]) <= tolerance * max(abs(expected[k]), 0.5)
     wrong = [k for k in expected if not (near(k) if k in ("mean", "std") else got[k] == expected[k])]
     return "; ".join(f"{k} is {got[k]}, must be {expected[k]}" for k in wrong)
