@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _check(name: str, data_dir: str) -> int:
-    reports = [preparing.check(n, data_dir) for n in ([name] if name else known())]
+    reports = [preparing.check(n, data_dir, full=bool(name)) for n in ([name] if name else known())]
     words = {"ready": "prepared", "raw": "raw files, read as they are or prepared", "missing": "not here",
              "broken": "BROKEN"}
     for report in reports:
@@ -54,7 +54,7 @@ def _check(name: str, data_dir: str) -> int:
         for line in report["problems"] + (report["place"] if report["state"] in ("missing", "broken") and name else []):
             print("  " + line)
     if not name:
-        print("how to get one: python -m metalearn.pools check NAME")
+        print("python -m metalearn.pools check NAME decodes every record, and says how to get what is missing")
     states = {s: [r["name"] for r in reports if r["state"] == s] for s in words}
     cli.print_result(states)
     return cli.EXIT_CONFIG if states["broken"] or (name and states["missing"]) else 0

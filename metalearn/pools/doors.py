@@ -52,7 +52,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     if (stems := idx_stems(folder)) and root:
         return checked(name, _read_idx_folder(name, folder, stems))
     for folder in prepared_folders(name, prepared):
-        return checked(name, _read_kept(name, folder) or read_prepared(name, folder))
+        return checked(name, read_kept(name, folder) or read_prepared(name, folder))
     if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
         return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
     names = ["digits", *known()]
@@ -257,7 +257,7 @@ def keep(raw: Raw, folder: str) -> None:
              **({} if raw.test is None else {"test": raw.test}))
 
 
-def _read_kept(name: str, folder: str) -> Raw | None:
+def read_kept(name: str, folder: str) -> Raw | None:
     """What `keep` left, if it did; its hash is verified."""
     path = os.path.join(folder, KEPT)
     if not os.path.isfile(path):
