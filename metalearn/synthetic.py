@@ -1,7 +1,7 @@
 """Synthetic gradients at segment boundaries (DNI, arXiv 1608.05343): the gradient rule, its targets, its health.
 
-An episode is cut into segments of T steps; s_k is the whole recurrent state, memory included, at boundary k, and L_k the
-loss inside segment k. With a feedback model G that says what gradient the future will send back,
+An episode is cut into segments of T steps; s_k is the whole recurrent state, memory included, at boundary k, and L_k
+the loss inside segment k. With a feedback model G that says what gradient the future will send back,
 
   J_k(theta, s_k) = L_k(theta, s_k) + gamma <stop[G(s_{k+1})], s_{k+1}(theta, s_k)>     last segment: no second term
   g_theta = dJ_k/dtheta           delta*_k = dJ_k/ds_k           L_SG = |G(stop[s_k]) - delta*_k|^2
@@ -126,8 +126,10 @@ def boundary_gradients(segment: Callable, params: PyTree, state: PyTree, num: in
         states.append(segment(params, states[-1], k)[1])
     deltas = [jax.tree.map(jnp.zeros_like, states[-1])]
     for k in reversed(range(num)):
-        future = deltas[0]
-        total = lambda s, k=k, future=future: (lambda loss, after, _: loss.sum() + inner(future, after))(*segment(params, s, k))
+        def total(s, k=k, future=deltas[0]):
+            loss_B, after, _ = segment(params, s, k)
+            return loss_B.sum() + inner(future, after)
+
         deltas.insert(0, jax.grad(total)(states[k]))
     return deltas
 
@@ -155,3 +157,36 @@ def jacobian(function: Callable, x_BI: Array) -> Array:
     basis_JI = jnp.eye(x_BI.shape[-1])
     push = lambda v_I: jax.jvp(function, (x_BI,), (jnp.broadcast_to(v_I, x_BI.shape),))[1]
     return jnp.moveaxis(jax.vmap(push)(basis_JI), 0, -1)
+
+
+CONTEXTS = ("none", "label", "error", "surprise")
+
+
+def context_size(kind: str, clock: bool, outputs: int) -> int:
+    return {"none": 0, "label": outputs, "error": outputs, "surprise": 1}[kind] + clock
+
+
+def context(kind: str, clock: bool, labels_BTV: Array, mask_BT: Array, boundary: Array, error_TBV: Array,
+            loss_TB: Array, mask_TB: Array) -> Array:
+    """What the feedback model is told at a boundary besides the state: (B, C). Training-time information.
+
+    label     the mean label (one-hot, or bits) of the positions that still count: privileged, from the future
+    error     the mean error of the outputs in the window just read    surprise   the mean loss there
+    clock     the fraction of the episode's counted positions' span that is still to come
+
+    boundary is the first position not read yet; labels and mask are of the whole episode, errors and losses of the
+    window (time-major).
+    """
+    ahead_BT = mask_BT * (jnp.arange(mask_BT.shape[1]) >= boundary)
+    inside_B = jnp.maximum(mask_TB.sum(0), 1.0)[:, None]
+    out = []
+    if kind == "label":
+        out.append(jnp.einsum("bt,btv->bv", ahead_BT, labels_BTV) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
+    if kind == "error":
+        out.append((error_TBV * mask_TB[..., None]).sum(0) / inside_B)
+    if kind == "surprise":
+        out.append((loss_TB * mask_TB).sum(0)[:, None] / inside_B)
+    if clock:
+        last_B = jnp.max(mask_BT * jnp.arange(1, mask_BT.shape[1] + 1), axis=1)
+        out.append((jnp.maximum(last_B - boundary, 0.0) / mask_BT.shape[1])[:, None])
+    return jnp.concatenate(out, -1) if out else jnp.zeros((mask_BT.shape[0], 0))

@@ -76,7 +76,7 @@ def retain_usage(usage_BM: Array, write_BM: Array, free_BH: Array, read_BMH: Arr
 
 
 def allocate(usage_BM: Array) -> Array:
-    """DNC: weights on free slots, least used first: (1 - u) times the product of the usages below; sums to at most 1."""
+    """DNC: weights on free slots, least used first: (1 - u) times the product of the usages below; sum at most 1."""
     usage_BM = EPS + (1 - EPS) * usage_BM  # at exactly 0 the product has no gradient
     order_BM = jnp.argsort(usage_BM, axis=-1)
     sorted_BM = jnp.take_along_axis(usage_BM, order_BM, -1)

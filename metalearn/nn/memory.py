@@ -71,7 +71,7 @@ def make(network: dict, *, outputs: int) -> Core:
 
 
 def wrap(module: nn.Module) -> Core:
-    """The record of a linen module that has `start`, `hoist`, `step`, `head`, and a `__call__` that touches them all."""
+    """The record of a linen module with `start`, `hoist`, `step`, `head`, and a `__call__` that touches them all."""
     bind = lambda method: lambda params, *args: module.apply({"params": params}, *args, method=method)
     return Core(lambda key, x_TBX: module.init(key, x_TBX[:1])["params"],
                 bind("start"), bind("hoist"), bind("step"), bind("head"))
