@@ -44,11 +44,13 @@ def test_ntm_pieces():
     hot = jax.nn.one_hot(jnp.array([1, 3, 4]), M)
     erased = np.asarray(a.erase_add(MEMORY, hot, ones, zeros))
     assert (erased[0, 1] == 0).all() and (erased[0, 2] == np.asarray(MEMORY[0, 2])).all()
-    np.testing.assert_allclose(a.erase_add(MEMORY, hot, zeros, ones) - MEMORY, hot[..., None] * jnp.ones((1, 1, W)), atol=1e-6)
+    added = a.erase_add(MEMORY, hot, zeros, ones) - MEMORY
+    np.testing.assert_allclose(added, hot[..., None] * jnp.ones((1, 1, W)), atol=1e-6)
     np.testing.assert_array_equal(a.interpolate(w, before, jnp.zeros((B, 1))), before)
     np.testing.assert_allclose(a.shift(w, jax.nn.one_hot(jnp.full(B, 2), 3)), jnp.roll(w, 1, -1), rtol=1e-6)
-    np.testing.assert_allclose(a.sharpen(w, jnp.full((B, 1), 200.0)), jax.nn.one_hot(w.argmax(-1), M), atol=1e-3)
-    for out in (a.interpolate(w, before, jnp.full((B, 1), 0.3)), a.shift(w, simplex(5, B, 3)), a.sharpen(w, jnp.full((B, 1), 3.0))):
+    np.testing.assert_allclose(a.sharpen(w, jnp.full((B, 1), 1e4)), jax.nn.one_hot(w.argmax(-1), M), atol=1e-3)
+    mixed, sharp = a.interpolate(w, before, jnp.full((B, 1), 0.3)), a.sharpen(w, jnp.full((B, 1), 3.0))
+    for out in (mixed, a.shift(w, simplex(5, B, 3)), sharp):
         np.testing.assert_allclose(out.sum(-1), 1, rtol=1e-5)
         assert (out >= 0).all()
 

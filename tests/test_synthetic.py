@@ -138,8 +138,8 @@ def test_gradients_stop_both_ways_and_samples_keep_their_scale(parts):
 
     one = synthetic.grads_by_synthetic(segment, params, state, lambda s, _: answer(phi, s))
     twice = lambda tree: jax.tree.map(lambda a: jnp.concatenate([a, a]), tree)
-    double = lambda p, s: jax.tree.map(lambda *a: jnp.concatenate(a), *(
-        segment(p, jax.tree.map(lambda a: a[h * B:(h + 1) * B], s)) for h in range(2)))
+    halves = lambda s: (jax.tree.map(lambda a: a[:B], s), jax.tree.map(lambda a: a[B:], s))
+    double = lambda p, s: jax.tree.map(lambda *a: jnp.concatenate(a), *(segment(p, half) for half in halves(s)))
     two = synthetic.grads_by_synthetic(double, params, twice(state), lambda s, _: answer(phi, s))
     for a, b in zip(jax.tree.leaves(one.target), jax.tree.leaves(two.target), strict=True):
         np.testing.assert_allclose(b[:B], a, rtol=1e-10, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Accuracy at the i-th presentation of a class, the figure of online (MANN's) protocols, and rare beside common classes."""
+"""Accuracy at the i-th presentation of a class, the figure of online (MANN's) protocols; rare beside common classes."""
 
 from __future__ import annotations
 
@@ -53,16 +53,19 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
         spread_XI = all_RI if len(all_RI) > 1 else per_EI
         mean_I, half_I = all_RI.mean(0), 1.96 * spread_XI.std(0, ddof=1) / len(spread_XI) ** 0.5
         shown = [i for i in (1, 2, 3, 4, 5, 10) if i <= upto]
-        headline = {f"instance_{i}": mean_I[i - 1] for i in shown} | {f"instance_{i}_ci95": half_I[i - 1] for i in shown}
+        headline = {f"instance_{i}": mean_I[i - 1] for i in shown}
+        headline |= {f"instance_{i}_ci95": half_I[i - 1] for i in shown}
         headline |= {f"instance_{i}_by_seed": all_RI[:, i - 1].tolist() for i in shown[-1:]}
         if rare_from < ways:
             of = lambda g: (hits[g].sum((1, 2)) / counts[g].sum()).mean()
             headline |= {"common_accuracy": of(0), "rare_accuracy": of(1)}
         rows = [["this run", *(f"{mean_I[i - 1]:.3f} ± {half_I[i - 1]:.3f}" for i in shown)]]
-        rows += [[name, *(f"{row[str(i)]:.3f}" if str(i) in row else "" for i in shown)] for name, row in targets.items()]
+        cell = lambda row, i: f"{row[str(i)]:.3f}" if str(i) in row else ""
+        rows += [[name, *(cell(row, i) for i in shown)] for name, row in targets.items()]
         table = {"title": f"accuracy at the i-th presentation of a class, split {split}, {len(all_RI)} copies",
                  "columns": ["", *(str(i) for i in shown)], "rows": rows}
-        curve = {"title": split, "x": list(range(1, upto + 1)), "xlabel": "presentation of a class", "ylabel": "accuracy",
+        curve = {"title": split, "x": list(range(1, upto + 1)), "xlabel": "presentation of a class",
+                 "ylabel": "accuracy",
                  "series": [{"name": "learner", "y": mean_I, "ci95": half_I}], "levels": {"chance": 1 / ways}}
         return {"headline": headline | {"episodes_sha256": digest}, "tables": [table], "curves": [curve],
                 "facts": {"seed": seed, "episodes": episodes, "by_seed": all_RI}}

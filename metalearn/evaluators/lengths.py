@@ -51,15 +51,20 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
         bits_LR, right_LR = np.stack(bits), np.stack(right)
         solved_R = [max([n for n, b in zip(lengths, bits_LR[:, r], strict=True) if b < solved_bits], default=0)
                     for r in range(bits_LR.shape[1])]
-        headline = {"longest_solved": solved_R, "bits_by_length": dict(zip(map(str, lengths), bits_LR.mean(1), strict=True)),
-                    "right_by_length": dict(zip(map(str, lengths), right_LR.mean(1), strict=True)),
+        by_length = lambda values_LR: dict(zip(map(str, lengths), values_LR.mean(1), strict=True))
+        headline = {"longest_solved": solved_R, "bits_by_length": by_length(bits_LR),
+                    "right_by_length": by_length(right_LR),
                     "episodes_sha256": hashlib.sha256(b"".join(drawn)).hexdigest()}
-        half = 1.96 * bits_LR.std(1, ddof=1) / bits_LR.shape[1] ** 0.5 if bits_LR.shape[1] > 1 else [None] * len(lengths)
+        copies = bits_LR.shape[1]
+        half = 1.96 * bits_LR.std(1, ddof=1) / copies**0.5 if copies > 1 else [None] * len(lengths)
         table = {"title": f"by length (trained up to {most // 2}; {bits_LR.shape[1]} copies)",
                  "columns": ["length", "bits per target bit", "right bits"],
-                 "rows": [[n, f"{b:.3f}", f"{r:.3f}"] for n, b, r in zip(lengths, bits_LR.mean(1), right_LR.mean(1), strict=True)]}
-        curve = {"title": "length generalisation", "x": list(lengths), "xlabel": "length", "ylabel": "bits per target bit",
+                 "rows": [[n, f"{b:.3f}", f"{r:.3f}"]
+                          for n, b, r in zip(lengths, bits_LR.mean(1), right_LR.mean(1), strict=True)]}
+        curve = {"title": "length generalisation", "x": list(lengths), "xlabel": "length",
+                 "ylabel": "bits per target bit",
                  "series": [{"name": "learner", "y": bits_LR.mean(1), "ci95": half}], "levels": {"chance": 1.0}}
-        return {"headline": headline, "tables": [table], "curves": [curve], "facts": {"seed": seed, "episodes": episodes}}
+        return {"headline": headline, "tables": [table], "curves": [curve],
+                "facts": {"seed": seed, "episodes": episodes}}
 
     return Evaluator(run)

@@ -1,20 +1,19 @@
 """Memory networks trained online, segment by segment: truncated BPTT, synthetic gradients (DNI, cDNI), or full BPTT.
 
-One update of the train loop is one *segment* of T = `window` steps, not one episode: the optimiser then steps as often
-as the controllers do, with all of its own settings (clipping, schedule, refused updates), and what a run holds at any
-moment is one window. The carry keeps the recurrent state and the place in the episode; `pace` keeps the loop on the same
-batch until no position that counts is left, so a batch of short episodes costs few updates. Every position is read in
-order, an episode that does not fill its last window is padded with positions that do not count.
+One update of the train loop is one *segment* of T = `window` steps, not one episode: the optimiser then steps as
+often as the controllers do, with all of its own settings (clipping, schedule, refused updates), and what a run holds at
+any moment is one window. The carry keeps the recurrent state and the place in the episode; `pace` keeps the loop on the
+same batch until no position that counts is left, so a batch of short episodes costs few updates. Every position is read
+in order; an episode that does not fill its last window is padded with positions that do not count.
 
   rule     tbptt               no credit crosses a boundary
            synthetic           a feedback model says what credit will come (see `synthetic`)
            bptt                the whole episode, one update per batch
            bptt_equal_updates  the whole episode, as many updates on each batch as the other rules make
 
-Reconstruction of "Fast & Slow Learning" (arXiv 2011.05438) from its abstract and sources: read, write (with the memory
-itself) and output states each have a feedback head, `fast` says how feedback moves the controllers. Feedback models live
-in the parameters beside the network, under `feedback/`, so that they checkpoint, freeze and transfer like the rest; give
-them an optimiser group of their own.
+A reconstruction of "Fast & Slow Learning" (arXiv 2011.05438) from its abstract and sources: read, write (with memory
+itself) and output states each have a feedback head. Feedback models live in the parameters beside the network, under
+`feedback/`, so that they checkpoint, freeze and transfer like the rest; give them an optimiser group of their own.
 """
 
 from __future__ import annotations
@@ -139,7 +138,7 @@ def _check_curriculum(facts, *, start: int, bits: float) -> None:
 
 def _warn(numbers) -> list[str]:
     if numbers.get("sg_r2", 0.0) < 0:
-        return ["the synthetic gradients do harm: their R^2 is below 0 (lower the feedback's learning rate, or gate them)"]
+        return ["synthetic gradients do harm, their R^2 is below 0: lower the feedback's learning rate or gate them"]
     return []
 
 
@@ -225,11 +224,12 @@ def _read(setup: Setup, net: PyTree, state: PyTree, window: Window):
 
 
 def _read_all(setup: Setup, net: PyTree, state: PyTree, window: Window):
-    """`_read` over a whole episode; with `remat` the backward pass keeps the states between windows and recomputes the rest."""
+    """`_read` over a whole episode; with `remat` the backward pass keeps only the states between windows."""
     steps, T = len(window.mask_TB), setup.window
     if not setup.remat or steps <= T:
         return _read(setup, net, state, window)
-    pieces = jax.tree.map(lambda a: jnp.pad(a, ((0, -steps % T), *[(0, 0)] * (a.ndim - 1))).reshape(-1, T, *a.shape[1:]), window)
+    pad = lambda a: jnp.pad(a, ((0, -steps % T), *[(0, 0)] * (a.ndim - 1)))
+    pieces = jax.tree.map(lambda a: pad(a).reshape(-1, T, *a.shape[1:]), window)
 
     def body(state, piece):
         loss_B, state, extras = jax.checkpoint(functools.partial(_read, setup))(net, state, piece)
@@ -263,8 +263,8 @@ def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Arra
         inner = inner | {"state": out.state}
 
     grads = {"net": jax.tree.map(lambda g: g / num, out.grads)}
-    means = {"loss": Mean.of(out.aux["loss"], window.mask_TB),
-             "accuracy": Mean.of(metrics.position_correct(out.aux["logits"], window.y_TB, setup.targets), window.mask_TB)}
+    right_TB = metrics.position_correct(out.aux["logits"], window.y_TB, setup.targets)
+    means = {"loss": Mean.of(out.aux["loss"], window.mask_TB), "accuracy": Mean.of(right_TB, window.mask_TB)}
     if rule == "synthetic":
         grads["feedback"], inner, more = _learn_feedback(setup, params, before, inner, batch, window, k, out)
         means |= more

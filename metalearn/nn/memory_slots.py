@@ -1,5 +1,6 @@
-"""One controller beside a slot memory, with three ways to address it: NTM, MANN's LRUA, DNC. Reads come before writes in
-NTM and LRUA as in the classic order (address, read, write), DNC writes first and then reads.
+"""One controller beside a slot memory, with three ways to address it: NTM, MANN's LRUA, DNC.
+
+NTM and LRUA read before they write, DNC writes first and then reads.
 
 The read vectors of the last step go into the controller with the input; output = what controller and reads say.
 """
@@ -96,12 +97,12 @@ def _ntm(net: Slots, e_BX: Array, slots: dict, link):
 
 
 def _lrua(net: Slots, e_BX: Array, slots: dict, link):
-    """R heads, each with a key that it reads by and writes, as in MANN; the least used row is zeroed before the write."""
+    """R heads, each with a key that it reads by and writes; the least used row is zeroed before the write."""
     W, R = net.width, net.reads
     keys_BRW, alpha_B1R = jnp.tanh(e_BX[:, :R * W].reshape(-1, R, W)), e_BX[:, None, R * W:]
     M_BMW, usage_BM = slots["M"], slots["usage"][..., 0]
-    least_BMR = jax.lax.stop_gradient(jnp.stack(
-        [addressing.least_used(usage_BM, i + 1) - (addressing.least_used(usage_BM, i) if i else 0.0) for i in range(R)], -1))
+    upto = [jnp.zeros_like(usage_BM)] + [addressing.least_used(usage_BM, i + 1) for i in range(R)]
+    least_BMR = jax.lax.stop_gradient(jnp.stack([b - a for a, b in zip(upto[:-1], upto[1:], strict=True)], -1))
     read_BMR = jnp.stack([addressing.content(M_BMW, keys_BRW[:, i], 1.0 * W**0.5) for i in range(R)], -1)
     mix_B1R = jax.nn.sigmoid(alpha_B1R)
     write_BMR = mix_B1R * slots["read"] + (1 - mix_B1R) * least_BMR

@@ -1,6 +1,6 @@
-"""Associative recall: read a list of items, then one of them again, and say the item that came after it (NTM, 4.3).
+"""Associative recall: read a list of items, then one of them again, and say the item after it (NTM, section 4.3).
 
-An item is `rows` rows of `bits` bits behind an item delimiter; a query delimiter brings the item asked for. With n items
+An item is `rows` rows of `bits` bits behind an item delimiter; a query delimiter brings the item asked for:
 
   x  = [d i1] [d i2] ... [d in] [q ik] then `rows` empty steps, where the rows of i(k+1) are to be said.
 

@@ -5,8 +5,8 @@
 
 `repeats` above 1 makes repeat-copy: the delimiter carries how often (divided by `repeats`), the rows are said so often.
 
-Splits: `train` draws n from 1..level (or n = level with `exact`); `exact` has n = level in room for twice `max_length`, so
-that one compiled program measures every length. The level is data: a curriculum never recompiles.
+Splits: `train` draws n from 1..level (or n = level with `exact`); `exact` has n = level in room for twice `max_length`,
+so that one compiled program measures every length. The level is data: a curriculum never recompiles.
 """
 
 from __future__ import annotations

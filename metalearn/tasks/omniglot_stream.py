@@ -70,6 +70,7 @@ def make(*, pool: str, train: str, test: str, image_size: int, ways: int, shots:
         x_BTX = x_BTHW.reshape(num, length, -1)
         return Episodes(x_BTX, y_BT.astype(jnp.int32), jnp.ones((num, length)), task_B, row_BT.astype(jnp.int32))
 
-    facts = {"ways": ways, "features": int(np.prod(side)), "length": length, "pool": pool, "sha256": hashes["test"][:16],
-             "shots": max(shots, rare_shots)} | ({"rare_from": ways - rare_ways} if rare_ways else {})
+    facts = {"ways": ways, "features": int(np.prod(side)), "length": length, "pool": pool,
+             "sha256": hashes["test"][:16], "shots": max(shots, rare_shots)}
+    facts |= {"rare_from": ways - rare_ways} if rare_ways else {}
     return TaskDist(data, sample, SPLITS, facts)
