@@ -73,6 +73,11 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
     began = time.monotonic()
     workdir_lib.check(os.path.abspath(workdir), config)
     experiment = experiment_lib.build(config)
+    if not Checkpoints(os.path.join(workdir, "checkpoints")).steps():  # a resumed run has its parameters already
+        need = ", ".join(experiment.learner.pretrained)
+        require(bool(config.init_from) or not need, "config.init_from", "", f"name the work directory that {need} comes from")
+        require(not config.init_from or bool(Checkpoints(os.path.join(config.init_from, "checkpoints")).steps()),
+                "config.init_from", config.init_from, "holds no checkpoint")
     mesh = sharding.make_mesh(config.train.devices)
     multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
 
@@ -89,7 +94,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         else:
             state = init(data, key_init)
             if config.init_from:
-                state = state.replace(params=_params_from(config.init_from, state.params))
+                parts = experiment.learner.pretrained
+                state = state.replace(params=_params_from(config.init_from, state.params, parts))
         state = sharding.replicate(state, mesh)
         update = make_update(experiment, mesh)
 
@@ -139,12 +145,14 @@ def _merge(calls: list[dict[str, Mean]]) -> dict[str, float]:
     return {k: total[k] / max(count[k], 1e-12) for k in names}
 
 
-def _params_from(workdir: str, template):
-    """Parameters of another run's newest checkpoint; every leaf of `template` must be there."""
+def _params_from(workdir: str, params, parts: tuple[str, ...]):
+    """`params` with those of another run's newest checkpoint in the place of `parts` (of all, when that is empty).
+
+    Every leaf asked for must be there.
+    """
     checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
-    require(bool(checkpoints.steps()), "config.init_from", workdir, "holds no checkpoint")
-    found, _ = checkpoints.restore({"params": template})
-    return found["params"]
+    found, _ = checkpoints.restore({"params": {k: params[k] for k in parts} if parts else params})
+    return {**params, **found["params"]} if parts else found["params"]
 
 
 class Stopped(Exception):
