@@ -49,7 +49,8 @@ def make(
     validate.nonnegative(warmup_steps=warmup_steps, clip=clip, weight_decay=weight_decay, eps=eps)
     for field, value in dict(b1=b1, b2=b2).items():
         validate.require(0 <= value < 1, field, value, "must lie in [0, 1)")
-    validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps, f"must be at most train.steps={total_steps}")
+    validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps,
+                     f"must be at most train.steps={total_steps}")
     try:
         re.compile(freeze)
     except re.error as error:

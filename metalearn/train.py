@@ -134,7 +134,9 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         headline = experiment_lib.evaluate(experiment, state.params, state.carry, workdir)
         writer.write_history(step, headline)
         writer.close()
-        return headline | experiment_lib.facts(experiment, state.params) | {"seconds": time.monotonic() - began}
+        headline |= experiment_lib.facts(experiment, state.params) | {"seconds": time.monotonic() - began}
+        workdir_lib.write_json(os.path.join(workdir, "result.json"), cli.plain(headline))
+        return headline
 
 
 def _merge(calls: list[dict[str, Mean]]) -> dict[str, float]:

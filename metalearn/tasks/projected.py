@@ -85,8 +85,8 @@ def make(
         task_B = task_B if trained else task_B + FRESH
         biased_B = jax.random.uniform(key_bias, (num,)) < (bias if split == "train" else 0.0)
         # every episode has its own key, so that what it shows does not depend on its place in the batch
-        episode = jax.vmap(lambda key, task, biased: _episode(data, key, task, biased, split, ways, length, random_points))
-        x_BTX, y_BT, index_BT = episode(jax.random.split(key_image, num), task_B, biased_B)
+        one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points)
+        x_BTX, y_BT, index_BT = jax.vmap(one)(jax.random.split(key_image, num), task_B, biased_B)
         mask_BT = jnp.ones((num, length), jnp.float32)
         if split.endswith("random_labels"):  # only the last label is true, so only it can be scored
             mask_BT = mask_BT.at[:, :-1].set(0.0)
