@@ -58,7 +58,7 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
     demos = [m for m in methods if m.startswith("demo")]
     own = [m for m in methods if not m.startswith("demo")]
     require(not (own and target == "task_max"), "target", target,
-            f"is knowledge of the test task: not for {own[0]}; use train_max, train_mean or fixed")
+            f"is knowledge of the test task: not for {', '.join(own)}; use train_max, train_mean or fixed")
     h, T, K = facts["horizon"], facts["episode"], facts["window"]
     part = task.data["test"]
     ids_E = np.repeat(part["id_B"], repeats)
