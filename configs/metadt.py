@@ -1,7 +1,18 @@
 """Meta Decision Transformer (arXiv 2410.11448): offline meta-reinforcement learning as sequence modelling.
 
-  python launch/sweep.py --config=configs/metadt.py:point --out=runs/point       world models, policies, table
+  bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point
+
+trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table.
+One policy alone, with a world model from `...:point_world`:
+
+  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000
+
+Variants: smoke, point_world, point, explorer (what makes few-shot work without demonstrations and without random steps:
+see METHODS), velocity_world, velocity, cartpole_world, cartpole.
 """
+
+import json
+import os
 
 from ml_collections import ConfigDict
 
@@ -10,47 +21,80 @@ from configs import common
 SIZES = dict(decoders="reward", embed=16, hidden=64, code=16)
 POINT = dict(name="point_robot", length=20, goal_range=1.0)
 
+# what a method changes in its environment's config; all else is the same
+METHODS = {
+    "metadt": {},
+    "no_context": {"learner.context": "none"},
+    "no_complement": {"learner.prompt_select": "random"},
+    "no_prompt": {"learner.prompt_select": "none"},
+    "dt": {"learner.context": "none", "learner.prompt_select": "none"},
+    "prompt_dt": {"learner.context": "none", "learner.prompt_select": "random"},
+    "bc": {"learner.context": "none", "learner.prompt_select": "none", "learner.wish": "none"},
+    "generalized_dt": {"learner.context": "none", "learner.prompt_select": "none", "learner.wish": "histogram"},
+    "oracle_dt": {"learner.context": "task", "learner.prompt_select": "none"},
+    # explore by what the policy itself is unsure of, and ask for the best rank instead of a return nobody knows yet
+    "explorer": {"learner.head": "gaussian", "task.wish": "rank", "task.scale": 1.0, "task.behaviour": "mixed"},
+}
+NO_WORLD = ("dt", "prompt_dt", "bc", "generalized_dt", "oracle_dt")
+
 
 def get_config(arg: str = "") -> ConfigDict:
     return ConfigDict(common.choose(arg, VARIANTS, "point")())
 
 
 def offline(env: dict, **changes) -> dict:
-    """The data: 45 + 20 tasks, 100 episodes each, collected at start-up from the seeds."""
-    return dict(name="offline", env=env, data="", behaviour="history", train_tasks=45, test_tasks=20, episodes=100,
+    """The data: 45 + 40 tasks, 100 episodes each, collected at start-up from the seeds."""
+    return dict(name="offline", env=env, data="", behaviour="history", train_tasks=45, test_tasks=40, episodes=100,
                 task_seed=0, data_seed=0, horizon=4, window=20, start_frac=1.0, prompt_span=20, prompt_top=0,
                 wish="return", scale=10.0) | changes
 
 
-def point_world() -> dict:
+def world(env: dict, sizes: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
-        task=offline(POINT, window=1, start_frac=0.0, prompt_span=0),
-        learner=dict(name="world", **SIZES, objective="model", noise=0.0),
+        task=offline(env, window=1, start_frac=0.0, prompt_span=0) | changes,
+        learner=dict(name="world", **sizes, objective="model", noise=0.0),
         optim=common.adam(2e-3, decay="cosine"),
         train=common.train(batch=256, steps=3000, steps_per_call=100, log_every=500, save_every=3000),
         evaluators=dict(world=dict(name="world_model", splits=("train", "held", "test"), windows=8192, seed=1)),
     )
 
 
-def point() -> dict:
+def policy(env: dict, sizes: dict, **changes) -> dict:
+    few = ("zero", "zero_sample", "few_none", "few_random", "few_sample")
     return dict(
         seed=0,
         init_from="",
-        task=offline(POINT),
+        task=offline(env) | changes,
         learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.5, warm_steps=0,
-                     wish="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=SIZES,
+                     wish="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,
                      world_training="frozen", depth=2, width=64, num_heads=1, mlp=256, activation="gelu", dropout=0.0,
                      prompt_norm=True),
         optim=common.adam(1e-3, warmup_steps=100, decay="cosine", weight_decay=1e-4, clip=0.25, freeze="^world/"),
         train=common.train(batch=32, steps=1500, log_every=250, save_every=1500),
         evaluators=dict(
-            few=dict(name="returns", methods=("zero", "zero_sample", "few_none", "few_random", "few_sample"), rounds=8,
-                     after=(1, 4), explore_steps=4, noise=0.5, target="train_mean", target_value=0.0, repeats=2, seed=1),
+            few=dict(name="returns", methods=few, rounds=8, after=(1, 2, 4), explore_steps=4, noise=0.5,
+                     target="train_mean", target_value=0.0, repeats=2, seed=1),
             demo=dict(name="returns", methods=("demo", "demo_median"), rounds=1, after=(), explore_steps=0, noise=0.0,
                       target="task_max", target_value=0.0, repeats=2, seed=1)),
     )
+
+
+def point_world() -> dict:
+    return world(POINT, SIZES)
+
+
+def point() -> dict:
+    return policy(POINT, SIZES)
+
+
+def explorer() -> dict:
+    """Few-shot without demonstrations: more updates, and METHODS["explorer"]."""
+    config = point()
+    _assign(config, METHODS["explorer"])
+    config["train"] |= dict(steps=4000, save_every=4000)
+    return config
 
 
 def smoke() -> dict:
@@ -65,4 +109,122 @@ def smoke() -> dict:
     return config
 
 
-VARIANTS = {"smoke": smoke, "point_world": point_world, "point": point}
+VELOCITY = dict(name="velocity", length=50)
+
+
+def velocity_world() -> dict:
+    return world(VELOCITY, SIZES)
+
+
+def velocity() -> dict:
+    config = policy(VELOCITY, SIZES, start_frac=0.3, prompt_span=50, scale=50.0)
+    config["evaluators"]["few"] |= dict(rounds=4, repeats=1)
+    config["evaluators"]["demo"] |= dict(repeats=1)
+    return config
+
+
+CARTPOLE = dict(name="cartpole_param", length=60, spread=1.0, tilt=0.3, rewired=True)
+CARTPOLE_SIZES = SIZES | dict(decoders="transition")
+
+
+def cartpole_world() -> dict:
+    return world(CARTPOLE, CARTPOLE_SIZES)
+
+
+def cartpole() -> dict:
+    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3)."""
+    config = policy(CARTPOLE, CARTPOLE_SIZES, window=8, start_frac=0.2, prompt_span=60, scale=60.0)
+    config["learner"] |= dict(prompt=3)
+    config["train"] |= dict(batch=64)
+    config["evaluators"]["few"] |= dict(rounds=4, repeats=1)
+    config["evaluators"]["demo"] |= dict(repeats=1)
+    return config
+
+
+VARIANTS = {"smoke": smoke, "point_world": point_world, "point": point, "explorer": explorer,
+            "velocity_world": velocity_world, "velocity": velocity, "cartpole_world": cartpole_world,
+            "cartpole": cartpole}
+
+
+def _assign(config: dict, changes: dict) -> None:
+    for field, value in changes.items():
+        section, name = field.split(".")
+        config[section][name] = value
+
+
+ABLATIONS = ("metadt", "no_context", "no_complement", "no_prompt", "dt", "prompt_dt", "bc", "generalized_dt",
+             "oracle_dt")
+SWEEPS = {
+    "point": ("point", ("metadt", "no_context", "dt", "explorer")),
+    "point_table": ("point", ABLATIONS),
+    "cartpole": ("cartpole", ABLATIONS),
+    "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
+}
+SEEDS = 3
+
+
+def sweep(arg: str = "point"):
+    """Three world models, then every method on each of them."""
+    base, methods = common.choose(arg, SWEEPS, "point")
+    for seed in range(SEEDS):
+        yield {"_config": f"configs/metadt.py:{base}_world", "_stage": 0, "seed": seed}
+    for seed in range(SEEDS):
+        for method in methods:
+            config = "explorer" if method == "explorer" else base
+            changes = {} if method == "explorer" else METHODS[method]
+            source = {} if method in NO_WORLD else {"init_from": f"{{dir}}/{seed:03d}"}
+            yield {"_config": f"configs/metadt.py:{config}", "_stage": 1, "seed": seed} | source | changes
+
+
+def summarise(results, arg: str = "point") -> dict:
+    """returns[method][protocol]: mean over seeds and tasks, 95 % interval over tasks, interquartile mean, per seed."""
+    import numpy as np
+
+    base, methods = common.choose(arg, SWEEPS, "point")
+    worlds = [h for _, h, _ in results if "probe_r2" in h]
+    found, lines = {}, {}
+    for overrides, headline, workdir in results:
+        if "probe_r2" in headline:
+            continue
+        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
+            method = _method(json.load(file), methods)
+        for name in ("few", "demo"):
+            with open(os.path.join(workdir, "eval", f"{name}.json"), encoding="utf-8") as file:
+                for protocol, tasks in json.load(file)["facts"]["returns"].items():
+                    found.setdefault(method, {}).setdefault(protocol, []).append(tasks)
+        lines = {k: headline[k] for k in ("oracle", "still", "random", "behaviour", "behaviour_best") if k in headline} \
+            if method != "explorer" else lines
+    middle = lambda a: float(np.sort(a)[len(a) // 4: len(a) - len(a) // 4].mean())
+    half = lambda a: float(1.96 * a.std(ddof=1) / len(a) ** 0.5)
+    returns, rows = {}, []
+    for method, protocols in found.items():
+        for protocol, runs in protocols.items():
+            runs_RB = np.asarray(runs, float)
+            task_B = runs_RB.mean(0)
+            entry = dict(mean=task_B.mean(), ci95=half(task_B), iqm=middle(runs_RB.ravel()),
+                         seeds=runs_RB.mean(1).tolist())
+            returns.setdefault(method, {})[protocol] = entry
+            rows.append([method, protocol, f"{entry['mean']:.2f} ± {entry['ci95']:.2f}", f"{entry['iqm']:.2f}",
+                         " ".join(f"{s:.2f}" for s in entry["seeds"])])
+    differences = {}
+    for other in found:
+        for protocol in ("zero", "few_random", "demo"):
+            if other != "metadt" and protocol in found.get("metadt", {}) and protocol in found[other]:
+                gap_B = np.mean(found["metadt"][protocol], 0) - np.mean(found[other][protocol], 0)
+                differences[f"metadt-{other}, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
+    headline = {"returns": returns, "references": lines, "differences": differences, "seeds": len(worlds),
+                "world_test_mse": [h.get("test_mse") for h in worlds], "world_probe_r2": [h["probe_r2"] for h in worlds]}
+    table = {"title": f"{base}: returns (± 95 % interval over test tasks of the mean over seeds)",
+             "columns": ["method", "protocol", "return", "IQM", "seeds"], "rows": rows}
+    gaps = {"title": "paired differences over tasks", "columns": ["pair", "difference"],
+            "rows": [[k, f"{v['mean']:.2f} ± {v['ci95']:.2f}"] for k, v in differences.items()]}
+    refs = {"title": "references on the same tasks", "columns": ["line", "return"],
+            "rows": [[k, f"{v:.2f}"] for k, v in lines.items()]}
+    return {"headline": headline, "tables": [table, gaps, refs]}
+
+
+def _method(config: dict, methods) -> str:
+    """Which of `methods` a saved config is: the one with the most changes among those that it has all of."""
+    def has(changes):
+        return all(config[f.split(".")[0]][f.split(".")[1]] == v for f, v in changes.items())
+    return max((m for m in methods if has(METHODS[m])), key=lambda m: len(METHODS[m]))

@@ -1,10 +1,10 @@
 """Who collected the data: behaviours that fill (tasks x episodes) of trajectories, all at once under vmap.
 
-  history   the scripted stand-in for learning histories. Every episode has a skill q in [0, 1], rising within a task; it
-            acts as the expert would for a *wrong* task, the further off the lower q, and in a part of the episodes turns
-            to the right one on the way. Episodes that set off the wrong way are what a sequence model needs: on data that
-            always head for the goal it takes its own first action for evidence and runs away.
-  explore   an expert that has to find out: it pursues a task drawn from the prior for 1..probe steps, then the right one
+  history   the scripted stand-in for learning histories. Every episode has a skill q in [0, 1], rising within a
+            task; it acts as the expert would for a *wrong* task, the further off the lower q, and in a part of the
+            episodes turns to the right one on the way. Episodes that set off the wrong way are what a sequence model
+            needs: on data that always head for the goal it takes its own first action for evidence and runs away.
+  explore   an expert that has to find out: it pursues a task drawn from the prior for some steps, then the right one
   mixed     half of the episodes `history`, half `explore`
   expert    the right task, with little noise
   random    uniform actions
@@ -26,7 +26,13 @@ from metalearn.validate import one_of, require
 
 NAMES = ("history", "explore", "mixed", "expert", "random")
 SWITCH_FRAC = 0.3  # of `history` episodes that turn to the right task
+FRESH = 2**20  # ids of test tasks begin here
 PROBE_FRAC = 0.3  # of the episode that `explore` spends on the wrong one, at most
+
+
+def task_ids(train: int, test: int) -> np.ndarray:
+    """Ids of `train` training tasks, then of `test` tasks that are none."""
+    return np.concatenate([np.arange(train), FRESH + np.arange(test)]).astype(np.int32)
 
 
 def draw_tasks(env: Env, task_seed: int, ids: Array) -> Array:
@@ -41,15 +47,11 @@ def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed:
     require(env.expert is not None or behaviour == "random", "behaviour", behaviour,
             f"needs an environment with an expert; {env.facts['name']} has none, so only random fits")
     if env.host is None:
-        param_BX, flat = _collect_jit(env, behaviour, len(ids), episodes)(ids, task_seed, seed)
+        param_BX, flat = jax.jit(functools.partial(_collect, env, behaviour, episodes))(ids, task_seed, seed)
     else:
         param_BX, flat = _collect(env, behaviour, episodes, ids, task_seed, seed)
     shape = lambda a: np.asarray(a).reshape(len(ids), episodes, *a.shape[1:])
     return np.asarray(param_BX), jax.tree.map(shape, flat)
-
-
-def _collect_jit(env, behaviour, num, episodes):
-    return jax.jit(functools.partial(_collect, env, behaviour, episodes))
 
 
 def _collect(env: Env, behaviour: str, episodes: int, ids, task_seed, seed) -> tuple[Array, Trajectories]:

@@ -31,13 +31,15 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
     with within("config.task"):
         with within("env"):
             built = lookup.build("envs", env["name"], **{k: v for k, v in env.items() if k != "name"})
-        ids = np.arange(task.train_tasks + task.test_tasks)
+        ids = behaviours.task_ids(task.train_tasks, task.test_tasks)
         param_BX, logs = behaviours.collect(built, task.behaviour, ids, task.episodes, task.task_seed, task.data_seed)
     return_BE = logs.rtg_BT[..., 0]
     facts = {k: v for k, v in built.facts.items() if isinstance(v, (str, int, float, bool))}
     header = {"env": env, "env_facts": facts, "behaviour": task.behaviour, "task_seed": task.task_seed,
-              "data_seed": task.data_seed, "tasks": len(ids), "episodes": task.episodes, "steps": built.length,
-              "mean_return": np.round(return_BE.mean(1), 4).tolist(), "best_return": np.round(return_BE.max(1), 4).tolist(),
+              "data_seed": task.data_seed, "task_ids": ids.tolist(), "train_tasks": task.train_tasks,
+              "episodes": task.episodes, "steps": built.length,
+              "mean_return": np.round(return_BE.mean(1), 4).tolist(),
+              "best_return": np.round(return_BE.max(1), 4).tolist(),
               "versions": workdir.versions()}
     sha = trajectories.save(out, param_BX, logs, header)
     rows = [[i, f"{r.mean():.2f}", f"{r.min():.2f}", f"{r.max():.2f}"] for i, r in enumerate(return_BE[:10])]

@@ -75,7 +75,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
     experiment = experiment_lib.build(config)
     if not Checkpoints(os.path.join(workdir, "checkpoints")).steps():  # a resumed run has its parameters already
         need = ", ".join(experiment.learner.pretrained)
-        require(bool(config.init_from) or not need, "config.init_from", "", f"name the work directory that {need} comes from")
+        require(bool(config.init_from) or not need, "config.init_from", "",
+                f"name the work directory that {need} comes from")
         require(not config.init_from or bool(Checkpoints(os.path.join(config.init_from, "checkpoints")).steps()),
                 "config.init_from", config.init_from, "holds no checkpoint")
     mesh = sharding.make_mesh(config.train.devices)

@@ -180,7 +180,7 @@ class TaskDist:
 
 @dataclasses.dataclass(frozen=True)
 class Env:
-    """A family of environments, one per parameter vector; actions lie in -1 to 1. Functions of one environment: vmap them.
+    """A family of environments, one per parameter vector; actions lie in -1 to 1. Functions of one: vmap them.
 
     draw(key) -> param_X                                    a task
     reset(key, param_X) -> (state, obs_S)

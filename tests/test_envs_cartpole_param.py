@@ -19,7 +19,7 @@ def test_a_rewired_motor_pushes_the_other_way():
 
 
 def test_known_acceleration():
-    """At rest, upright, unit multipliers: x'' = F / (M + m) - m l theta'' / (M + m), theta'' = -F/(M+m) / (l (4/3 - m/(M+m)))."""
+    """At rest, upright, all multipliers 1: theta'' = -F / (M + m) / (l (4/3 - m / (M + m))), and the cart from it."""
     env = cartpole_param.make(**FIELDS)
     state, *_ = env.step(jax.random.key(0), jnp.zeros(4), jnp.array([1.0]), jnp.array([0.0, 0, 0, 0, 1]))
     turned = -(10 / 1.1) / (0.5 * (4 / 3 - 0.1 / 1.1))
@@ -30,5 +30,6 @@ def test_known_acceleration():
 def test_a_longer_pole_falls_more_slowly():
     env = cartpole_param.make(**FIELDS)
     tilted = jnp.array([0.0, 0.0, 0.2, 0.0])
-    fall = [float(env.step(jax.random.key(0), tilted, jnp.zeros(1), jnp.array([0.0, 0, size, 0, 1]))[0][3]) for size in (-1, 1)]
+    turn = lambda size: env.step(jax.random.key(0), tilted, jnp.zeros(1), jnp.array([0.0, 0, size, 0, 1]))[0][3]
+    fall = [float(turn(size)) for size in (-1, 1)]
     assert fall[0] > 1.5 * fall[1] > 0

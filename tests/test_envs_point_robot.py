@@ -54,7 +54,7 @@ def test_the_expert_beats_chance_and_tasks_differ(env, played):
 
 
 def test_parameters_change_what_happens(env, played):
-    """The same actions from the same start lead elsewhere, or pay otherwise, in two tasks: the parameters are not dead."""
+    """The same actions from the same start lead elsewhere, or pay otherwise, in two tasks: parameters are not dead."""
     param_BX, runs = played
     actions = runs["uniform"].act_BTA[0]
     replay = lambda memory, time, obs, rew, key: (memory, jnp.broadcast_to(actions[time], (8, actions.shape[-1])))

@@ -37,7 +37,8 @@ def make(*, length: int) -> Env:
         return state, state, -jnp.abs(v - wish_X[0]) - 0.05 * a * a, jnp.zeros((), bool)
 
     def expert(obs_S, time, wish_X):
-        return jnp.clip(wish_X * DRAG / GAIN + 1.5 * (wish_X - obs_S[:1]) - 0.3 * (obs_S[1:] - wish_X * DRAG / GAIN), -1, 1)
+        steady_X = wish_X * DRAG / GAIN
+        return jnp.clip(steady_X + 1.5 * (wish_X - obs_S[:1]) - 0.3 * (obs_S[1:] - steady_X), -1, 1)
 
     facts = {"name": "velocity", "version": 1, "obs_size": 2, "act_size": 1, "rewards_differ": True}
     return Env(draw, reset, step, expert, np.full(1, 1.0, np.float32), length, facts)

@@ -104,8 +104,11 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
         return rollout.run(env, functools.partial(policy_jit, params, carry, prompt, knobs), memory, param_EX, key)
 
     policy_jit = jax.jit(policy)
-    play = jax.jit(episode) if env.host is None else episode  # one program for all methods: they differ in arrays alone
-    padded = lambda steps: jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (h, 0)) + ((0, 0),) * (a.ndim - 2)), steps)
+    # one program for all methods: they differ in arrays alone
+    play = jax.jit(episode) if env.host is None else episode  # one program; methods differ in arrays alone
+
+    def padded(steps: Trajectories) -> Trajectories:
+        return jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (h, 0)) + ((0, 0),) * (a.ndim - 2)), steps)
 
     @functools.cache
     def references() -> dict[str, np.ndarray]:
@@ -127,10 +130,11 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
     def targets() -> np.ndarray:
         if facts["wish"] == "rank":
             return np.ones(E, np.float32)
-        value = {"train_max": facts["train_best"].max(), "train_mean": facts["train_best"].mean(), "fixed": target_value}
         if target == "task_max":
             return np.repeat(part["logs"].rtg_BT[..., 0].max(1), repeats).astype(np.float32)
-        return np.full(E, value[target], np.float32)
+        best_B = facts["train_best"]
+        value = {"train_max": best_B.max(), "train_mean": best_B.mean(), "fixed": target_value}[target]
+        return np.full(E, value, np.float32)
 
     def demonstrations(quantile: float) -> Trajectories:
         """The logged episode of each test task whose return has this rank (1: the best)."""
@@ -152,7 +156,8 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
             if method not in methods:
                 continue
             key = jax.random.fold_in(root, m)
-            go = lambda prompt, knobs, r, key=key: play(params, carry, prompt, knobs, target_E, jax.random.fold_in(key, r))
+            go = lambda prompt, knobs, r, key=key: play(
+                params, carry, prompt, knobs, target_E, jax.random.fold_in(key, r))
             if method in demos:
                 scores[method] = _return(go(demonstrations(0.5 if method == "demo_median" else 1.0), knob(), 0))
                 continue
@@ -189,14 +194,15 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
         series = [{"name": name, "y": [tasks(a).mean() for a in adapt], "points": True, "dashed": False,
                    "ci95": [_summary(tasks(a))["ci95"] for a in adapt]} for name, adapt in curves.items()]
         plots = [{"title": "adaptation episodes", "x": list(range(1, rounds + 1)), "xlabel": "episode on the task",
-                  "ylabel": "return", "series": series, "levels": {n: summary[n]["mean"] for n in lines}}] if series else []
+                  "ylabel": "return", "series": series, "levels": {n: summary[n]["mean"] for n in lines}}]
+        plots = plots if series else []
         out = {"seed": seed, "target": target, "target_return": float(np.mean(target_E)), "repeats": repeats,
                "noise": noise, "horizon": h, "data_sha256": facts["sha256"], "behaviour": facts["behaviour"],
                "returns": {n: tasks(a) for n, a in scores.items()}, "paths": paths, "goals": param_EX[::repeats][:4],
                "environment": {k: v for k, v in env.facts.items()}, "episodes_sha256": sha.hexdigest()}
         title = f"returns on {E // repeats} test tasks (± 95 % interval over tasks; target {target})"
-        return {"headline": headline, "tables": [{"title": title, "columns": ["method", "return", "IQM"], "rows": rows}],
-                "curves": plots, "facts": out}
+        table = {"title": title, "columns": ["method", "return", "IQM"], "rows": rows}
+        return {"headline": headline, "tables": [table], "curves": plots, "facts": out}
 
     return Evaluator(run)
 

@@ -16,7 +16,7 @@ import numpy as np
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import one_of, positive
 
-PENALTY = 1e-2
+PENALTY = 1e-4  # per sample, on inputs of unit spread
 
 
 def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: int, seed: int) -> Evaluator:
@@ -67,7 +67,8 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
                            "ylabel": "squared error", "series": [series], "levels": {}})
         tables.append({"title": "world model on frozen windows (± 95 % interval over steps)",
                        "columns": ["split", "predicts", "mean squared error"], "rows": rows})
-        facts = {"seed": seed, "windows": windows, "episodes_sha256": sha.hexdigest(), "data_sha256": task.facts["sha256"]}
+        facts = {"seed": seed, "windows": windows, "episodes_sha256": sha.hexdigest(),
+                 "data_sha256": task.facts["sha256"]}
         return {"headline": headline | {"episodes_sha256": facts["episodes_sha256"]}, "tables": tables,
                 "curves": curves, "facts": facts}
 
@@ -79,13 +80,14 @@ def _probe(train: dict, test: dict) -> float:
     def design(found):
         full = (found["mask"][:, -1] > 0) & (found["time"][:, -1] > 3)  # a code of the first steps knows nothing
         code = found["code"][full, -1]
-        return np.concatenate([code, np.ones((len(code), 1))], 1).astype(np.float64), found["param"][full].astype(np.float64)
+        x = np.concatenate([code, np.ones((len(code), 1))], 1)
+        return x.astype(np.float64), found["param"][full].astype(np.float64)
 
     (x, y), (x_new, y_new) = design(train), design(test)
     if len(x) < 2 or len(x_new) < 2:
         return float("nan")
     scale = x.std(0) + 1e-8
     x, x_new = x / scale, x_new / scale
-    w = np.linalg.solve(x.T @ x + PENALTY * len(x) * np.eye(x.shape[1]) * 1e-2, x.T @ y)
+    w = np.linalg.solve(x.T @ x + PENALTY * len(x) * np.eye(x.shape[1]), x.T @ y)
     spread = ((y_new - y_new.mean(0)) ** 2).sum()
     return float(1 - ((y_new - x_new @ w) ** 2).sum() / max(spread, 1e-12))

@@ -80,6 +80,7 @@ def make(
     fraction(prompt_frac=prompt_frac, action_dropout=action_dropout, context_dropout=context_dropout, dropout=dropout)
     h, window, actions = facts["horizon"], facts["window"], facts["act_size"]
     prompted = prompt_select != "none"
+    require(wish != "histogram" or facts["prompt_span"] > 0, "wish", wish, "needs prompts (task.prompt_span above 0)")
     if prompted:
         positive(prompt=prompt)
         require(prompt <= facts["prompt_span"], "prompt", prompt,
@@ -136,7 +137,7 @@ def make(
         """(mean_BTA, log_std_BTA) of the window's actions; `on` switches rows' prompts, `rng` is given in training."""
         body = tokens(jax.tree.map(lambda a: a[:, h:], batch.body)) | {"code_BTC": codes(params, batch)}
         piece = choose(params, batch, keys_B) if prompted else None
-        if wish == "histogram" and rng is None:  # what is to come is not known yet: it is wished for as the prompt had it
+        if wish == "histogram" and rng is None:  # what is to come is unknown: it is wished for as the prompt had it
             body["wish_BTI"] = _ahead(wishes(jax.tree.map(lambda a: a[:, h:], batch.prompt)), body["time_BT"])
         if rng is not None:
             key_act, key_code, rng = jax.random.split(rng, 3)
@@ -183,7 +184,7 @@ def make(
         return total, ({"step": carry["step"] + 1}, means | {"loss": Mean.of(total[None])})
 
     def predict(params, carry, batch: Prompted):
-        """{act_BTA, std_BTA (zero for the mse head)} of the window, and {code_BTC, error_BT} where there is a world model."""
+        """{act_BTA, std_BTA} of the window (std zero for the mse head); with a world model {code_BTC, error_BT} too."""
         mean_BTA, log_std_BTA = act(params, batch, _row_keys(batch))
         std_BTA = jnp.zeros_like(mean_BTA) if log_std_BTA is None else jnp.exp(log_std_BTA)
         out = {"act_BTA": mean_BTA, "std_BTA": std_BTA}

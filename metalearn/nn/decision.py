@@ -64,7 +64,8 @@ class Decision(nn.Module):
         drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
         x_BLD = drop(x_BLD)
         for i in range(self.depth):
-            block = Block(self.num_heads, self.mlp, self.depth, self.dtype, self.activation, self.dropout, name=f"block_{i}")
+            block = Block(self.num_heads, self.mlp, self.depth, self.dtype, self.activation, self.dropout,
+                          name=f"block_{i}")
             x_BLD, _ = block(x_BLD, mask_BLL, train=train)
         x_BLD = nn.LayerNorm(name="norm")(x_BLD)[:, -3 * T:]
         return nn.Dense(self.outputs, name="head", kernel_init=nn.initializers.normal(0.02))(

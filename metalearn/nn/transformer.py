@@ -23,7 +23,7 @@ def _normal(scale: float):
 
 
 class Attention(nn.Module):
-    """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; with a cache, keys are its slots."""
+    """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots."""
 
     num_heads: int
     depth: int

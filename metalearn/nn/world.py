@@ -1,8 +1,8 @@
 """The context-aware world model of Meta-DT (arXiv 2410.11448): a code z out of the last h steps, and two decoders.
 
 Encoder: linear 16 + ReLU on each of state, action, reward; a GRU over the h steps; a linear layer to z, deterministic.
-Reward decoder: one embedding shared by s and s', one for a; transition decoder: s and a; both with z, two hidden layers.
-Steps before the episode enter as zeros, so the code of a first step is E(zeros) in training and in use alike.
+Reward decoder: one embedding shared by s and s', one for a; transition decoder: s and a; both with z and two hidden
+layers. Steps before the episode enter as zeros, so the code of a first step is E(zeros) in training and in use alike.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Encoder(nn.Module):
 def _orthogonal3(key, shape, dtype=jnp.float32):
     """Orthogonal gate by gate, as recurrent weights are usually drawn."""
     one = nn.initializers.orthogonal()
-    return jnp.concatenate([one(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)], -1)
+    gates = jax.vmap(lambda k: one(k, (shape[0], shape[1] // 3), dtype))(jax.random.split(key, 3))
+    return jnp.moveaxis(gates, 0, 1).reshape(shape)
 
 
 class Decoder(nn.Module):

@@ -1,7 +1,8 @@
 """Offline meta-reinforcement learning: windows, prompts and returns-to-go out of logged episodes of many tasks.
 
 The logs come from a file (`python -m metalearn.collect`) or, with `data=""`, are collected here: a function of the
-seeds. Tasks 0 .. train_tasks-1 are meta-trained on, the next `test_tasks` never. Splits:
+seeds. Test tasks have ids of their own, so they stay the same whatever the number of training tasks; of a file the
+first `train_tasks` and the last `test_tasks` are taken. Splits:
 
   train   training tasks, their training episodes
   held    training tasks, every tenth episode: what to select a world model on
@@ -59,7 +60,8 @@ def make(
     """
     one_of(WISHES, wish=wish)
     one_of(behaviours.NAMES, behaviour=behaviour)
-    positive(train_tasks=train_tasks, test_tasks=test_tasks, episodes=episodes, horizon=horizon, window=window, scale=scale)
+    positive(train_tasks=train_tasks, test_tasks=test_tasks, episodes=episodes, horizon=horizon, window=window,
+             scale=scale)
     nonnegative(task_seed=task_seed, data_seed=data_seed, prompt_span=prompt_span, prompt_top=prompt_top)
     fraction(start_frac=start_frac)
     with within("env"):
@@ -71,9 +73,10 @@ def make(
         have = header.get("env", {})
         require(have == dict(env), "data", data, f"was collected in {have}, not in {dict(env)}")
         require(len(param_BX) >= num, "data", data, f"holds {len(param_BX)} tasks; train_tasks + test_tasks = {num}")
-        sha = header["sha256"]
+        sha, ids = header["sha256"], np.asarray(header["task_ids"], np.int32)
     else:
-        param_BX, logs = behaviours.collect(world, behaviour, np.arange(num), episodes, task_seed, data_seed)
+        ids = behaviours.task_ids(train_tasks, test_tasks)
+        param_BX, logs = behaviours.collect(world, behaviour, ids, episodes, task_seed, data_seed)
         sha = trajectories.digest({"rew": logs.rew_BT, "act": logs.act_BTA, "param": param_BX})
     E, T = logs.rew_BT.shape[1:]
     require(E >= 2, "episodes", E, "must be at least 2: one in ten is held out")
@@ -83,12 +86,13 @@ def make(
     require(prompt_top <= E, "prompt_top", prompt_top, f"must be at most {E}, the episodes per task")
 
     held_E = np.arange(E) % 10 == 9 if E >= 10 else np.arange(E) == E - 1
-    parts = {"train": _part(logs, param_BX, range(train_tasks), ~held_E, prompt_top),
-             "held": _part(logs, param_BX, range(train_tasks), held_E, 0),
-             "test": _part(logs, param_BX, range(train_tasks, num), np.ones(E, bool), prompt_top)}
+    first, last_ones = slice(0, train_tasks), slice(len(param_BX) - test_tasks, None)
+    parts = {"train": _part(logs, param_BX, ids, first, ~held_E, prompt_top),
+             "held": _part(logs, param_BX, ids, first, held_E, 0),
+             "test": _part(logs, param_BX, ids, last_ones, np.ones(E, bool), prompt_top)}
 
     def sample(data, key: Array, split: str, num: int) -> Prompted:
-        part = data[split]
+        part = jax.tree.map(jnp.asarray, data[split])
         tasks, total = part["rank_BE"].shape
         best = part["best_BP"].shape[1]
         key_task, key_episode, key_start, key_whole, key_prompt, key_span = jax.random.split(key, 6)
@@ -120,16 +124,16 @@ def make(
     return TaskDist(parts, sample, SPLITS, facts)
 
 
-def _part(logs: Trajectories, param_BX, tasks: range, episodes_E, prompt_top: int) -> dict[str, Any]:
+def _part(logs: Trajectories, param_BX, ids_B, tasks: slice, episodes_E, prompt_top: int) -> dict[str, Any]:
     """One split's arrays, as data for the jitted program."""
-    logs = jax.tree.map(lambda a: np.ascontiguousarray(np.asarray(a)[tasks.start:tasks.stop, episodes_E]), logs)
+    logs = jax.tree.map(lambda a: np.ascontiguousarray(np.asarray(a)[tasks][:, episodes_E]), logs)
     return_BE = logs.rtg_BT[..., 0]
     order_BE = np.argsort(return_BE, axis=1, kind="stable")
     E = return_BE.shape[1]
     rank_BE = np.argsort(order_BE, axis=1).astype(np.float32) / max(E - 1, 1)
     best_BP = order_BE[:, ::-1][:, : prompt_top or E].astype(np.int32)
     return {"logs": logs, "rank_BE": rank_BE, "best_BP": np.ascontiguousarray(best_BP),
-            "id_B": np.arange(tasks.start, tasks.stop, dtype=np.int32), "param_BX": param_BX[tasks.start:tasks.stop]}
+            "id_B": ids_B[tasks], "param_BX": param_BX[tasks]}
 
 
 def _cut(logs: Trajectories, task, episode, start, steps: int) -> Trajectories:
