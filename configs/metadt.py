@@ -161,6 +161,7 @@ SWEEPS = {
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
 }
 SEEDS = 3
+REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
 
 
 def sweep(arg: str = "point"):
@@ -183,7 +184,7 @@ def summarise(results, arg: str = "point") -> dict:
     base, methods = common.choose(arg, SWEEPS, "point")
     worlds = [h for _, h, _ in results if "probe_r2" in h]
     found, lines = {}, {}
-    for overrides, headline, workdir in results:
+    for _, headline, workdir in results:
         if "probe_r2" in headline:
             continue
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
@@ -192,8 +193,8 @@ def summarise(results, arg: str = "point") -> dict:
             with open(os.path.join(workdir, "eval", f"{name}.json"), encoding="utf-8") as file:
                 for protocol, tasks in json.load(file)["facts"]["returns"].items():
                     found.setdefault(method, {}).setdefault(protocol, []).append(tasks)
-        lines = {k: headline[k] for k in ("oracle", "still", "random", "behaviour", "behaviour_best") if k in headline} \
-            if method != "explorer" else lines
+        if method != "explorer":  # whose behaviour line is that of other data
+            lines = {k: headline[k] for k in REFERENCES if k in headline}
     middle = lambda a: float(np.sort(a)[len(a) // 4: len(a) - len(a) // 4].mean())
     half = lambda a: float(1.96 * a.std(ddof=1) / len(a) ** 0.5)
     returns, rows = {}, []
@@ -213,7 +214,8 @@ def summarise(results, arg: str = "point") -> dict:
                 gap_B = np.mean(found["metadt"][protocol], 0) - np.mean(found[other][protocol], 0)
                 differences[f"metadt-{other}, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
     headline = {"returns": returns, "references": lines, "differences": differences, "seeds": len(worlds),
-                "world_test_mse": [h.get("test_mse") for h in worlds], "world_probe_r2": [h["probe_r2"] for h in worlds]}
+                "world_test_mse": [h.get("test_mse") for h in worlds],
+                "world_probe_r2": [h["probe_r2"] for h in worlds]}
     table = {"title": f"{base}: returns (± 95 % interval over test tasks of the mean over seeds)",
              "columns": ["method", "protocol", "return", "IQM", "seeds"], "rows": rows}
     gaps = {"title": "paired differences over tasks", "columns": ["pair", "difference"],

@@ -83,7 +83,7 @@ def test_few_shot_reads_nothing_of_the_test_tasks_data(task):
     other = dataclasses.replace(task, data=task.data | {"test": part | {"logs": logs}})
     mixed = lambda batch: jnp.tanh(follows_the_prompt(batch) + now(batch).rtg_BT[..., None])
     a, b = (run(t, mixed, methods=FIELDS["methods"][:4])["facts"]["returns"] for t in (task, other))
-    assert len(a) == 6 and all(np.array_equal(a[k], b[k]) for k in a)
+    assert len(a) == 7 and all(np.array_equal(a[k], b[k]) for k in a)
     demo = [run(t, follows_the_prompt, methods=("demo",))["facts"]["returns"]["demo"] for t in (task, other)]
     assert np.abs(demo[0] - demo[1]).max() > 1e-3
 

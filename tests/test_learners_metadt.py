@@ -13,8 +13,8 @@ TASK = dict(env=dict(name="velocity", length=10), data="", behaviour="history", 
             episodes=6, task_seed=0, data_seed=0, horizon=2, window=5, start_frac=0.5, prompt_span=7, prompt_top=0,
             wish="return", scale=10.0)
 FIELDS = dict(context="world", prompt=3, prompt_select="error", prompt_frac=1.0, warm_steps=0, wish="return",
-              head="mse", action_dropout=0.5, context_dropout=0.1, world=dict(decoders="both", embed=4, hidden=8, code=4),
-              world_training="frozen", depth=1, width=8, num_heads=1, mlp=16, activation="relu", dropout=0.1,
+              head="mse", action_dropout=0.5, context_dropout=0.1, world_training="frozen",
+              world=dict(decoders="both", embed=4, hidden=8, code=4), depth=1, width=8, num_heads=1, mlp=16, activation="relu", dropout=0.1,
               prompt_norm=True)
 
 
