@@ -14,8 +14,8 @@ TASK = dict(env=dict(name="velocity", length=10), data="", behaviour="history", 
             wish="return", scale=10.0)
 FIELDS = dict(context="world", prompt=3, prompt_select="error", prompt_frac=1.0, warm_steps=0, wish="return",
               head="mse", action_dropout=0.5, context_dropout=0.1, world_training="frozen",
-              world=dict(decoders="both", embed=4, hidden=8, code=4), depth=1, width=8, num_heads=1, mlp=16, activation="relu", dropout=0.1,
-              prompt_norm=True)
+              world=dict(decoders="both", embed=4, hidden=8, code=4), depth=1, width=8, num_heads=1, mlp=16,
+              activation="relu", dropout=0.1, prompt_norm=True)
 
 
 @pytest.fixture(scope="module")
