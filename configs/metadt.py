@@ -44,9 +44,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def offline(env: dict, **changes) -> dict:
     """The data: 45 + 40 tasks, 100 episodes each, collected at start-up from the seeds."""
-    return dict(name="offline", env=env, data="", behaviour="history", train_tasks=45, test_tasks=40, episodes=100,
-                task_seed=0, data_seed=0, horizon=4, window=20, start_frac=1.0, prompt_span=20, prompt_top=0,
-                wish="return", scale=10.0) | changes
+    return dict(name="offline", env=env, data="", keep="", behaviour="history", train_tasks=45, test_tasks=40,
+                episodes=100, task_seed=0, data_seed=0, horizon=4, window=20, start_frac=1.0, prompt_span=20,
+                prompt_top=0, wish="return", scale=10.0) | changes
 
 
 def world(env: dict, sizes: dict, **changes) -> dict:
@@ -62,16 +62,16 @@ def world(env: dict, sizes: dict, **changes) -> dict:
 
 
 def policy(env: dict, sizes: dict, **changes) -> dict:
-    few = ("zero", "zero_sample", "few_none", "few_random", "few_sample")
+    few = ("zero", "few_none", "few_random")
     return dict(
         seed=0,
         init_from="",
         task=offline(env) | changes,
-        learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.5, warm_steps=0,
+        learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.75, warm_steps=0,
                      wish="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,
                      world_training="frozen", depth=2, width=64, num_heads=1, mlp=256, activation="gelu", dropout=0.0,
                      prompt_norm=True),
-        optim=common.adam(1e-3, warmup_steps=100, decay="cosine", weight_decay=1e-4, clip=0.25, freeze="^world/"),
+        optim=common.adam(2e-3, warmup_steps=100, decay="cosine", weight_decay=1e-4, clip=0.25, freeze="^world/"),
         train=common.train(batch=32, steps=1500, log_every=250, save_every=1500),
         evaluators=dict(
             few=dict(name="returns", methods=few, rounds=8, after=(1, 2, 4), explore_steps=4, noise=0.5,
@@ -94,6 +94,7 @@ def explorer() -> dict:
     config = point()
     _assign(config, METHODS["explorer"])
     config["train"] |= dict(steps=4000, save_every=4000)
+    config["evaluators"]["few"] |= dict(methods=("zero", "zero_sample", "few_none", "few_random", "few_sample"))
     return config
 
 
@@ -141,9 +142,48 @@ def cartpole() -> dict:
     return config
 
 
+CHEETAH = dict(name="mujoco", robot="cheetah_vel", length=200, observe_x=False)
+
+
+def cheetah_vel_world() -> dict:
+    config = world(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=16)
+    config["train"] |= dict(steps=4000, save_every=4000)
+    return config
+
+
+def cheetah_vel() -> dict:
+    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. Data are collected once per sweep."""
+    config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=16, start_frac=0.1, prompt_span=40,
+                    scale=100.0)
+    config["learner"] |= dict(prompt_frac=0.5)
+    config["optim"] |= dict(lr=1e-3)
+    config["train"] |= dict(batch=64, steps=3000, save_every=3000)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=3)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=3)
+    return config
+
+
+REACH = dict(name="metaworld", tools=("reach",), length=500, reward_version="v2")
+
+
+def reach_world() -> dict:
+    return world(REACH, SIZES, behaviour="scripted", train_tasks=15, test_tasks=5, episodes=10)
+
+
+def reach() -> dict:
+    """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`."""
+    config = policy(REACH, SIZES, behaviour="scripted", train_tasks=15, test_tasks=5, episodes=10, start_frac=0.1,
+                    prompt_span=40, scale=500.0)
+    config["optim"] |= dict(lr=1e-3)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=1)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=1)
+    return config
+
+
 VARIANTS = {"smoke": smoke, "point_world": point_world, "point": point, "explorer": explorer,
             "velocity_world": velocity_world, "velocity": velocity, "cartpole_world": cartpole_world,
-            "cartpole": cartpole}
+            "cartpole": cartpole, "cheetah_vel_world": cheetah_vel_world, "cheetah_vel": cheetah_vel,
+            "reach_world": reach_world, "reach": reach}
 
 
 def _assign(config: dict, changes: dict) -> None:
@@ -154,12 +194,16 @@ def _assign(config: dict, changes: dict) -> None:
 
 ABLATIONS = ("metadt", "no_context", "no_complement", "no_prompt", "dt", "prompt_dt", "bc", "generalized_dt",
              "oracle_dt")
+PARTS = ("metadt", "no_context", "no_complement", "no_prompt", "dt")
 SWEEPS = {
-    "point": ("point", ("metadt", "no_context", "dt", "explorer")),
+    "point": ("point", (*PARTS, "explorer")),
     "point_table": ("point", ABLATIONS),
-    "cartpole": ("cartpole", ABLATIONS),
+    "cartpole": ("cartpole", PARTS),
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
+    "reach": ("reach", ("metadt", "no_prompt")),
+    "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
 }
+SIMULATED = ("cheetah_vel", "reach")
 SEEDS = 3
 REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
 
@@ -167,14 +211,17 @@ REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
 def sweep(arg: str = "point"):
     """Three world models, then every method on each of them."""
     base, methods = common.choose(arg, SWEEPS, "point")
+    # simulators collect once: the first world model keeps the data for all
+    kept = {"task.keep": "{dir}/data.npz"} if base in SIMULATED else {}
     for seed in range(SEEDS):
-        yield {"_config": f"configs/metadt.py:{base}_world", "_stage": 0, "seed": seed}
+        stage = int(seed > 0 and bool(kept))
+        yield {"_config": f"configs/metadt.py:{base}_world", "_stage": stage, "seed": seed} | kept
     for seed in range(SEEDS):
         for method in methods:
             config = "explorer" if method == "explorer" else base
             changes = {} if method == "explorer" else METHODS[method]
             source = {} if method in NO_WORLD else {"init_from": f"{{dir}}/{seed:03d}"}
-            yield {"_config": f"configs/metadt.py:{config}", "_stage": 1, "seed": seed} | source | changes
+            yield {"_config": f"configs/metadt.py:{config}", "_stage": 2, "seed": seed} | source | changes | kept
 
 
 def summarise(results, arg: str = "point") -> dict:
@@ -183,7 +230,7 @@ def summarise(results, arg: str = "point") -> dict:
 
     base, methods = common.choose(arg, SWEEPS, "point")
     worlds = [h for _, h, _ in results if "probe_r2" in h]
-    found, lines = {}, {}
+    found, lines, behaviour = {}, {}, None
     for _, headline, workdir in results:
         if "probe_r2" in headline:
             continue
@@ -191,8 +238,10 @@ def summarise(results, arg: str = "point") -> dict:
             method = _method(json.load(file), methods)
         for name in ("few", "demo"):
             with open(os.path.join(workdir, "eval", f"{name}.json"), encoding="utf-8") as file:
-                for protocol, tasks in json.load(file)["facts"]["returns"].items():
-                    found.setdefault(method, {}).setdefault(protocol, []).append(tasks)
+                facts = json.load(file)["facts"]
+            for protocol, tasks in facts["returns"].items():
+                found.setdefault(method, {}).setdefault(protocol, []).append(tasks)
+            behaviour = facts["behaviour_returns"] if method == "metadt" else behaviour
         if method != "explorer":  # whose behaviour line is that of other data
             lines = {k: headline[k] for k in REFERENCES if k in headline}
     middle = lambda a: float(np.sort(a)[len(a) // 4: len(a) - len(a) // 4].mean())
@@ -207,12 +256,15 @@ def summarise(results, arg: str = "point") -> dict:
             returns.setdefault(method, {})[protocol] = entry
             rows.append([method, protocol, f"{entry['mean']:.2f} ± {entry['ci95']:.2f}", f"{entry['iqm']:.2f}",
                          " ".join(f"{s:.2f}" for s in entry["seeds"])])
-    differences = {}
-    for other in found:
-        for protocol in ("zero", "few_random", "demo"):
-            if other != "metadt" and protocol in found.get("metadt", {}) and protocol in found[other]:
-                gap_B = np.mean(found["metadt"][protocol], 0) - np.mean(found[other][protocol], 0)
+    differences, ours = {}, found.get("metadt", {})
+    for protocol in ("zero", "few_none", "few_random", "demo"):
+        for other in found:
+            if other != "metadt" and protocol in ours and protocol in found[other]:
+                gap_B = np.mean(ours[protocol], 0) - np.mean(found[other][protocol], 0)
                 differences[f"metadt-{other}, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
+        if protocol in ours and behaviour is not None:
+            gap_B = np.mean(ours[protocol], 0) - behaviour
+            differences[f"metadt-behaviour, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
     headline = {"returns": returns, "references": lines, "differences": differences, "seeds": len(worlds),
                 "world_test_mse": [h.get("test_mse") for h in worlds],
                 "world_probe_r2": [h["probe_r2"] for h in worlds]}

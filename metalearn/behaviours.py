@@ -8,6 +8,8 @@
   mixed     half of the episodes `history`, half `explore`
   expert    the right task, with little noise
   random    uniform actions
+  scripted  `history` under the name that Meta-World's users know it by: its own experts, misled and noisy
+  gaits     simulated runners: sine gaits out of a library, refined by hill climbing (see `gaits`)
 
 Every draw is a function of (seed, task, episode).
 """
@@ -20,11 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import rollout
+from metalearn import gaits, rollout
 from metalearn.types import Array, Env, Trajectories
 from metalearn.validate import one_of, require
 
-NAMES = ("history", "explore", "mixed", "expert", "random")
+NAMES = ("history", "explore", "mixed", "expert", "random", "scripted", "gaits")
+LIBRARY, CLIMBS = 3000, 240  # of `gaits`
 SWITCH_FRAC = 0.3  # of `history` episodes that turn to the right task
 FRESH = 2**20  # ids of test tasks begin here
 PROBE_FRAC = 0.3  # of the episode that `explore` spends on the wrong one, at most
@@ -44,9 +47,12 @@ def draw_tasks(env: Env, task_seed: int, ids: Array) -> Array:
 def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed: int, seed: int) -> tuple:
     """(param_BX, Trajectories with axes (B, E, T, ...)) as numpy arrays; episode e of E has skill rank e."""
     one_of(NAMES, behaviour=behaviour)
-    require(env.expert is not None or behaviour == "random", "behaviour", behaviour,
-            f"needs an environment with an expert; {env.facts['name']} has none, so only random fits")
-    if env.host is None:
+    require(env.expert is not None or behaviour in ("random", "gaits"), "behaviour", behaviour,
+            f"needs an environment with an expert; {env.facts['name']} has none, so random or gaits")
+    if behaviour == "gaits":
+        param_BX = np.asarray(draw_tasks(env, task_seed, ids))
+        flat = gaits.collect(env, param_BX, episodes, seed, LIBRARY, CLIMBS)
+    elif env.host is None:
         param_BX, flat = jax.jit(functools.partial(_collect, env, behaviour, episodes))(ids, task_seed, seed)
     else:
         param_BX, flat = _collect(env, behaviour, episodes, ids, task_seed, seed)
@@ -68,7 +74,7 @@ def _collect(env: Env, behaviour: str, episodes: int, ids, task_seed, seed) -> t
         if behaviour == "random":
             return rollout.uniform(env)(memory, time, obs_BS, rew_B, key)
         wish_NX = jnp.where((time >= script["turn"])[:, None], many_NX, script["wrong_X"])
-        act_BA = jax.vmap(env.expert, in_axes=(0, None, 0))(obs_BS, time, wish_NX)
+        act_BA = rollout.ask(env, obs_BS, time, wish_NX)
         noise_BA = jax.random.normal(key, act_BA.shape)
         return memory, jnp.clip(script["gain"][:, None] * act_BA + script["noise"][:, None] * noise_BA, -1, 1)
 
@@ -94,4 +100,4 @@ def _script(env: Env, behaviour: str, key: Array, param_X: Array, order: Array) 
     if behaviour == "mixed":
         which = jax.random.uniform(key_kind) < 0.5
         return jax.tree.map(lambda a, b: jnp.where(which, a, b), history, explore)
-    return {"history": history, "explore": explore, "expert": sure, "random": sure}[behaviour]
+    return {"history": history, "scripted": history, "explore": explore, "expert": sure, "random": sure}[behaviour]

@@ -76,8 +76,14 @@ def returns_to_go(rew_BT: Array) -> Array:
 
 def expert(env: Env) -> Callable:
     """The policy that knows the parameters: they are its memory."""
-    return lambda param_BX, time, obs_BS, rew_B, key: (
-        param_BX, jax.vmap(env.expert, in_axes=(0, None, 0))(obs_BS, time, param_BX))
+    return lambda param_BX, time, obs_BS, rew_B, key: (param_BX, ask(env, obs_BS, time, param_BX))
+
+
+def ask(env: Env, obs_BS: Array, time: Array, param_BX: Array) -> Array:
+    """act_BA of the environment's expert, who takes these to be the parameters."""
+    if env.host is not None:
+        return env.expert(np.asarray(obs_BS), int(time), np.asarray(param_BX))
+    return jax.vmap(env.expert, in_axes=(0, None, 0))(obs_BS, time, param_BX)
 
 
 def still(env: Env) -> Callable:

@@ -185,7 +185,8 @@ class Env:
     draw(key) -> param_X                                    a task
     reset(key, param_X) -> (state, obs_S)
     step(key, state, act_A, param_X) -> (state, obs_S, rew, done)
-    expert(obs_S, time, param_X) -> act_A                   acts with the parameters known; None where nobody can
+    expert(obs_S, time, param_X) -> act_A                   acts with the parameters known; None where nobody can;
+                                                            of a whole batch at once where there is `host`
     spread_X                                                how far apart tasks are: the unit in which behaviours err
     length                                                  steps after which an episode is cut
     host(param_BX, seed) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, done_B))   simulators outside JAX have this

@@ -8,7 +8,7 @@ from metalearn import behaviours, lookup, trajectories
 from metalearn.types import Prompted
 from metalearn.validate import ConfigError
 
-FIELDS = dict(env=dict(name="velocity", length=12), data="", behaviour="history", train_tasks=4, test_tasks=3,
+FIELDS = dict(env=dict(name="velocity", length=12), data="", keep="", behaviour="history", train_tasks=4, test_tasks=3,
               episodes=10, task_seed=0, data_seed=0, horizon=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
               wish="return", scale=10.0)
 

@@ -150,8 +150,15 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
             "random": jnp.int32(random), "noise": jnp.float32(noise), "sample": jnp.float32(sample)}
         root = jax.random.key(seed, impl="threefry2x32")
         scores: dict[str, np.ndarray] = {}
+        won: dict[str, np.ndarray] = {}
         curves: dict[str, list] = {}
         paths: dict[str, list] = {}
+
+        def score(name: str, steps: Trajectories) -> None:
+            scores[name] = _return(steps)
+            if "success_reward" in env.facts:
+                won[name] = np.asarray(steps.rew_BT).max(1) >= env.facts["success_reward"]
+
         for m, method in enumerate(METHODS):
             if method not in methods:
                 continue
@@ -159,10 +166,10 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
             go = lambda prompt, knobs, r, key=key: play(
                 params, carry, prompt, knobs, target_E, jax.random.fold_in(key, r))
             if method in demos:
-                scores[method] = _return(go(demonstrations(0.5 if method == "demo_median" else 1.0), knob(), 0))
+                score(method, go(demonstrations(0.5 if method == "demo_median" else 1.0), knob(), 0))
                 continue
             if method.startswith("zero"):
-                scores[method] = _return(go(none, knob(sample=float(method == "zero_sample")), 0))
+                score(method, go(none, knob(sample=float(method == "zero_sample")), 0))
                 continue
             knobs = {"few_none": knob(), "few_random": knob(random=explore_steps), "few_gauss": knob(noise=noise),
                      "few_sample": knob(sample=1.0)}[method]
@@ -176,21 +183,23 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
                 best_E = np.maximum(best_E, got_E)
                 paths.setdefault(method, []).append(np.asarray(steps.obs_BTS)[::repeats][:4, :, :2].tolist())
                 if r + 1 in after:
-                    scores[f"{method}_{r + 1}"] = _return(go(best, knob(), rounds + r))
-            scores[method] = scores[f"{method}_{rounds}"] if rounds in after else _return(go(best, knob(), 2 * rounds))
+                    score(f"{method}_{r + 1}", go(best, knob(), rounds + r))
+            score(method, go(best, knob(), 2 * rounds))
             curves[method] = adapt
-        return _report(scores, references(), curves, paths, target_E)
+        return _report(scores, won, references(), curves, paths, target_E)
 
-    def _report(scores, lines, curves, paths, target_E) -> Result:
+    def _report(scores, won, lines, curves, paths, target_E) -> Result:
         tasks = lambda a: np.asarray(a, np.float64).reshape(-1, repeats).mean(1)  # the unit of the interval is a task
         summary = {name: _summary(tasks(a)) for name, a in {**scores, **lines}.items()}
         headline = {name: s["mean"] for name, s in summary.items()}
         headline |= {f"{name}_ci95": summary[name]["ci95"] for name in scores}
         headline |= {f"{name}_iqm": summary[name]["iqm"] for name in methods}
+        headline |= {f"{name}_success": float(tasks(a).mean()) for name, a in won.items()}
         sha = hashlib.sha256(np.ascontiguousarray(param_EX).tobytes() + ids_E.tobytes() + bytes(str(seed), "ascii"))
         headline |= {"target": target, "tasks": E // repeats, "rounds": rounds, "explore_steps": explore_steps,
                      "adaptation_steps": rounds * T, "episodes_sha256": sha.hexdigest()}
-        rows = [[name, f"{s['mean']:.2f} ± {s['ci95']:.2f}", f"{s['iqm']:.2f}"] for name, s in summary.items()]
+        rows = [[name, f"{s['mean']:.2f} ± {s['ci95']:.2f}", f"{s['iqm']:.2f}",
+                 *([f"{won[name].mean():.2f}" if name in won else ""] if won else [])] for name, s in summary.items()]
         series = [{"name": name, "y": [tasks(a).mean() for a in adapt], "points": True, "dashed": False,
                    "ci95": [_summary(tasks(a))["ci95"] for a in adapt]} for name, adapt in curves.items()]
         plots = [{"title": "adaptation episodes", "x": list(range(1, rounds + 1)), "xlabel": "episode on the task",
@@ -198,10 +207,13 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
         plots = plots if series else []
         out = {"seed": seed, "target": target, "target_return": float(np.mean(target_E)), "repeats": repeats,
                "noise": noise, "horizon": h, "data_sha256": facts["sha256"], "behaviour": facts["behaviour"],
-               "returns": {n: tasks(a) for n, a in scores.items()}, "paths": paths, "goals": param_EX[::repeats][:4],
-               "environment": {k: v for k, v in env.facts.items()}, "episodes_sha256": sha.hexdigest()}
+               "returns": {n: tasks(a) for n, a in scores.items()}, "behaviour_returns": tasks(lines["behaviour"]),
+               "paths": paths, "goals": param_EX[::repeats][:4],
+               "environment": {k: v for k, v in env.facts.items() if not callable(v)},
+               "episodes_sha256": sha.hexdigest()}
         title = f"returns on {E // repeats} test tasks (± 95 % interval over tasks; target {target})"
-        table = {"title": title, "columns": ["method", "return", "IQM"], "rows": rows}
+        columns = ["method", "return", "IQM", *(["success"] if won else [])]
+        table = {"title": title, "columns": columns, "rows": rows}
         return {"headline": headline, "tables": [table], "curves": plots, "facts": out}
 
     return Evaluator(run)

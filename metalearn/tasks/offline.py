@@ -14,6 +14,7 @@ A window is `horizon` steps of context before it, then `window` steps; what lies
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ def make(
     *,
     env: dict,
     data: str,
+    keep: str,
     behaviour: str,
     train_tasks: int,
     test_tasks: int,
@@ -50,6 +52,7 @@ def make(
 
     env          {"name": ..., its fields}: which environment the data are (to be) from
     data         a trajectory file; "" collects `episodes` per task by `behaviour` with (task_seed, data_seed)
+    keep         where to keep what is collected here, and to find it again; "": nowhere
     horizon      h, context steps that a code is read from
     window       K, steps that the policy sees
     start_frac   fraction of windows that begin at the episode's first step; the others anywhere
@@ -68,16 +71,24 @@ def make(
         require("name" in env, "name", "(missing)", "this field must be given")
         world = lookup.build("envs", env["name"], **{k: v for k, v in env.items() if k != "name"})
     num = train_tasks + test_tasks
+    ids = behaviours.task_ids(train_tasks, test_tasks)
+    want = {"env": dict(env), "behaviour": behaviour, "task_seed": task_seed, "data_seed": data_seed,
+            "task_ids": ids.tolist(), "episodes": episodes}
     if data:
         param_BX, logs, header = trajectories.load(data)
         have = header.get("env", {})
         require(have == dict(env), "data", data, f"was collected in {have}, not in {dict(env)}")
         require(len(param_BX) >= num, "data", data, f"holds {len(param_BX)} tasks; train_tasks + test_tasks = {num}")
         sha, ids = header["sha256"], np.asarray(header["task_ids"], np.int32)
+    elif keep and os.path.exists(keep):
+        param_BX, logs, header = trajectories.load(keep, "keep")
+        other = [k for k in want if header.get(k) != want[k]]
+        require(not other, "keep", keep, f"holds data collected with another {', '.join(other)}")
+        sha = header["sha256"]
     else:
-        ids = behaviours.task_ids(train_tasks, test_tasks)
         param_BX, logs = behaviours.collect(world, behaviour, ids, episodes, task_seed, data_seed)
-        sha = trajectories.digest({"rew": logs.rew_BT, "act": logs.act_BTA, "param": param_BX})
+        sha = trajectories.save(keep, param_BX, logs, want) if keep else trajectories.digest(
+            {"rew": logs.rew_BT, "act": logs.act_BTA, "param": param_BX})
     E, T = logs.rew_BT.shape[1:]
     require(E >= 2, "episodes", E, "must be at least 2: one in ten is held out")
     shortest = int(logs.mask_BT.sum(-1).min())
