@@ -79,6 +79,11 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
                 f"name the work directory that {need} comes from")
         require(not config.init_from or bool(Checkpoints(os.path.join(config.init_from, "checkpoints")).steps()),
                 "config.init_from", config.init_from, "holds no checkpoint")
+        for wanted in experiment.learner.pretrained.values():
+            source = config_lib.flatten(workdir_lib.read_config(config.init_from))
+            for field, value in wanted.items():
+                require(source.get(field) == value, "config.init_from", config.init_from,
+                        f"was trained with {field}={source.get(field)!r}; this config needs {value!r}")
     mesh = sharding.make_mesh(config.train.devices)
     multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
 
@@ -95,7 +100,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         else:
             state = init(data, key_init)
             if config.init_from:
-                parts = experiment.learner.pretrained
+                parts = tuple(experiment.learner.pretrained)
                 state = state.replace(params=_params_from(config.init_from, state.params, parts))
         state = sharding.replicate(state, mesh)
         update = make_update(experiment, mesh)

@@ -138,7 +138,8 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     stream: Stream | None       the same predictions one position at a time, where the learner has that form
-    pretrained                  top-level parts of params that must come from `init_from`; () asks for nothing
+    pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
+                                config: the value that it must have}}; {} asks for nothing
     """
 
     init: Callable
@@ -146,7 +147,7 @@ class Learner:
     predict: Callable
     state_size: Callable[[int], int]
     stream: Stream | None = None
-    pretrained: tuple[str, ...] = ()
+    pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

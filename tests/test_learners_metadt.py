@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import lookup
+from metalearn import config, lookup, train
 from metalearn.learners import metadt
 from metalearn.validate import ConfigError
 
@@ -94,7 +94,7 @@ def test_the_world_model_is_frozen_or_learns(task, batch, made):
         assert (world > 0) == moves and ("reward_mse" in means) == moves
         assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["policy"]["obs_code"]))
         assert int(carry["step"]) == 1
-    assert made[0].pretrained == ("world",) and learner.pretrained == ()
+    assert made[0].pretrained["world"]["task.horizon"] == 2 and not learner.pretrained
 
 
 def test_the_prompt_is_the_worst_predicted_stretch():
@@ -131,6 +131,25 @@ def test_the_family_gives_actions_and_gradients(task, batch):
     assert (float(out["std_BTA"].max()) > 0) == (changes.get("head") == "gaussian")
     again = jax.jit(learner.predict)(params, carry, batch)
     np.testing.assert_array_equal(out["act_BTA"], again["act_BTA"])
+
+
+def test_a_foreign_world_model_is_refused(tmp_path):
+    """Before any device work: no source, an empty one, one with another context size. Nothing is written."""
+    settings = config.load("configs/metadt.py:point", ("task.train_tasks=3", "task.test_tasks=2", "task.episodes=4"))
+    source, out = tmp_path / "world", str(tmp_path / "out")
+    for fields, text in (((), "config.init_from=: name the work directory that world comes from"),
+                         (None, "holds no checkpoint"),
+                         (("task.horizon=8",), "task.horizon=8; this config needs 4"),
+                         (("learner.code=8",), "learner.code=8; this config needs 16"),
+                         (("task.env.length=10",), "task.env.length=10; this config needs 20")):
+        settings.unlock()
+        settings.init_from = "" if fields == () else str(source)
+        if fields:
+            (source / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
+            (source / "config.json").write_text(config.to_json(config.load("configs/metadt.py:point_world", fields)))
+        with pytest.raises(ConfigError, match=text):
+            train.run(settings, out, quiet=True)
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("changes, text", [

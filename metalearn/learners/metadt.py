@@ -194,8 +194,10 @@ def make(
         return out
 
     length = window + (prompt if prompted else 0)
+    same = {"task.horizon": h} | {f"task.env.{k}": v for k, v in facts["env_fields"].items()}
+    same |= {f"learner.{k}": v for k, v in sizes.items()}
     return Learner(init, grads_from_loss(loss), predict, lambda _: 2 * width * depth * 3 * length,
-                   pretrained=("world",) if uses_world and world_training == "frozen" else ())
+                   pretrained={"world": same} if uses_world and world_training == "frozen" else {})
 
 
 def segment(score_BT: Array, steps: Trajectories, size: int, horizon: int) -> tuple[Array, Array]:

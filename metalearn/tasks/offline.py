@@ -129,7 +129,8 @@ def make(
         "length": window, "episode": T, "horizon": horizon, "window": window, "prompt_span": prompt_span,
         "obs_size": obs.shape[-1], "act_size": train.act_BTA.shape[-1], "param_size": param_BX.shape[-1],
         "obs_mean": obs.mean(0), "obs_std": obs.std(0) + 1e-3, "rew_std": float(train.rew_BT[train.mask_BT > 0].std()),
-        "wish": wish, "scale": scale, "env": world, "behaviour": behaviour if not data else header.get("behaviour"),
+        "wish": wish, "scale": scale, "env": world,
+        "env_fields": dict(env), "behaviour": behaviour if not data else header.get("behaviour"),
         "train_best": best_B["train"], "sha256": sha, "num_tasks": train_tasks,
         "rew_quantiles": np.quantile(train.rew_BT[train.mask_BT > 0], np.linspace(0, 1, 11)[1:-1])}
     return TaskDist(parts, sample, SPLITS, facts)
