@@ -146,18 +146,18 @@ CHEETAH = dict(name="mujoco", robot="cheetah_vel", length=200, observe_x=False)
 
 
 def cheetah_vel_world() -> dict:
-    config = world(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=16)
+    config = world(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20)
     config["train"] |= dict(steps=4000, save_every=4000)
     return config
 
 
 def cheetah_vel() -> dict:
     """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. Data are collected once per sweep."""
-    config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=16, start_frac=0.1, prompt_span=40,
+    config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20, start_frac=0.1, prompt_span=40,
                     scale=100.0)
     config["learner"] |= dict(prompt_frac=0.5)
     config["optim"] |= dict(lr=1e-3)
-    config["train"] |= dict(batch=64, steps=3000, save_every=3000)
+    config["train"] |= dict(batch=64, steps=2000, save_every=2000)
     config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=3)
     config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=3)
     return config

@@ -27,7 +27,7 @@ from metalearn.types import Array, Env, Trajectories
 from metalearn.validate import one_of, require
 
 NAMES = ("history", "explore", "mixed", "expert", "random", "scripted", "gaits")
-LIBRARY, CLIMBS = 3000, 240  # of `gaits`
+LIBRARY, CLIMBS = 1500, 20  # of `gaits`
 SWITCH_FRAC = 0.3  # of `history` episodes that turn to the right task
 FRESH = 2**20  # ids of test tasks begin here
 PROBE_FRAC = 0.3  # of the episode that `explore` spends on the wrong one, at most
