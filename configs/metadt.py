@@ -7,8 +7,11 @@ One policy alone, with a world model from `...:point_world`:
 
   bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000
 
+Encoders trained otherwise (FOCAL, CORRO, CSRO) under the same policy: the sweep `encoders`.
+
 Variants: smoke, point_world, point, explorer (what makes few-shot work without demonstrations and without random steps:
-see METHODS), velocity_world, velocity, cartpole_world, cartpole.
+see METHODS), velocity_world, velocity, cartpole_world, cartpole, cheetah_vel_world, cheetah_vel (extra `rl`),
+reach_world, reach (extra `metaworld`), paper_<environment>_world and paper_<environment> (published hyper-parameters).
 """
 
 import json
@@ -180,10 +183,54 @@ def reach() -> dict:
     return config
 
 
+# published: (environment, K, P, learning rate, return scale, updates, of them without prompts, world-model decoder)
+PAPER = {
+    "point": (POINT, 20, 5, 1e-4, 10.0, 100_000, 20_000, "reward"),
+    "cheetah_vel": (CHEETAH | dict(observe_x=True), 20, 5, 5e-5, 500.0, 200_000, 20_000, "reward"),
+    "cheetah_dir": (CHEETAH | dict(robot="cheetah_dir", observe_x=True), 20, 5, 6e-6, 500.0, 100_000, 20_000, "reward"),
+    "ant_dir": (CHEETAH | dict(robot="ant_dir", observe_x=True), 20, 5, 5e-5, 500.0, 500_000, 70_000, "reward"),
+    "hopper": (CHEETAH | dict(robot="hopper_param", observe_x=True), 8, 3, 5e-5, 500.0, 100_000, 20_000, "transition"),
+    "walker": (CHEETAH | dict(robot="walker_param", observe_x=True), 8, 3, 5e-5, 500.0, 100_000, 20_000, "transition"),
+    "reach": (REACH, 20, 5, 1e-7, 500.0, 300_000, 100_000, "reward"),
+}
+WORLD_STEPS = dict(point=212_000, cheetah_vel=4_200_000, cheetah_dir=187_000, ant_dir=4_200_000, hopper=1_400_000,
+                   walker=1_400_000, reach=1_400_000)
+
+
+def paper(name: str, phase: str):
+    """The published hyper-parameters. Not run here; data: a trajectory file (`task.data`) of your own policies, except
+    for Point-Robot. Reach's learning rate is printed as 1e-7 in the released code."""
+    env, window, prompt, lr, scale, steps, warm, decoder = PAPER[name]
+    train_tasks = {"cheetah_dir": 2, "reach": 15}.get(name, 45)
+    tasks = dict(train_tasks=train_tasks, test_tasks=2 if name == "cheetah_dir" else 5)
+    behaviour = {"point": "history", "cheetah_vel": "gaits", "cheetah_dir": "gaits", "reach": "scripted"}
+    tasks |= dict(behaviour=behaviour.get(name, "random"))
+    sizes = dict(decoders=decoder, embed=16, hidden=128, code=16)
+
+    def make_world() -> dict:
+        config = world(env, sizes, **tasks)
+        config["optim"] = common.adam(1e-3)
+        config["train"] |= dict(batch=128, steps=WORLD_STEPS[name], log_every=1000, save_every=10_000)
+        return config
+
+    def make_policy() -> dict:
+        length = env["length"]
+        config = policy(env, sizes, window=window, start_frac=0.0, prompt_span=length, scale=scale, **tasks)
+        config["learner"] |= dict(prompt=prompt, prompt_frac=1.0, warm_steps=warm, action_dropout=0.0, depth=3,
+                                  width=128, mlp=512, activation="relu", dropout=0.1)
+        config["optim"] = common.adam(lr, warmup_steps=10_000, clip=0.25, weight_decay=1e-4, freeze="^world/")
+        config["train"] |= dict(batch=128, steps=steps, log_every=500, save_every=10_000)
+        return config
+
+    return make_world if phase == "world" else make_policy
+
+
 VARIANTS = {"smoke": smoke, "point_world": point_world, "point": point, "explorer": explorer,
             "velocity_world": velocity_world, "velocity": velocity, "cartpole_world": cartpole_world,
             "cartpole": cartpole, "cheetah_vel_world": cheetah_vel_world, "cheetah_vel": cheetah_vel,
             "reach_world": reach_world, "reach": reach}
+VARIANTS |= {f"paper_{name}": paper(name, "policy") for name in PAPER}
+VARIANTS |= {f"paper_{name}_world": paper(name, "world") for name in PAPER}
 
 
 def _assign(config: dict, changes: dict) -> None:
@@ -203,13 +250,22 @@ SWEEPS = {
     "reach": ("reach", ("metadt", "no_prompt")),
     "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
 }
+ENCODERS = {"model": "metadt", "metric": "focal_dt", "contrast": "corro_dt", "csro": "csro_dt"}
 SIMULATED = ("cheetah_vel", "reach")
 SEEDS = 3
 REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
 
 
 def sweep(arg: str = "point"):
-    """Three world models, then every method on each of them."""
+    """Three world models, then every method on each of them; `encoders`: three encoders of each kind, one method."""
+    if arg == "encoders":
+        kinds = [(objective, seed) for objective in ENCODERS for seed in range(SEEDS)]
+        for objective, seed in kinds:
+            yield {"_config": "configs/metadt.py:point_world", "learner.objective": objective, "seed": seed}
+        for number, (_, seed) in enumerate(kinds):
+            source = {"init_from": f"{{dir}}/{number:03d}"}
+            yield {"_config": "configs/metadt.py:point", "_stage": 1, "seed": seed} | source
+        return
     base, methods = common.choose(arg, SWEEPS, "point")
     # simulators collect once: the first world model keeps the data for all
     kept = {"task.keep": "{dir}/data.npz"} if base in SIMULATED else {}
@@ -228,14 +284,18 @@ def summarise(results, arg: str = "point") -> dict:
     """returns[method][protocol]: mean over seeds and tasks, 95 % interval over tasks, interquartile mean, per seed."""
     import numpy as np
 
-    base, methods = common.choose(arg, SWEEPS, "point")
+    base, methods = common.choose(arg, SWEEPS | {"encoders": ("encoders", ("metadt",))}, "point")
     worlds = [h for _, h, _ in results if "probe_r2" in h]
     found, lines, behaviour = {}, {}, None
     for _, headline, workdir in results:
         if "probe_r2" in headline:
             continue
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            method = _method(json.load(file), methods)
+            config = json.load(file)
+        method = _method(config, methods)
+        if arg == "encoders":  # methods differ in where the encoder came from
+            with open(os.path.join(config["init_from"], "config.json"), encoding="utf-8") as file:
+                method = ENCODERS[json.load(file)["learner"]["objective"]]
         for name in ("few", "demo"):
             with open(os.path.join(workdir, "eval", f"{name}.json"), encoding="utf-8") as file:
                 facts = json.load(file)["facts"]
