@@ -28,6 +28,7 @@ from metalearn.validate import one_of, require
 
 NAMES = ("history", "explore", "mixed", "expert", "random", "scripted", "gaits")
 LIBRARY, CLIMBS = 1500, 20  # of `gaits`
+AT_ONCE = 50  # simulators outside JAX that run side by side
 SWITCH_FRAC = 0.3  # of `history` episodes that turn to the right task
 FRESH = 2**20  # ids of test tasks begin here
 PROBE_FRAC = 0.3  # of the episode that `explore` spends on the wrong one, at most
@@ -73,12 +74,19 @@ def _collect(env: Env, behaviour: str, episodes: int, ids, task_seed, seed) -> t
     def policy(memory, time, obs_BS, rew_B, key):
         if behaviour == "random":
             return rollout.uniform(env)(memory, time, obs_BS, rew_B, key)
-        wish_NX = jnp.where((time >= script["turn"])[:, None], many_NX, script["wrong_X"])
+        right_NX, script = memory
+        wish_NX = jnp.where((time >= script["turn"])[:, None], right_NX, script["wrong_X"])
         act_BA = rollout.ask(env, obs_BS, time, wish_NX)
         noise_BA = jax.random.normal(key, act_BA.shape)
         return memory, jnp.clip(script["gain"][:, None] * act_BA + script["noise"][:, None] * noise_BA, -1, 1)
 
-    return param_BX, rollout.run(env, policy, (), many_NX, key_run)
+    if env.host is None:
+        return param_BX, rollout.run(env, policy, (many_NX, script), many_NX, key_run)
+    runs = []
+    for i in range(0, len(many_NX), AT_ONCE):  # every simulator holds a model in memory
+        many, part = jax.tree.map(lambda a, i=i: a[i:i + AT_ONCE], (many_NX, script))
+        runs.append(rollout.run(env, policy, (many, part), many, jax.random.fold_in(key_run, i)))
+    return param_BX, jax.tree.map(lambda *a: np.concatenate(a), *runs)
 
 
 def _script(env: Env, behaviour: str, key: Array, param_X: Array, order: Array) -> dict[str, Array]:

@@ -17,6 +17,8 @@ def test_reach_by_hand():
     env = lookup.build("envs", "metaworld", **FIELDS)
     param_BX = np.asarray(behaviours.draw_tasks(env, 0, np.arange(2)))
     goal_BX = param_BX[:, 4:]
+    many = np.asarray(behaviours.draw_tasks(env, 1, np.arange(200)))
+    assert (np.linalg.norm(many[:, 1:3] - many[:, 4:6], axis=1) > 0.15).all()  # else its reset never ends
     assert ((goal_BX >= [-0.1, 0.8, 0.05]) & (goal_BX <= [0.1, 0.9, 0.3])).all()
     steps = rollout.run(env, rollout.expert(env), param_BX, param_BX, jax.random.key(0))
     assert steps.obs_BTS.shape == (2, 60, 39) and not steps.obs_BTS[..., -3:].any()  # the goal is not shown

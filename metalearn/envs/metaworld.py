@@ -38,11 +38,21 @@ def make(*, tools: tuple[str, ...], length: int, reward_version: str) -> Env:
         key_tool, key_place = jax.random.split(key)
         tool = jax.random.randint(key_tool, (), 0, len(tools))
         low_X, high_X = jnp.asarray(low_MX, jnp.float32)[tool], jnp.asarray(high_MX, jnp.float32)[tool]
-        place_X = low_X + jax.random.uniform(key_place, (6,)) * (high_X - low_X)
-        return jnp.append(tool.astype(jnp.float32), place_X)
+        place_NX = low_X + jax.random.uniform(key_place, (64, 6)) * (high_X - low_X)
+        # Meta-World draws again until object and goal are 0.15 apart; with a place that is held it would do so forever
+        apart_N = jnp.linalg.norm(place_NX[:, :2] - place_NX[:, 3:5], axis=1) > 0.16
+        return jnp.append(tool.astype(jnp.float32), place_NX[jnp.argmax(apart_N)])
+
+    pool: dict[int, list] = {}  # loading a simulator takes a third of a second, placing its goal none
 
     def host(param_BX, seed):
-        simulators = [_place(_simulator(classes[int(p[0])], reward_version), p, sizes) for p in np.asarray(param_BX)]
+        simulators, used = [], dict.fromkeys(range(len(tools)), 0)
+        for p in np.asarray(param_BX):
+            tool, had = int(p[0]), pool.setdefault(int(p[0]), [])
+            if used[tool] == len(had):
+                had.append(_simulator(classes[tool], reward_version))
+            simulators.append(_place(had[used[tool]], p, sizes))
+            used[tool] += 1
         first = [s.reset()[0] for s in simulators]
 
         def advance(act_BA):
