@@ -2,7 +2,20 @@
 
   bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point
 
-trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table.
+trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table:
+15 runs, 1,040 seconds of one core of a shared 2-core machine in all, so about 9 minutes on two. 40 test tasks; mean over
+3 seeds, 95 % interval over tasks; the expert that knows the goal -2.3, logs -9.7, standing still -15.0, random -15.6:
+
+  world model        squared error on test tasks .0054 (variance of rewards .11)
+  Meta-DT            demonstration -4.4 ± .5; few-shot, 8 episodes with 4 random first steps each, -7.8 ± 1.2 (better
+                     than the logs' mean by 1.9 ± 1.0, than without context by 6.3 ± 1.2); no exploration -14.2 ± 2.5
+  without context    demonstration -4.8 ± .5; few-shot, the same, -14.1 ± 1.8
+  DT                 -15.6 ± 1.7
+  explorer           after 1, 2, 4, 8 episodes of its own sampling, no random steps, no demonstration:
+                     -6.5 ± 1.0, -5.2 ± .9, -4.3 ± .7, -3.9 ± .6; its very first episode -8.3 ± 1.0
+
+`point_parts` adds random segments for prompts (few-shot -7.5 ± 1.4: choosing them by error makes no difference that
+three seeds could show, -.3 ± .6) and no prompts at all (-15.1 ± 1.8).
 One policy alone, with a world model from `...:point_world`:
 
   bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000
@@ -243,7 +256,8 @@ ABLATIONS = ("metadt", "no_context", "no_complement", "no_prompt", "dt", "prompt
              "oracle_dt")
 PARTS = ("metadt", "no_context", "no_complement", "no_prompt", "dt")
 SWEEPS = {
-    "point": ("point", (*PARTS, "explorer")),
+    "point": ("point", ("metadt", "no_context", "dt", "explorer")),
+    "point_parts": ("point", PARTS),
     "point_table": ("point", ABLATIONS),
     "cartpole": ("cartpole", PARTS),
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
