@@ -3,8 +3,9 @@
   bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point
 
 trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table:
-15 runs, 1,040 seconds of one core of a shared 2-core machine in all, so about 9 minutes on two. 40 test tasks; mean over
-3 seeds, 95 % interval over tasks; the expert that knows the goal -2.3, logs -9.7, standing still -15.0, random -15.6:
+15 runs, 1,040 seconds of one core of a shared 2-core machine in all, so about 9 minutes on two. 40 test tasks; mean
+over 3 seeds, 95 % interval over tasks; the expert that knows the goal -2.3, logs -9.7, standing still -15.0, random
+-15.6:
 
   world model        squared error on test tasks .0054 (variance of rewards .11)
   Meta-DT            demonstration -4.4 ± .5; few-shot, 8 episodes with 4 random first steps each, -7.8 ± 1.2 (better
