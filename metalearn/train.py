@@ -77,6 +77,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
     began = time.monotonic()
     workdir_lib.check(os.path.abspath(workdir), config)
     experiment = experiment_lib.build(config)
+    if not Checkpoints(os.path.join(workdir, "checkpoints")).steps():  # a resumed run has its parameters already
+        _check_source(config.init_from, experiment.learner.pretrained)
     mesh = sharding.make_mesh(config.train.devices)
     multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
 
@@ -93,7 +95,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         else:
             state = init(data, key_init)
             if config.init_from:
-                state = state.replace(params=_params_from(config.init_from, state.params))
+                parts = tuple(experiment.learner.pretrained)
+                state = state.replace(params=_params_from(config.init_from, state.params, parts))
         state = sharding.replicate(state, mesh)
         update = make_update(experiment, mesh)
 
@@ -150,18 +153,32 @@ def _merge(calls: list[dict[str, Mean]]) -> dict[str, float]:
     return {k: total[k] / max(count[k], 1e-12) for k in names}
 
 
-def _params_from(source: str, template):
-    """Parameters of another run's newest checkpoint: `WORKDIR`, or `WORKDIR::REGEX` for the leaves whose path matches.
+def _check_source(init_from: str, pretrained) -> None:
+    """Whether `init_from` can give what the learner needs from another run, before anything is written."""
+    need, source = ", ".join(pretrained), init_from.partition("::")[0]
+    require(bool(source) or not need, "config.init_from", "", f"name the work directory that {need} comes from")
+    if not source:
+        return
+    steps = Checkpoints(os.path.join(source, "checkpoints")).steps()
+    require(bool(steps), "config.init_from", source, "holds no checkpoint")
+    trained = config_lib.flatten(workdir_lib.read_config(source))
+    for field, value in (pair for wanted in pretrained.values() for pair in wanted.items()):
+        require(trained.get(field) == value, "config.init_from", source,
+                f"was trained with {field}={trained.get(field)!r}; this config needs {value!r}")
+
+
+def _params_from(source: str, template, parts: tuple[str, ...]):
+    """`template` with parameters of another run's newest checkpoint: `WORKDIR`, or `WORKDIR::REGEX` for the leaves whose
+    path matches. Without a pattern, the learner's `pretrained` parts, or everything when it names none.
 
     Every leaf that is asked for must be there with its shape.
     """
     workdir, _, pattern = source.partition("::")
-    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
-    require(bool(checkpoints.steps()), "config.init_from", workdir, "holds no checkpoint")
+    pattern = pattern or "|".join(f"^{part}/" for part in parts)
     chosen = optim.label(template, wanted=pattern)
     asked = jax.tree.map(lambda leaf, name: leaf if name == "wanted" else None, template, chosen)
     require(bool(jax.tree.leaves(asked)), "config.init_from", source, f"no parameter's path matches {pattern}")
-    found, _ = checkpoints.restore({"params": asked})
+    found, _ = Checkpoints(os.path.join(workdir, "checkpoints")).restore({"params": asked})
     return jax.tree.map(lambda leaf, new: leaf if new is None else new, template, found["params"],
                         is_leaf=lambda leaf: leaf is None)
 
