@@ -168,8 +168,8 @@ def _check_source(init_from: str, pretrained) -> None:
 
 
 def _params_from(source: str, template, parts: tuple[str, ...]):
-    """`template` with parameters of another run's newest checkpoint: `WORKDIR`, or `WORKDIR::REGEX` for the leaves whose
-    path matches. Without a pattern, the learner's `pretrained` parts, or everything when it names none.
+    """`template` with parameters of another run's newest checkpoint: `WORKDIR`, or `WORKDIR::REGEX` for the leaves
+    whose path matches. Without a pattern, the learner's `pretrained` parts, or everything when it names none.
 
     Every leaf that is asked for must be there with its shape.
     """
