@@ -167,8 +167,6 @@ def sweep(arg: str = "gated_recall"):
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
             for arm in ARMS:
-                if (arm, length) == ("bptt_equal_updates", 48):
-                    continue  # 16 full passes per batch; L = 12 and 24 say what equal updates do
                 flat = gated_recall(arm, length)
                 train = flat["train"]
                 paced = ("steps", "steps_per_call", "log_every", "save_every", "eval_every")
