@@ -174,7 +174,7 @@ def smoke() -> dict:
 
 
 def sweep(arg: str = "gated_recall"):
-    """gated_recall: arms x lengths. cost: rules x lengths. copy, repeat_copy: rules x windows. omniglot_online: LRUA, LSTM."""
+    """gated_recall: arms x lengths. cost: rules x lengths. copies: rules x windows. omniglot_online: LRUA and LSTM."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
             for arm in ARMS:
