@@ -138,6 +138,9 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     stream: Stream | None       the same predictions one position at a time, where the learner has that form
+    pace(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen their task:
+                                the task data to draw from, and the number of the batch; None: one batch, one update
+    warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
     pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
                                 config: the value that it must have}}; {} asks for nothing
     """
@@ -147,6 +150,8 @@ class Learner:
     predict: Callable
     state_size: Callable[[int], int]
     stream: Stream | None = None
+    pace: Callable | None = None
+    warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
