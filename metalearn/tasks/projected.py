@@ -51,7 +51,7 @@ def make(
     random_points: int,
     task_seed: int,
 ) -> TaskDist:
-    """The distribution; the fields from `pool` to `pca` are those of `pools.prepare`.
+    """The distribution; the fields from `pool` to `pca` are those of `pools.split_features`.
 
     ways           V, classes per task; a pool with more gives each task its own subset
     length         T, examples per episode
@@ -67,8 +67,8 @@ def make(
     require(random_points >= 1, "random_points", random_points, "must be at least 1")
     require(0 <= num_tasks <= FRESH, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {FRESH}")
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    prepared = pools.prepare(pool=pool, split_by=split_by, train_classes=train_classes, heldout_frac=heldout_frac,
-                             new_pool=new_pool, image_size=image_size, channels=channels, pca=pca)
+    prepared = pools.split_features(pool=pool, split_by=split_by, train_classes=train_classes, new_pool=new_pool,
+                                    heldout_frac=heldout_frac, image_size=image_size, channels=channels, pca=pca)
     parts = {"train": prepared.train, "heldout": prepared.heldout, "new": prepared.new}
     for name, part in parts.items():
         require(2 <= ways <= part.num_classes, "ways", ways,

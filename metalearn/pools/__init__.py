@@ -1,0 +1,18 @@
+"""Pools: labelled images on the host, by name or by file. The only folder that imports tensorflow_datasets.
+
+  digits                 scikit-learn's 1,797 digits of 8x8, built in
+  FILE.npz               `x` (N, height, width[, channels]) or (N, features), `y` (N,); optional x_test, y_test
+  a folder of idx files  METALEARN_DATA/NAME with the four files of MNIST's format: mnist, fashion_mnist, emnist/letters
+  omniglot, cifar_fs     the .npz files under METALEARN_DATA
+  any name               prepared beforehand by `python -m metalearn.pools prepare NAME`
+
+`load` gives raw pixels with the dataset's own train/test division; `load_classes` the classes of one split, resized;
+`split_features` splits a pool into meta-train and meta-test and turns pixels into features.
+"""
+
+from metalearn.pools.features import SPLITS_BY, Part, Prepared, split_features
+from metalearn.pools.known import class_split, data_root
+from metalearn.pools.reading import SPLITS, Pool, load, load_classes
+
+__all__ = ["SPLITS", "SPLITS_BY", "Part", "Pool", "Prepared", "class_split", "data_root", "load", "load_classes",
+           "split_features"]
