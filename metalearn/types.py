@@ -99,7 +99,7 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     stream: Stream | None       the same predictions one position at a time, where the learner has that form
-    path(params, carry, batch, steps) -> outputs, stacked   predictions after 0..steps inner steps, where it adapts by steps
+    path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
     """
 
     init: Callable

@@ -39,8 +39,8 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
 
     def adapt_to(params, x_SX, y_S, steps, keep=False):
         def penalised(fast):
-            far = sum(jnp.vdot(f - p, f - p) for f, p in zip(jax.tree.leaves(fast), jax.tree.leaves(params), strict=True))
-            return on_support(fast, x_SX, y_S) + 0.5 * penalty * far
+            far = jax.tree.map(lambda f, p: jnp.vdot(f - p, f - p), fast, params)
+            return on_support(fast, x_SX, y_S) + 0.5 * penalty * jax.tree.reduce(jnp.add, far)
 
         return inner_loop(penalised, params, inner_lr, steps, 0, False, keep)
 
@@ -69,7 +69,7 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
 
     predict, path = episodes.by_steps(
         facts,
-        lambda params, x_SX, y_S, task, steps, keep: adapt_to(params, x_SX, y_S, steps, keep),
+        lambda params, carry, x_SX, y_S, task, steps, keep: adapt_to(params, x_SX, y_S, steps, keep),
         lambda params, carry, fast, x_SX, x_QX: net.answer(*net.split(fast), x_SX, x_QX, carry)[0],
         eval_steps)
     return Learner(init, grads, predict, lambda length: 0, path=path)

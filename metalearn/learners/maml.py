@@ -38,7 +38,8 @@ def make(facts, *, backbone: dict, adapt: str, context: int, inner_steps: int, e
     one_of(ORDERS, order=order)
     positive(inner_steps=inner_steps, inner_lr=inner_lr)
     nonnegative(eval_steps=eval_steps, task_chunk=task_chunk)
-    require((exact_steps > 0) == (order == "truncated"), "exact_steps", exact_steps, "must be above 0 with order=truncated, else 0")
+    require((exact_steps > 0) == (order == "truncated"), "exact_steps", exact_steps,
+            "must be above 0 with order=truncated, else 0")
     exact = {"second": inner_steps, "first": 0, "truncated": exact_steps}[order]
     net = adaptable.make(backbone, facts, episodes.num_outputs(facts), adapt, context)
 
@@ -68,7 +69,7 @@ def make(facts, *, backbone: dict, adapt: str, context: int, inner_steps: int, e
 
     predict, path = episodes.by_steps(
         facts,
-        lambda params, x_SX, y_S, task, steps, keep: adapt_to(params, x_SX, y_S, steps, 0, keep),
+        lambda params, carry, x_SX, y_S, task, steps, keep: adapt_to(params, x_SX, y_S, steps, 0, keep),
         lambda params, carry, fast, x_SX, x_QX: net.answer(fast, net.split(params)[1], x_SX, x_QX, carry)[0],
         eval_steps)
     return Learner(init, grads, predict, lambda length: 0, path=path)

@@ -31,7 +31,7 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
     positive(eval_steps=eval_steps, eval_lr=eval_lr)
     nonnegative(weight_decay=weight_decay)
     net = backbone_lib.make(backbone, facts)
-    num_classes, class_N = facts["classes"]["train"], np.asarray(facts["class_N"]["train"])
+    num_classes, class_N = facts["splits"]["train"]["classes"], np.asarray(facts["class_N"]["train"])
     scaled = lambda h: h * jax.lax.rsqrt((h**2).mean(-1, keepdims=True) + 1e-12)
 
     def loss(params, carry, batch: Episodes, key):
@@ -52,10 +52,10 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
         params = {"body": body, "classes": {"kernel": kernel, "bias": jnp.zeros(num_classes)}}
         return params, backbone_lib.start(net, body, batch.x_BTX)
 
-    def adapt_to(params, carry, x_SX, y_S, x_QX, steps, keep, ways):
-        """Parameters of body and new head after fitting the support; embeddings are computed once if only the head moves."""
+    def adapt_to(params, carry, x_SX, y_S, task, steps, keep):
+        """Body and new head after fitting the support; where only the head moves, embeddings are computed once."""
         stats = carry if net.norm == "running" else None
-        head = {"kernel": jnp.zeros((net.features, ways)), "bias": jnp.zeros(ways)}
+        head = {"kernel": jnp.zeros((net.features, facts["ways"])), "bias": jnp.zeros(facts["ways"])}
         if finetune == "head":
             h_SD = scaled(net.apply(params["body"], x_SX, stats)[0])
             fast, features = {"head": head}, lambda fast: h_SD
@@ -65,7 +65,8 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
 
         def objective(fast):
             logits_SV = features(fast) @ fast["head"]["kernel"] + fast["head"]["bias"]
-            return metrics.cross_entropy(logits_SV, y_S).mean() + 0.5 * weight_decay * (fast["head"]["kernel"] ** 2).sum()
+            decay = 0.5 * weight_decay * (fast["head"]["kernel"] ** 2).sum()
+            return metrics.cross_entropy(logits_SV, y_S).mean() + decay
 
         return inner_loop(objective, fast, eval_lr, steps, 0, False, keep)
 
@@ -75,12 +76,5 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
         stats = net.apply(body, x_SX)[1] if net.norm == "episode" else stats
         return scaled(net.apply(body, x_QX, stats)[0]) @ fast["head"]["kernel"] + fast["head"]["bias"]
 
-    def predict(params, carry, batch: Episodes):
-        def one(x_SX, y_S, x_QX):
-            ways = episodes.ways(facts, batch)
-            return answer(params, carry, adapt_to(params, carry, x_SX, y_S, x_QX, eval_steps, False, ways), x_SX, x_QX)
-
-        x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
-        return episodes.answers(batch, jax.vmap(one)(x_BSX, y_BS, x_BQX))
-
-    return Learner(init, grads_from_loss(loss), predict, lambda length: (net.features + 1) * facts["ways"])
+    predict, path = episodes.by_steps(facts, adapt_to, answer, eval_steps)
+    return Learner(init, grads_from_loss(loss), predict, lambda length: (net.features + 1) * facts["ways"], path=path)

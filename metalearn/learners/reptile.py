@@ -65,7 +65,7 @@ def make(facts, *, backbone: dict, inner_rule: str, inner_lr: float, inner_steps
         grads = jax.tree.map(lambda p, q: (p - q.mean(0)) / (inner_lr * inner_steps), params, ends)
         return grads, net.moved(carry, jax.tree.map(lambda s: s.mean((0, 1)), stats)), jax.tree.map(jnp.sum, means)
 
-    def adapt_to(params, x_SX, y_S, task, steps, keep):
+    def adapt_to(params, carry, x_SX, y_S, task, steps, keep):
         # a prediction is a function of the episode alone: its minibatches come from a key of the task's own
         key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), task)
         return descend(params, x_SX, y_S, key, steps, keep)[0]

@@ -94,8 +94,8 @@ def _mlp(facts, *, widths: tuple[int, ...]) -> Backbone:
 
 
 def _pixels(facts) -> Backbone:
-    return Backbone(lambda key, x, context=None: {},
-                    lambda params, x, stats=None, context=None: (x.reshape(x.shape[0], -1), []), facts["features"], "none")
+    flat = lambda params, x, stats=None, context=None: (x.reshape(x.shape[0], -1), [])
+    return Backbone(lambda key, x, context=None: {}, flat, facts["features"], "none")
 
 
 def _kind(norm: str) -> str:

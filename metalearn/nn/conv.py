@@ -93,7 +93,7 @@ class Conv4(nn.Module):
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks of three convolutions, leaky ReLU, max-pool, then the mean over pixels (Oreshkin et al. 2018)."""
+    """Four residual blocks of three convolutions, leaky ReLU, max-pool; the mean over pixels (Oreshkin et al. 2018)."""
 
     widths: tuple[int, ...]
     norm: str

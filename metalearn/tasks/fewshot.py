@@ -76,26 +76,27 @@ def make(
     sources = {"train": (pool, train_split), "val": (pool, val_split), "test": (pool, test_split)}
     if new_pool:
         sources["new"] = (new_pool, "all")
-    loaded = {split: _load(names, which, f"{split}_split", image_size, channels) for split, (names, which) in sources.items()}
+    loaded = {split: _load(*named, f"{split}_split", image_size, channels) for split, named in sources.items()}
     image_shape = loaded["train"][0].x_NX.shape[1:]
     for split, members in loaded.items():
         for member in members:
             have = member.x_NX.shape[1:]
             require(have == image_shape, "new_pool" if split == "new" else "pool", member.name,
-                    f"has images of shape {have}, {loaded['train'][0].name} of {image_shape}: set image_size and channels")
+                    f"has images of shape {have}, the others of {image_shape}: set image_size and channels")
             _check(member, turns, train_ways if split == "train" else ways, shots + queries, split,
                    "train_ways" if split == "train" and train_ways != ways else "ways")
-    require(not rotations or image_shape[0] == image_shape[1], "rotations", rotations, f"needs square images, not {image_shape}")
+    square = image_shape[0] == image_shape[1]
+    require(not rotations or square, "rotations", rotations, f"needs square images, not {image_shape}")
 
     pixels = [member.x_NX for member in loaded["train"]]
     mean = float(np.mean([p.mean(dtype=np.float64) for p in pixels]))
     std = max(float(np.sqrt(np.mean([((p - mean) ** 2).mean(dtype=np.float64) for p in pixels]))), 1e-8)
     parts = {split: _join(members, mean, std) for split, members in loaded.items()}
-    data = {"num_tasks": np.int32(num_tasks or MANY), "task_seed": np.int32(task_seed)}
-    data |= {split: part for split, (part, _) in parts.items()}
+    data = {"num_tasks": np.int32(num_tasks or MANY), "task_seed": np.int32(task_seed)} | parts
     S = train_ways * shots, ways * shots
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
+        data = jax.tree.map(jnp.asarray, data)  # outside jit they are numpy's, which a traced index refuses
         limit = data["num_tasks"] if split == "train" else MANY
         task_B = jax.random.randint(key, (num,), 0, limit)
         N = train_ways if split == "train" else ways
@@ -113,17 +114,19 @@ def make(
         "ways": ways, "shots": shots, "queries": queries, "train_ways": train_ways, "form": form,
         "length": ways * (shots + queries), "image_shape": None if flat else image_shape,
         "features": int(np.prod(image_shape)), "pool": pool, "new_pool": new_pool or pool,
-        "protocol": f"{ways}-way {shots}-shot {queries}-query" + (" x4 rotations" if rotations else "")
-                    + (" stream" if form == "stream" else "") + f" on {image_shape[0]}x{image_shape[1]}",
-        "num_tasks": num_tasks, "mean": mean, "std": std, "pool_sha256": digests,
+        "protocol": f"{ways}-way {shots}-shot, {queries} queries per class" + (", x4 rotations" if rotations else "")
+                    + (", stream" if form == "stream" else "") + f", {image_shape[0]}x{image_shape[1]}",
+        "num_tasks": num_tasks, "mean": mean, "std": std,
         "sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16],
-        "classes": {split: sum(_count(m) for m in members) * turns for split, members in loaded.items()},
-        "class_N": {split: part["class_N"] for split, (part, _) in parts.items()},
-        "source_names": {split: names for split, (_, names) in parts.items()},
-        "source_V": {split: _source(part) for split, (part, _) in parts.items()},
+        "splits": {split: {"pool": named[0], "classes": sum(m.num_classes for m in loaded[split]) * turns,
+                           "of": named[1], "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
+                           "split_sha256": [m.split_sha256 for m in loaded[split]]}
+                   for split, named in sources.items()},
+        # what an item of the pools is: its class (before rotation), and where that class comes from
+        "class_N": {split: part.pop("class_N") for split, part in parts.items()},
+        "source_V": {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
+                     for split, members in loaded.items()},
     }
-    for part, _ in parts.values():
-        part.pop("class_N")
     return TaskDist(data, sample, tuple(sources), facts)
 
 
@@ -139,44 +142,36 @@ def _load(names: str, which: str, field: str, image_size: int, channels: int) ->
     return loaded
 
 
-def _count(pool: pools.Pool) -> int:
-    return len(np.unique(pool.y_N))
-
-
 def _check(pool: pools.Pool, turns: int, ways: int, examples: int, split: str, field: str) -> None:
-    have = _count(pool) * turns
+    have = pool.num_classes * turns
     require(ways <= have, field, ways, f"must be at most {have}, the classes of {pool.name} in the {split} split")
     fewest = int(np.unique(pool.y_N, return_counts=True)[1].min())
     require(examples <= fewest, "queries", examples,
             f"shots + queries must be at most {fewest}, the fewest examples of a class of {pool.name} ({split} split)")
 
 
-def _join(members: list[pools.Pool], mean: float, std: float) -> tuple[dict, list[str]]:
+def _join(members: list[pools.Pool], mean: float, std: float) -> dict:
     """All sources of one split as one array sorted by class, with where each class and each source begins."""
     x, start, count, first, classes, index, label = [], [], [], [], [], [], []
     rows = raw = base = 0
     for member in members:
         order = np.argsort(member.y_N, kind="stable")
-        _, begin, num, inverse = np.unique(member.y_N[order], return_index=True, return_counts=True, return_inverse=True)
+        y_N = member.y_N[order]
+        _, begin, num = np.unique(y_N, return_index=True, return_counts=True)
         x.append(((member.x_NX[order] - mean) / std).astype(np.float32))
         start.append(begin + rows)
         count.append(num)
         first.append(base)
         classes.append(len(begin))
         index.append(order + raw)
-        label.append(inverse + base)
+        label.append(y_N + base)
         rows, raw, base = rows + len(order), raw + len(order), base + len(begin)
     flat = lambda parts: np.concatenate(parts).astype(np.int32)
     class_N = np.zeros(rows, np.int32)
     class_N[flat(index)] = flat(label)
     return {"x_NX": np.concatenate(x), "start_V": flat(start), "count_V": flat(count), "index_N": flat(index),
             "first_P": np.asarray(first, np.int32), "classes_P": np.asarray(classes, np.int32),
-            "class_N": class_N}, [member.name for member in members]
-
-
-def _source(part: dict) -> np.ndarray:
-    """Which source each class (before rotation) belongs to."""
-    return np.repeat(np.arange(len(part["classes_P"])), part["classes_P"])
+            "class_N": class_N}
 
 
 def _key(task_seed: Array, task: Array, split: str) -> Array:
