@@ -11,6 +11,9 @@ learner on one task and `summarise` makes one table of them.
 
 from __future__ import annotations
 
+import json
+import os
+
 from ml_collections import ConfigDict
 
 from configs import common
@@ -147,7 +150,31 @@ def learner_names(task: str = "digits") -> list[str]:
 
 
 def sweep(arg: str = "digits"):
-    """Every learner on one task: the whole learner block is replaced, so each set is a config argument of its own."""
+    """Every learner on one task; each has fields of its own, so each run is a config argument of its own."""
     task = arg.partition(",")[0] or "digits"
     for name in learner_names(task):
-        yield dict(arg=f"{task},{name}")
+        yield dict(_config=f"configs/fewshot.py:{task},{name}", seed=0)
+
+
+def summarise(results: list) -> dict:
+    """One table of all learners, out of the runs' headlines and their own configs."""
+    rows, headline = [], {}
+    for _, numbers, workdir in results:
+        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
+            learner = json.load(file)["learner"]
+        name = next((n for n, block in LEARNERS.items() if _matches(block, learner)), learner["name"])
+        value, ci95, near = ((numbers[k] for k in ("accuracy", "ci95", "nearest_neighbour")) if "accuracy" in numbers
+                             else (numbers["mse_10"], numbers["mse_10_ci95"], numbers["mse_nearest_neighbour"]))
+        rows.append([name, f"{value:.4f} ± {ci95:.4f}", f"{near:.4f}", f"{numbers['seconds']:.0f}"])
+        headline |= {name: value, f"{name}_ci95": ci95, "nearest_neighbour": near}
+    return {"headline": headline, "tables": [{"title": "all learners on the same frozen episodes",
+            "columns": ["learner", "accuracy, or error after 10 steps", "nearest neighbour", "seconds"], "rows": rows}]}
+
+
+def _matches(block, learner: dict) -> bool:
+    """Whether a saved learner block is the one that `block` makes, whatever its backbone."""
+    for name in ("fewshot", "sinusoid"):
+        made = block(dict(task=dict(name=name), learner=dict(backbone=None)))["learner"]
+        if {k: v for k, v in made.items() if k != "backbone"} == {k: v for k, v in learner.items() if k != "backbone"}:
+            return True
+    return False

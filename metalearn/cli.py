@@ -21,7 +21,8 @@ class Parser(argparse.ArgumentParser):
     """argparse with one-line errors and `--config.field=value` overrides, gathered in `args.overrides`."""
 
     def __init__(self, doc: str, **kw):
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kw)
+        kw |= dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        super().__init__(description=doc, **kw)
 
     def error(self, message: str):
         raise ConfigError("command line", " ".join(sys.argv[1:]), message)

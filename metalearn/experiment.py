@@ -58,7 +58,8 @@ def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
 
 
 def _check_train(config: ConfigDict) -> None:
-    names = ("batch", "steps", "steps_per_call", "log_every", "save_every", "eval_every", "keep", "max_bad_steps", "devices")
+    above_zero = ("batch", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
+    names = (*above_zero, "eval_every", "devices")
     seed = config.seed
     require(isinstance(seed, int) and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
     with within("train"):
@@ -68,8 +69,7 @@ def _check_train(config: ConfigDict) -> None:
         for name in names:
             require(name in train, name, "(missing)", "this field must be given")
             require(isinstance(train[name], int), name, train[name], "must be an integer")
-        positive(**{k: train[k] for k in ("batch", "steps", "steps_per_call", "log_every", "save_every", "keep",
-                                          "max_bad_steps")})
+        positive(**{k: train[k] for k in above_zero})
         nonnegative(eval_every=train.eval_every, devices=train.devices)
         # the last call is cut to what is left, so steps itself may be anything
         multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,

@@ -35,3 +35,34 @@ def interval95(values: Array, axis=0) -> tuple[Array, Array]:
     n = values.shape[axis]
     spread = jnp.std(values, axis=axis, ddof=1) if n > 1 else jnp.full(values.mean(axis).shape, jnp.nan)
     return values.mean(axis), 1.96 * spread / n**0.5
+
+
+def position_loss(outputs: Array, y: Array, targets: str) -> Array:
+    """Loss at each position by the kind of target, leading axes kept.
+
+    classes  cross-entropy in nats: outputs (..., V), y (...) int
+    bits     binary cross-entropy in nats, mean over the bits: outputs and y (..., Y)
+    real     squared error, mean over the targets: outputs and y (..., Y)
+    """
+    outputs = jnp.asarray(outputs, jnp.float32)
+    if targets == "classes":
+        return cross_entropy(outputs, y)
+    if targets == "bits":
+        return (jax.nn.softplus(outputs) - outputs * y).mean(-1)
+    return jnp.square(outputs - y).mean(-1)
+
+
+def position_correct(outputs: Array, y: Array, targets: str) -> Array:
+    """1.0 where the answer is right (classes), the fraction of right bits (bits), minus the squared error (real)."""
+    if targets == "classes":
+        return correct(outputs, y)
+    if targets == "bits":
+        return jnp.asarray((outputs > 0) == (y > 0.5), jnp.float32).mean(-1)
+    return -position_loss(outputs, y, targets)
+
+
+def position_error(outputs: Array, y: Array, targets: str) -> Array:
+    """The loss's gradient with respect to the outputs, up to its constant: what the answer was off by."""
+    if targets == "classes":
+        return jax.nn.softmax(outputs) - jax.nn.one_hot(y, outputs.shape[-1])
+    return (jax.nn.sigmoid(outputs) if targets == "bits" else outputs) - y

@@ -32,6 +32,7 @@ def make(
     eps: float,
     freeze: str,
     total_steps: int,
+    groups: dict | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimiser.
 
@@ -42,6 +43,8 @@ def make(
     weight_decay  decoupled, applied with the learning rate to arrays of rank 2 and above
     b1, b2, eps   moment decays and Adam's (or RMSProp's) epsilon
     freeze        regular expression on parameter paths ('decoder/.*'); matching leaves get no update; '' is none
+    groups        {name: {"match": path regex, "lr": ..., "clip": ...}}: leaves with a learning rate and a clipping norm
+                  of their own, norms being taken within a group (a feedback model beside the network that it serves)
     """
     validate.one_of(RULES, name=name)
     validate.one_of(("constant", "cosine"), decay=decay)
@@ -49,41 +52,63 @@ def make(
     validate.nonnegative(warmup_steps=warmup_steps, clip=clip, weight_decay=weight_decay, eps=eps)
     for field, value in dict(b1=b1, b2=b2).items():
         validate.require(0 <= value < 1, field, value, "must lie in [0, 1)")
-    validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps, f"must be at most train.steps={total_steps}")
-    try:
-        re.compile(freeze)
-    except re.error as error:
-        raise validate.ConfigError("freeze", freeze, f"must be a regular expression: {error}") from None
+    validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps,
+                     f"must be at most train.steps={total_steps}")
+    _regex(freeze=freeze)
+    groups = dict(groups or {})
+    for group, fields in groups.items():
+        with validate.within(f"groups.{group}"):
+            validate.require(set(fields) == {"match", "lr", "clip"}, "(fields)", ", ".join(fields),
+                             "must be match, lr and clip")
+            validate.nonnegative(lr=fields["lr"], clip=fields["clip"])
+            _regex(match=fields["match"])
 
-    warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))
-    rest = max(total_steps - warmup_steps, 1)
-    after = optax.constant_schedule(lr) if decay == "constant" else optax.cosine_decay_schedule(lr, rest)
-    schedule = optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
+    def schedule_of(lr):
+        warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))
+        rest = max(total_steps - warmup_steps, 1)
+        after = optax.constant_schedule(lr) if decay == "constant" else optax.cosine_decay_schedule(lr, rest)
+        return optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
 
-    rule = {
-        "adam": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-        "sign_momentum": lambda: optax.chain(optax.ema(b1, debias=False), optax.scale_by_sign()),
-        "lion": lambda: optax.scale_by_lion(b1=b1, b2=b2),
-        "rmsprop": lambda: optax.chain(optax.scale_by_rms(decay=b2, eps=eps), optax.trace(b1)),
-        "sgd": lambda: optax.trace(b1),
-    }[name]()
-    steps = [optax.clip_by_global_norm(clip)] if clip else []
-    steps.append(rule)
-    if weight_decay:
-        matrices = lambda params: jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
-        steps.append(optax.add_decayed_weights(weight_decay, mask=matrices))
-    steps.append(optax.scale_by_learning_rate(schedule))
-    tx = optax.chain(*steps)
-    if freeze:
-        tx = optax.multi_transform({"train": tx, "freeze": optax.set_to_zero()}, lambda p: label(p, freeze))
-    return skip_nonfinite(tx), schedule
+    def chain(lr, clip):
+        rule = {
+            "adam": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+            "sign_momentum": lambda: optax.chain(optax.ema(b1, debias=False), optax.scale_by_sign()),
+            "lion": lambda: optax.scale_by_lion(b1=b1, b2=b2),
+            "rmsprop": lambda: optax.chain(optax.scale_by_rms(decay=b2, eps=eps), optax.trace(b1)),
+            "sgd": lambda: optax.trace(b1),
+        }[name]()
+        steps = [optax.clip_by_global_norm(clip)] if clip else []
+        steps.append(rule)
+        if weight_decay:
+            matrices = lambda params: jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+            steps.append(optax.add_decayed_weights(weight_decay, mask=matrices))
+        steps.append(optax.scale_by_learning_rate(schedule_of(lr)))
+        return optax.chain(*steps)
+
+    tx = chain(lr, clip)
+    patterns = ({"freeze": freeze} if freeze else {}) | {f"group {g}": fields["match"] for g, fields in groups.items()}
+    if patterns:
+        parts = {f"group {g}": chain(fields["lr"], fields["clip"]) for g, fields in groups.items()}
+        parts |= {"train": tx, "freeze": optax.set_to_zero()}
+        tx = optax.multi_transform(parts, lambda p: label(p, **patterns))
+    return skip_nonfinite(tx), schedule_of(lr)
 
 
-def label(params: PyTree, freeze: str) -> PyTree:
-    """'freeze' for each leaf whose path ('block_0/attention/query/kernel') matches, 'train' for the others."""
+def _regex(**fields: str) -> None:
+    for field, text in fields.items():
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise validate.ConfigError(field, text, f"must be a regular expression: {error}") from None
+
+
+def label(params: PyTree, freeze: str = "", **patterns: str) -> PyTree:
+    """The name of the first pattern that a leaf's path ('block_0/attention/query/kernel') matches, else 'train'."""
+    patterns = ({"freeze": freeze} if freeze else {}) | patterns
+
     def of(path, _):
         text = "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
-        return "freeze" if re.search(freeze, text) else "train"
+        return next((name for name, pattern in patterns.items() if re.search(pattern, text)), "train")
     return jax.tree_util.tree_map_with_path(of, params)
 
 

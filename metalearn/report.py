@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 
 from metalearn.types import Result
 
@@ -12,14 +11,10 @@ def show(result: Result) -> None:
     """Prints the result's tables on standard output."""
     for table in result.get("tables", []):
         rows = [[str(c) for c in row] for row in [table["columns"], *table["rows"]]]
-        widths = [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
-        line = lambda row: "  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths, strict=True)).rstrip()
-        print(f"\n{table['title']}\n{line(rows[0])}\n" + "-" * (sum(widths) + 2 * len(widths) - 2))
-        print("\n".join(line(row) for row in rows[1:]), flush=True)
-
-
-def _width(text: str) -> int:
-    return sum(not unicodedata.combining(c) for c in text)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+        print("\n".join(["", table["title"], lines[0], rule, *lines[1:]]), flush=True)
 
 
 def plot(result: Result, path: str) -> str | None:
@@ -47,18 +42,21 @@ def draw(curves: list[dict]):
     for axis, curve in zip(axes.flat, curves, strict=False):
         for i, series in enumerate(curve["series"]):
             x, y = curve["x"][: len(series["y"])], series["y"]
-            style = dict(color=f"C{i}", lw=1.2 if series.get("dashed") else 2.2, ls="--" if series.get("dashed") else "-",
-                         marker="." if series.get("points") else None)
+            style = dict(color=series.get("color", f"C{i}"), lw=1.2, ls="--") if series.get("dashed") else dict(
+                color=series.get("color", f"C{i}"), lw=2.2, ls="-")
+            if series.get("points"):  # single runs: dots, no line
+                style |= dict(ls="", marker="o", ms=4, alpha=0.6)
             handles[series["name"]] = axis.plot(x, y, **style)[0]
             if series.get("ci95") is not None:
                 pairs = [(a, b, c or 0.0) for a, b, c in zip(x, y, series["ci95"], strict=True)]
                 axis.fill_between([p[0] for p in pairs], [p[1] - p[2] for p in pairs], [p[1] + p[2] for p in pairs],
-                                  color=f"C{i}", alpha=0.25, lw=0)
+                                  color=style["color"], alpha=0.25, lw=0)
         for name, level in curve.get("levels", {}).items():
             handles[name] = axis.axhline(level, color="0.6", lw=1, ls=":")
         axis.set(title=curve["title"], xlabel=curve["xlabel"], xscale=curve.get("xscale", "linear"))
         axis.grid(alpha=0.25)
     for axis, curve in zip(axes[:, 0], curves[::columns], strict=False):
         axis.set_ylabel(curve["ylabel"])
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 6),
+                  frameon=False)
     return figure

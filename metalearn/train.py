@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from metalearn import cli, sharding
+from metalearn import cli, optim, sharding
 from metalearn import config as config_lib
 from metalearn import experiment as experiment_lib
 from metalearn import workdir as workdir_lib
@@ -49,7 +49,11 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     task, learner, tx = experiment.task, experiment.learner, experiment.tx
 
     def one(data, key, state: TrainState):
-        key_batch, key_learner = jax.random.split(jax.random.fold_in(key, state.step))
+        index, key_learner = state.step, jax.random.split(jax.random.fold_in(key, state.step))[1]
+        if learner.pace:  # a refused update leaves its batch behind, else the same batch would be refused for ever
+            data, index = learner.pace(data, state.carry)
+            index = index + state.opt_state.skipped
+        key_batch = jax.random.split(jax.random.fold_in(key, index))[0]
         batch = task.sample(data, key_batch, task.splits[0], experiment.config.train.batch)
         batch = sharding.split_batch(batch, mesh)
         grads, carry, means = learner.grads(state.params, state.carry, batch, key_learner)
@@ -73,6 +77,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
     began = time.monotonic()
     workdir_lib.check(os.path.abspath(workdir), config)
     experiment = experiment_lib.build(config)
+    if not Checkpoints(os.path.join(workdir, "checkpoints")).steps():  # a resumed run has its parameters already
+        _check_source(config.init_from, experiment.learner.pretrained)
     mesh = sharding.make_mesh(config.train.devices)
     multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
 
@@ -89,13 +95,14 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         else:
             state = init(data, key_init)
             if config.init_from:
-                state = state.replace(params=_params_from(config.init_from, state.params))
+                parts = tuple(experiment.learner.pretrained)
+                state = state.replace(params=_params_from(config.init_from, state.params, parts))
         state = sharding.replicate(state, mesh)
         update = make_update(experiment, mesh)
 
         train, step = config.train, int(state.step)
         writer = Writer(workdir, step, train.steps, quiet)
-        pending, means = None, []
+        pending, means, warned = None, [], set()
         saved = step if checkpoints.steps() else -1
         while step < train.steps:
             num = min(train.steps_per_call, train.steps - step)
@@ -107,7 +114,12 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
             due = lambda every, at=step: every and (at % every == 0 or at == train.steps)
             if due(train.log_every):
                 means.append(jax.device_get(pending))
-                writer.write(step, _merge(means))
+                numbers = _merge(means)
+                writer.write(step, numbers)
+                for text in experiment.learner.warn(numbers):
+                    if text not in warned:  # once a run: the numbers themselves are in metrics.jsonl
+                        print(f"warning: step {step}: {text}", file=sys.stderr)
+                    warned.add(text)
                 pending, means = None, []
                 streak = int(state.opt_state.streak)
                 if streak >= train.max_bad_steps:
@@ -128,7 +140,9 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         headline = experiment_lib.evaluate(experiment, state.params, state.carry, workdir)
         writer.write_history(step, headline)
         writer.close()
-        return headline | experiment_lib.facts(experiment, state.params) | {"seconds": time.monotonic() - began}
+        headline |= experiment_lib.facts(experiment, state.params) | {"seconds": time.monotonic() - began}
+        workdir_lib.write_json(os.path.join(workdir, "result.json"), cli.plain(headline))
+        return headline
 
 
 def _merge(calls: list[dict[str, Mean]]) -> dict[str, float]:
@@ -139,12 +153,34 @@ def _merge(calls: list[dict[str, Mean]]) -> dict[str, float]:
     return {k: total[k] / max(count[k], 1e-12) for k in names}
 
 
-def _params_from(workdir: str, template):
-    """Parameters of another run's newest checkpoint; every leaf of `template` must be there."""
-    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
-    require(bool(checkpoints.steps()), "config.init_from", workdir, "holds no checkpoint")
-    found, _ = checkpoints.restore({"params": template})
-    return found["params"]
+def _check_source(init_from: str, pretrained) -> None:
+    """Whether `init_from` can give what the learner needs from another run, before anything is written."""
+    need, source = ", ".join(pretrained), init_from.partition("::")[0]
+    require(bool(source) or not need, "config.init_from", "", f"name the work directory that {need} comes from")
+    if not source:
+        return
+    steps = Checkpoints(os.path.join(source, "checkpoints")).steps()
+    require(bool(steps), "config.init_from", source, "holds no checkpoint")
+    trained = config_lib.flatten(workdir_lib.read_config(source))
+    for field, value in (pair for wanted in pretrained.values() for pair in wanted.items()):
+        require(trained.get(field) == value, "config.init_from", source,
+                f"was trained with {field}={trained.get(field)!r}; this config needs {value!r}")
+
+
+def _params_from(source: str, template, parts: tuple[str, ...]):
+    """`template` with parameters of another run's newest checkpoint: `WORKDIR`, or `WORKDIR::REGEX` for the leaves
+    whose path matches. Without a pattern, the learner's `pretrained` parts, or everything when it names none.
+
+    Every leaf that is asked for must be there with its shape.
+    """
+    workdir, _, pattern = source.partition("::")
+    pattern = pattern or "|".join(f"^{part}/" for part in parts)
+    chosen = optim.label(template, wanted=pattern)
+    asked = jax.tree.map(lambda leaf, name: leaf if name == "wanted" else None, template, chosen)
+    require(bool(jax.tree.leaves(asked)), "config.init_from", source, f"no parameter's path matches {pattern}")
+    found, _ = Checkpoints(os.path.join(workdir, "checkpoints")).restore({"params": asked})
+    return jax.tree.map(lambda leaf, new: leaf if new is None else new, template, found["params"],
+                        is_leaf=lambda leaf: leaf is None)
 
 
 class Stopped(Exception):

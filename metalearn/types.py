@@ -55,6 +55,45 @@ class Episodes:
 
 
 @record
+class Trajectories:
+    """B stretches of T steps of reinforcement learning, in the time convention above; padding is zero everywhere.
+
+    obs_BTS, act_BTA, rew_BT     seen, done (in -1 to 1), got
+    next_BTS                     the observation after the step
+    rtg_BT                       return-to-go, unscaled and undiscounted (or another wish that a task puts there)
+    time_BT                      int32 step number within the episode
+    done_BT, cut_BT              terminated, truncated
+    mask_BT                      f32; 0 where the stretch leaves the episode
+    """
+
+    obs_BTS: Array
+    act_BTA: Array
+    rew_BT: Array
+    next_BTS: Array
+    rtg_BT: Array
+    time_BT: Array
+    done_BT: Array
+    cut_BT: Array
+    mask_BT: Array
+
+
+@record
+class Prompted:
+    """A stretch to act in and another episode of the same task to learn from.
+
+    prompt    all-zero mask where there is none; begins with the `horizon` steps before it, as `body` does
+    body      `horizon` steps that are read as context only, then the window
+    task_B    int32 task ids
+    param_BX  the hidden parameters of the task: what oracles and probes are given, and nobody else
+    """
+
+    prompt: Trajectories
+    body: Trajectories
+    task_B: Array
+    param_BX: Array
+
+
+@record
 class Mean:
     """A mergeable mean: `total / count`, summed over devices, steps and shards before the division."""
 
@@ -100,6 +139,11 @@ class Learner:
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     stream: Stream | None       the same predictions one position at a time, where the learner has that form
     path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
+    pace(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen their task:
+                                the task data to draw from, and the number of the batch; None: one batch, one update
+    warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
+    pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
+                                config: the value that it must have}}; {} asks for nothing
     """
 
     init: Callable
@@ -108,6 +152,9 @@ class Learner:
     state_size: Callable[[int], int]
     stream: Stream | None = None
     path: Callable | None = None
+    pace: Callable | None = None
+    warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
+    pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +184,32 @@ class TaskDist:
     sample: Callable
     splits: tuple[str, ...]
     facts: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Env:
+    """A family of environments, one per parameter vector; actions lie in -1 to 1. Functions of one: vmap them.
+
+    draw(key) -> param_X                                    a task
+    reset(key, param_X) -> (state, obs_S)
+    step(key, state, act_A, param_X) -> (state, obs_S, rew, done)
+    expert(obs_S, time, param_X) -> act_A                   acts with the parameters known; None where nobody can;
+                                                            of a whole batch at once where there is `host`
+    spread_X                                                how far apart tasks are: the unit in which behaviours err
+    length                                                  steps after which an episode is cut
+    host(param_BX, seed) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, done_B))   simulators outside JAX have this
+                                                            alone, stateful and in lock-step, and no reset or step
+    facts                                                   name, version, obs_size, act_size, and what else reports say
+    """
+
+    draw: Callable
+    reset: Callable | None
+    step: Callable | None
+    expert: Callable | None
+    spread_X: Any
+    length: int
+    facts: Mapping[str, Any]
+    host: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,8 @@ def check(workdir: str, config: ConfigDict) -> bool:
     path = os.path.join(workdir, "config.json")
     if not os.path.exists(path):
         others = [n for n in os.listdir(workdir) if n != ".lock"] if os.path.isdir(workdir) else []
-        require(not others, "--workdir", workdir, f"holds other files ({', '.join(sorted(others)[:3])}) and no config.json")
+        require(not others, "--workdir", workdir,
+                f"holds other files ({', '.join(sorted(others)[:3])}) and no config.json")
         return True
     changed = config_lib.differences(read_config(workdir), config)
     require(not changed, "--workdir", workdir, "was made by another config; these differ: " + "; ".join(changed[:8]))
@@ -104,8 +105,10 @@ def _installed(name: str) -> bool:
 def manifest(device: str, num_devices: int) -> dict[str, Any]:
     """What ran, where: versions, device, git revision, command. No environment variables, no user names."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    git = subprocess.run(["git", "-C", home, "describe", "--always", "--dirty", "--abbrev=12"],
-                         capture_output=True, text=True, check=False) if os.path.isdir(os.path.join(home, ".git")) else None
+    git = None
+    if os.path.exists(os.path.join(home, ".git")):  # a file in a worktree, a folder in a clone
+        git = subprocess.run(["git", "-C", home, "describe", "--always", "--dirty", "--abbrev=12"],
+                             capture_output=True, text=True, check=False)
     return {
         "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -156,7 +156,7 @@ def _headline(scores: dict, chance: float) -> dict:
 
 def _table(scores: dict) -> dict:
     names = list(next(iter(scores.values())))
-    rows = [[split, f"{rows['learner']['first']:.3f}", f"{rows['learner']['last']:.3f} ± {rows['learner']['last_ci95']:.3f}",
-             *(f"{rows[n]['last']:.3f} ± {rows[n]['last_ci95']:.3f}" for n in names[1:])] for split, rows in scores.items()]
+    last = lambda s: f"{s['last']:.3f} ± {s['last_ci95']:.3f}"
+    rows = [[split, f"{of['learner']['first']:.3f}", *(last(of[n]) for n in names)] for split, of in scores.items()]
     return {"title": "accuracy on frozen episodes (last: mean of the last five positions; ± 95 % interval)",
             "columns": ["set", "first", "learner, last", *names[1:]], "rows": rows}

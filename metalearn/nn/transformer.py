@@ -23,7 +23,7 @@ def _normal(scale: float):
 
 
 class Attention(nn.Module):
-    """Multi-head attention. `mask_LL` is boolean, (queries, keys); with a cache, keys are the cache's slots."""
+    """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots."""
 
     num_heads: int
     depth: int
@@ -43,28 +43,32 @@ class Attention(nn.Module):
         if mask_LL is None:
             y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, is_causal=True)
         else:
-            y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, mask=mask_LL[None, None])
+            mask = mask_LL[None, None] if mask_LL.ndim == 2 else mask_LL[:, None]
+            y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, mask=mask)
         y_BLD = y_BLHK.reshape(x_BLD.shape)
         return nn.Dense(D, dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), GELU."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); dropout on both when `train`."""
 
     num_heads: int
     mlp: int
     depth: int
     dtype: Any = jnp.float32
+    activation: str = "gelu"
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None):
+    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None, train=False):
         norm = lambda name: nn.LayerNorm(dtype=jnp.float32, name=name)
         y, cache = Attention(self.num_heads, self.depth, self.dtype, name="attention")(
             norm("norm_attention")(x_BLD), mask_LL, cache, position)
-        x_BLD = x_BLD + y
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        x_BLD = x_BLD + drop(y)
         h_BLF = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=_normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
         out = nn.Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="down")
-        return x_BLD + out(nn.gelu(h_BLF)), cache
+        return x_BLD + drop(out({"gelu": nn.gelu, "relu": nn.relu}[self.activation](h_BLF))), cache
 
 
 class Transformer(nn.Module):

@@ -14,7 +14,7 @@ from metalearn.types import Array
 
 
 class GridCell(nn.RNNCellBase):
-    """One step on a rows x columns grid: inputs (row_BRI, column_BCI), output the columns' messages (B, C, messages)."""
+    """One step on a rows x columns grid: inputs (x_BRI, y_BCI), output the columns' messages (B, C, messages)."""
 
     rows: int
     columns: int

@@ -17,6 +17,8 @@ import numpy as np
 from metalearn.pools.known import canonical, class_split, known, unlike, values_of
 from metalearn.validate import ConfigError, nearest, require
 
+KEPT = "metalearn_pool.npz"  # beside the records of a prepared set
+
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
@@ -29,6 +31,7 @@ class Raw:
     source_V: tuple[str, ...]
     note: str
     sha256: str
+    split_V: tuple[str, ...] = ()  # train, val or test of each class, where the prepared set itself says so
 
 
 @functools.lru_cache(maxsize=3)  # the splits of one pool are asked for one after another
@@ -45,13 +48,13 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     folder = os.path.join(root, name.replace("/", "_"))
     has = lambda *path: root != "" and os.path.isfile(os.path.join(*path))
     if name == "omniglot" and has(folder, "images_background.npz"):
-        return _checked(name, _read_omniglot(folder))
-    if (stems := _idx_stems(folder)) and root:
-        return _checked(name, _read_idx_folder(name, folder, stems))
+        return checked(name, _read_omniglot(folder))
+    if (stems := idx_stems(folder)) and root:
+        return checked(name, _read_idx_folder(name, folder, stems))
     for folder in prepared_folders(name, prepared):
-        return _checked(name, _read_prepared(name, folder))
+        return checked(name, read_kept(name, folder) or read_prepared(name, folder))
     if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
-        return _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz"))
+        return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
     names = ["digits", *known()]
     hint = nearest(name, names) if name not in known() else ""
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
@@ -59,7 +62,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
                       f"prepare it: python -m metalearn.pools prepare {name}; known: {', '.join(names)}{hint}")
 
 
-def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False) -> Raw:
+def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Raw:
     """Checks shapes and types, numbers the classes from 0; `order` puts the examples into an order of their own.
 
     TFDS shuffles what it prepares. Ordered by (test, class, pixels), a pool is the same bits through every door.
@@ -89,13 +92,12 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
     x.flags.writeable = y.flags.writeable = False  # shared by everyone who loads the pool
     class_V, source_V = class_V or tuple(str(v) for v in labels), source_V or (name,) * len(labels)
     need(len(class_V) == len(source_V) == len(labels), f"has {len(labels)} classes; {len(class_V)} are named")
-    return Raw(x, y, test, class_V, source_V, note, digest.hexdigest())
+    return Raw(x, y, test, class_V, source_V, note, digest.hexdigest(), split_V)
 
 
-def _checked(name: str, raw: Raw) -> Raw:
+def checked(name: str, raw: Raw) -> Raw:
     """`raw`, if its mean, std and class counts are the committed ones of that dataset."""
-    expected = known().get(name, {}).get("values")
-    problem = expected and unlike(expected, values_of(raw.x, raw.y, raw.test))
+    problem = unlike(name, values_of(raw.x, raw.y, raw.test), part=raw.note != "")
     require(not problem, "pool", name, f"holds other data than its name says: {problem}; remove it and get it anew")
     return raw
 
@@ -160,7 +162,7 @@ def _read_cifar_fs(path: str) -> Raw:
 # --- idx files ------------------------------------------------------------------------------------------------------
 
 
-def _idx_stems(folder: str) -> dict[str, str] | None:
+def idx_stems(folder: str) -> dict[str, str] | None:
     """The file names of a folder in MNIST's format, whatever stands before 'train-images'."""
     if not os.path.isdir(folder):
         return None
@@ -210,26 +212,68 @@ def prepared_folders(name: str, prepared: str) -> list[str]:
     for set_name in known().get(name, {}).get("prepared", [name]):
         folder = os.path.join(prepared, set_name)
         versions = [v for v in (os.listdir(folder) if os.path.isdir(folder) else ())
-                    if re.fullmatch(r"\d+\.\d+\.\d+", v) and os.path.isfile(os.path.join(folder, v, "dataset_info.json"))]
+                    if re.fullmatch(r"\d+\.\d+\.\d+", v)]
+        versions = [v for v in versions if os.path.isfile(os.path.join(folder, v, "dataset_info.json"))]
         if versions:
             found.append(os.path.join(folder, max(versions, key=lambda v: [int(n) for n in v.split(".")])))
     return found
 
 
-def _read_prepared(name: str, folder: str) -> Raw:
-    """A set that TFDS prepared as ArrayRecord; its splits apart from `test` count as one."""
+def read_prepared(name: str, folder: str) -> Raw:
+    """A set that TFDS prepared as ArrayRecord. Class splits (of omniglot, cifar_fs, images/...) are not test parts."""
+    name = canonical(name)
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder_from_directory(folder)
-        splits = [s for s in sorted(builder.info.splits) if builder.info.splits[s].num_examples]
-        parts = [builder.as_data_source(split) for split in splits]
-        rows = [(row["image"], row["label"], split == "test") for split, part in zip(splits, parts, strict=True)
-                for row in part]
-        x, y, test = (np.stack([row[i] for row in rows]) for i in range(3))
+        splits = [s for s in ("train", "validation", "test") if s in builder.info.splits]
+        rows = [(row["image"], row["label"], i) for i, split in enumerate(splits)
+                for row in builder.as_data_source(split)]
+        x, y, part = (np.stack([row[i] for row in rows]) for i in range(3))
+        names = tuple(builder.info.features["label"].names or ())
     except Exception as error:  # TFDS, array_record and the image decoder each have errors of their own
         raise ConfigError("pool", name, f"the set under {folder} cannot be read ({type(error).__name__}: "
                           f"{' '.join(str(error).split())[:160]}); remove that folder and prepare it again: "
                           f"python -m metalearn.pools prepare {name}") from None
-    class_V, source_V = _class_names(name), None
-    return make_raw(name, x, y, test, class_V, source_V, order=True)
+    y = y.astype(np.int64)
+    split_V = _class_disjoint(y, part, splits)
+    test = part == splits.index("test") if len(splits) > 1 and "test" in splits and not split_V else None
+    if name == "omniglot":
+        return make_raw(name, x[..., :1] < 128, y, None, *omniglot_names(), order=True)
+    if name == "cifar_fs":
+        per_class = np.bincount(y).max()
+        note = f"{per_class} of the 600 images of each class" if per_class < 600 else ""
+        return make_raw(name, x, y, None, names, note=note, order=True)
+    x = x.swapaxes(1, 2) if name.startswith("emnist") else x
+    seen = np.unique(y)
+    names = _class_names(name) or (tuple(names[v] for v in seen) if len(names) > seen.max() else None)
+    return make_raw(name, x, y, test, names, order=True, split_V=split_V)
+
+
+def keep(raw: Raw, folder: str) -> None:
+    """Leaves the arrays beside the records: decoding 70,000 images takes ten seconds, reading this takes one."""
+    np.savez(os.path.join(folder, KEPT), x=raw.x, y=raw.y, class_V=raw.class_V, source_V=raw.source_V,
+             split_V=np.array(raw.split_V, str), note=raw.note, sha256=raw.sha256,
+             **({} if raw.test is None else {"test": raw.test}))
+
+
+def read_kept(name: str, folder: str) -> Raw | None:
+    """What `keep` left, if it did; its hash is verified."""
+    path = os.path.join(folder, KEPT)
+    if not os.path.isfile(path):
+        return None
+    x, y, *names, note, sha256 = open_npz(path, "x", "y", "class_V", "source_V", "split_V", "note", "sha256")
+    with np.load(path, allow_pickle=False) as file:
+        test = file["test"] if "test" in file.files else None
+    class_V, source_V, split_V = (tuple(str(v) for v in part) for part in names)
+    raw = make_raw(name, x, y, test, class_V, source_V, str(note), split_V=split_V)
+    require(raw.sha256 == str(sha256), "pool", name, f"{path} is damaged; remove it (the records beside it remain)")
+    return raw
+
+
+def _class_disjoint(y: np.ndarray, part: np.ndarray, splits: list[str]) -> tuple[str, ...]:
+    """The split of each class where no class is in two splits, else ()."""
+    pairs = sorted(set(zip(y.tolist(), part.tolist(), strict=True)))
+    if len(splits) < 2 or len(pairs) != len(set(y.tolist())):
+        return ()
+    return tuple({"validation": "val"}.get(splits[i], splits[i]) for _, i in pairs)

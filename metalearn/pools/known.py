@@ -53,19 +53,23 @@ def class_split(name: str) -> dict[str, Any] | None:
 
 
 def values_of(x: np.ndarray, y: np.ndarray, test: np.ndarray | None) -> dict[str, Any]:
-    """What a prepared pool is checked by: mean and std of all its values, and its examples per class and part."""
-    mean, square, n = 0.0, 0.0, 0
+    """What a pool is checked by: mean and std of all its values, examples, and examples per class."""
+    total, square, n = 0.0, 0.0, 0
     for i in range(0, len(x), 4096):
         part = x[i:i + 4096].astype(np.float64)
-        mean, square, n = mean + part.sum(), square + (part**2).sum(), n + part.size
-    count = np.bincount(y)
-    return {"mean": round(float(mean / n), 4), "std": round(float((square / n - (mean / n) ** 2) ** 0.5), 4), "examples": len(y),
-            "test_examples": 0 if test is None else int(test.sum()), "classes": len(count),
-            "count_sha256": hashlib.sha256(count.astype(np.int64).tobytes()).hexdigest()[:16]}
+        total, square, n = total + part.sum(), square + (part**2).sum(), n + part.size
+    mean, count = total / n, np.bincount(y).tolist()
+    return {"mean": round(float(mean), 4), "std": round(float(max(square / n - mean**2, 0.0) ** 0.5), 4),
+            "examples": len(y), "test_examples": 0 if test is None else int(test.sum()),
+            "per_class": count[0] if len(set(count)) == 1 else count}
 
 
-def unlike(expected: dict[str, Any], got: dict[str, Any]) -> str:
-    """'' or the values that differ, in words."""
-    wrong = [k for k in expected if k in got and (abs(expected[k] - got[k]) > 2e-4 * max(1, abs(expected[k]))
-                                                  if isinstance(got[k], (int, float)) else expected[k] != got[k])]
+def unlike(name: str, got: dict[str, Any], part: bool = False) -> str:
+    """'' or what differs from the committed values of `name`, or of the part of it that is handed round, in words."""
+    facts = known().get(name, {})
+    expected, tolerance = facts.get("values", {}), facts.get("tolerance", 2e-4)
+    if part:  # those were measured
+        expected, tolerance = facts.get("values_part", {}), 2e-4
+    near = lambda k: abs(got[k] - expected[k]) <= tolerance * max(abs(expected[k]), 0.5)
+    wrong = [k for k in expected if not (near(k) if k in ("mean", "std") else got[k] == expected[k])]
     return "; ".join(f"{k} is {got[k]}, must be {expected[k]}" for k in wrong)

@@ -61,7 +61,7 @@ def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) 
     require(channels in (0, 1, 3), "channels", channels, "must be 0 (as they are), 1 or 3")
     parse_split(split)
     raw = _raw(name)
-    keep_V, split_sha256 = _split_labels(name, split, raw.class_V)
+    keep_V, split_sha256 = _split_labels(name, split, raw)
     rows = np.flatnonzero(np.isin(raw.y, keep_V))
     y = np.searchsorted(keep_V, raw.y[rows]).astype(np.int32)
     shape = (image_size or raw.x.shape[1], image_size or raw.x.shape[2], channels or raw.x.shape[3])
@@ -91,11 +91,15 @@ def parse_split(split: str) -> list[int] | None:
     return sorted(labels)
 
 
-def _split_labels(name: str, split: str, class_V: tuple[str, ...]) -> tuple[np.ndarray, str]:
-    """The labels of a split, ascending, and the hash of the split file ('' for ranges)."""
-    labels, digest = parse_split(split), ""
+def _split_labels(name: str, split: str, raw: doors.Raw) -> tuple[np.ndarray, str]:
+    """The labels of a split, ascending, and the hash of the class split ('' for ranges)."""
+    labels, digest, class_V = parse_split(split), "", raw.class_V
     if split == "all":
         labels = range(len(class_V))
+    if labels is None and raw.split_V:
+        digest = hashlib.sha256(repr(list(zip(class_V, raw.split_V, strict=True))).encode()).hexdigest()
+        labels = [v for v, part in enumerate(raw.split_V) if part == split]
+        require(labels != [], "split", split, f"pool {name} has no class in this split")
     if labels is None:
         committed = class_split(name)
         require(committed is not None, "split", split,

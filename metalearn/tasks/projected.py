@@ -85,8 +85,8 @@ def make(
         task_B = task_B if trained else task_B + FRESH
         biased_B = jax.random.uniform(key_bias, (num,)) < (bias if split == "train" else 0.0)
         # every episode has its own key, so that what it shows does not depend on its place in the batch
-        episode = jax.vmap(lambda key, task, biased: _episode(data, key, task, biased, split, ways, length, random_points))
-        x_BTX, y_BT, index_BT = episode(jax.random.split(key_image, num), task_B, biased_B)
+        one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points)
+        x_BTX, y_BT, index_BT = jax.vmap(one)(jax.random.split(key_image, num), task_B, biased_B)
         mask_BT = jnp.ones((num, length), jnp.float32)
         if split.endswith("random_labels"):  # only the last label is true, so only it can be scored
             mask_BT = mask_BT.at[:, :-1].set(0.0)
@@ -106,12 +106,17 @@ def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int
     key = jax.random.fold_in(jax.random.key(task_seed, impl="threefry2x32"), task)
     key_A, key_order = jax.random.split(key)
     A_XX = jax.random.normal(key_A, (num_features, num_features)) / num_features**0.5
-    return A_XX, jax.random.permutation(key_order, num_classes)
+    return A_XX, _permutation(key_order, num_classes)
+
+
+def _permutation(key: Array, num: int) -> Array:
+    """A uniform permutation; one draw and one sort compile several times faster than jax.random.permutation."""
+    return jnp.argsort(jax.random.uniform(key, (num,)))
 
 
 def _episode(data, key, task, biased, split, ways, length, random_points):
     """One episode: (x_TX, y_T, index_T)."""
-    key_class, key_example, key_extra = jax.random.split(key, 3)
+    key_draws, key_extra = jax.random.split(key)
     where = {"train": "train", "seen": "train", "new": "new", "seen_random_labels": "train",
              "seen_relabelled": "train"}.get(split, "heldout")
     part = data[where]
@@ -120,21 +125,22 @@ def _episode(data, key, task, biased, split, ways, length, random_points):
     if split == "identity":
         A_XX = jnp.eye(num_features)
     if split == "seen_relabelled":
-        order_V = jax.random.permutation(key_extra, num_classes)
+        order_V = _permutation(key_extra, num_classes)
     order_V = jnp.where(biased, jnp.arange(num_classes), order_V)[:ways]
 
+    # every integer of the episode comes from one draw of uniforms: each separate draw costs a second of compiling
+    class_u_T, example_u_T, label_u_T = jax.random.uniform(key_draws, (3, length))
+    below = lambda u, n: (u * n).astype(jnp.int32)
     if split == "random":
-        key_points, key_labels = jax.random.split(key_extra)
-        points = (jax.random.uniform(key_points, (random_points, num_features)) - 0.5) * 12**0.5
-        labels = jax.random.randint(key_labels, (random_points,), 0, ways)
-        which_T = jax.random.randint(key_example, (length,), 0, random_points)
+        uniforms = jax.random.uniform(key_extra, (random_points, num_features + 1))
+        points, labels = (uniforms[:, 1:] - 0.5) * 12**0.5, below(uniforms[:, 0], ways)
+        which_T = below(example_u_T, random_points)
         x_TX, y_T, index_T = points[which_T], labels[which_T], jnp.full((length,), -1, jnp.int32)
     else:
-        y_T = jax.random.randint(key_class, (length,), 0, ways)
+        y_T = below(class_u_T, ways)
         class_T = order_V[y_T]
-        row_T = part["start_V"][class_T] + jax.random.randint(key_example, (length,), 0, part["count_V"][class_T])
+        row_T = part["start_V"][class_T] + below(example_u_T, part["count_V"][class_T])
         x_TX, index_T = part["x_NX"][row_T], part["index_N"][row_T]
         if split.endswith("random_labels"):
-            anything_T = jax.random.randint(key_extra, (length,), 0, ways)
-            y_T = jnp.where(jnp.arange(length) == length - 1, y_T, anything_T)
+            y_T = jnp.where(jnp.arange(length) == length - 1, y_T, below(label_u_T, ways))
     return x_TX @ A_XX.T, y_T, index_T

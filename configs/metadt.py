@@ -1,0 +1,359 @@
+"""Meta Decision Transformer (arXiv 2410.11448): offline meta-reinforcement learning as sequence modelling.
+
+  bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point
+
+trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table:
+15 runs, 1,040 seconds of one core of a shared 2-core machine in all, so about 9 minutes on two. 40 test tasks; mean
+over 3 seeds, 95 % interval over tasks; the expert that knows the goal -2.3, logs -9.7, standing still -15.0, random
+-15.6:
+
+  world model        squared error on test tasks .0054 (variance of rewards .11)
+  Meta-DT            demonstration -4.4 ± .5; few-shot, 8 episodes with 4 random first steps each, -7.8 ± 1.2 (better
+                     than the logs' mean by 1.9 ± 1.0, than without context by 6.3 ± 1.2); no exploration -14.2 ± 2.5
+  without context    demonstration -4.8 ± .5; few-shot, the same, -14.1 ± 1.8
+  DT                 -15.6 ± 1.7
+  explorer           after 1, 2, 4, 8 episodes of its own sampling, no random steps, no demonstration:
+                     -6.5 ± 1.0, -5.2 ± .9, -4.3 ± .7, -3.9 ± .6; its very first episode -8.3 ± 1.0
+
+`point_parts` adds random segments for prompts (few-shot -7.5 ± 1.4: choosing them by error makes no difference that
+three seeds could show, -.3 ± .6) and no prompts at all (-15.1 ± 1.8).
+One policy alone, with a world model from `...:point_world`:
+
+  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000
+
+Encoders trained otherwise (FOCAL, CORRO, CSRO) under the same policy: the sweep `encoders`.
+
+Variants: smoke, point_world, point, explorer (what makes few-shot work without demonstrations and without random steps:
+see METHODS), velocity_world, velocity, cartpole_world, cartpole, cheetah_vel_world, cheetah_vel (extra `rl`),
+reach_world, reach (extra `metaworld`), paper_<environment>_world and paper_<environment> (published hyper-parameters).
+"""
+
+import json
+import os
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+SIZES = dict(decoders="reward", embed=16, hidden=64, code=16)
+POINT = dict(name="point_robot", length=20, goal_range=1.0)
+
+# what a method changes in its environment's config; all else is the same
+METHODS = {
+    "metadt": {},
+    "no_context": {"learner.context": "none"},
+    "no_complement": {"learner.prompt_select": "random"},
+    "no_prompt": {"learner.prompt_select": "none"},
+    "dt": {"learner.context": "none", "learner.prompt_select": "none"},
+    "prompt_dt": {"learner.context": "none", "learner.prompt_select": "random"},
+    "bc": {"learner.context": "none", "learner.prompt_select": "none", "learner.wish": "none"},
+    "generalized_dt": {"learner.context": "none", "learner.prompt_select": "none", "learner.wish": "histogram"},
+    "oracle_dt": {"learner.context": "task", "learner.prompt_select": "none"},
+    # explore by what the policy itself is unsure of, and ask for the best rank instead of a return nobody knows yet
+    "explorer": {"learner.head": "gaussian", "task.wish": "rank", "task.scale": 1.0, "task.behaviour": "mixed"},
+}
+NO_WORLD = ("dt", "prompt_dt", "bc", "generalized_dt", "oracle_dt")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    return ConfigDict(common.choose(arg, VARIANTS, "point")())
+
+
+def offline(env: dict, **changes) -> dict:
+    """The data: 45 + 40 tasks, 100 episodes each, collected at start-up from the seeds."""
+    return dict(name="offline", env=env, data="", keep="", behaviour="history", train_tasks=45, test_tasks=40,
+                episodes=100, task_seed=0, data_seed=0, horizon=4, window=20, start_frac=1.0, prompt_span=20,
+                prompt_top=0, wish="return", scale=10.0) | changes
+
+
+def world(env: dict, sizes: dict, **changes) -> dict:
+    return dict(
+        seed=0,
+        init_from="",
+        task=offline(env, window=1, start_frac=0.0, prompt_span=0) | changes,
+        learner=dict(name="world", **sizes, objective="model", noise=0.0),
+        optim=common.adam(2e-3, decay="cosine"),
+        train=common.train(batch=256, steps=3000, steps_per_call=100, log_every=500, save_every=3000),
+        evaluators=dict(world=dict(name="world_model", splits=("train", "held", "test"), windows=8192, seed=1)),
+    )
+
+
+def policy(env: dict, sizes: dict, **changes) -> dict:
+    few = ("zero", "few_none", "few_random")
+    return dict(
+        seed=0,
+        init_from="",
+        task=offline(env) | changes,
+        learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.75, warm_steps=0,
+                     wish="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,
+                     world_training="frozen", depth=2, width=64, num_heads=1, mlp=256, activation="gelu", dropout=0.0,
+                     prompt_norm=True),
+        optim=common.adam(2e-3, warmup_steps=100, decay="cosine", weight_decay=1e-4, clip=0.25, freeze="^world/"),
+        train=common.train(batch=32, steps=1500, log_every=250, save_every=1500),
+        evaluators=dict(
+            few=dict(name="returns", methods=few, rounds=8, after=(1, 2, 4), explore_steps=4, noise=0.5,
+                     target="train_mean", target_value=0.0, repeats=2, seed=1),
+            demo=dict(name="returns", methods=("demo", "demo_median"), rounds=1, after=(), explore_steps=0, noise=0.0,
+                      target="task_max", target_value=0.0, repeats=2, seed=1)),
+    )
+
+
+def point_world() -> dict:
+    return world(POINT, SIZES)
+
+
+def point() -> dict:
+    return policy(POINT, SIZES)
+
+
+def explorer() -> dict:
+    """Few-shot without demonstrations: more updates, and METHODS["explorer"]."""
+    config = point()
+    _assign(config, METHODS["explorer"])
+    config["train"] |= dict(steps=4000, save_every=4000)
+    config["evaluators"]["few"] |= dict(methods=("zero", "zero_sample", "few_none", "few_random", "few_sample"))
+    return config
+
+
+def smoke() -> dict:
+    """Everything in seconds: the world model learns beside the policy, so that one run has both."""
+    config = point()
+    config["task"] |= dict(train_tasks=6, test_tasks=3, episodes=10)
+    config["learner"] |= dict(world=dict(SIZES, hidden=16), world_training="joint", depth=1, width=16, mlp=32)
+    config["optim"] |= dict(warmup_steps=1, freeze="")
+    config["train"] |= dict(batch=8, steps=4, steps_per_call=2, log_every=2, save_every=2)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_random"), rounds=2, after=(1,), repeats=1)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=1)
+    return config
+
+
+VELOCITY = dict(name="velocity", length=50)
+
+
+def velocity_world() -> dict:
+    return world(VELOCITY, SIZES)
+
+
+def velocity() -> dict:
+    config = policy(VELOCITY, SIZES, start_frac=0.3, prompt_span=50, scale=50.0)
+    config["evaluators"]["few"] |= dict(rounds=4, repeats=1)
+    config["evaluators"]["demo"] |= dict(repeats=1)
+    return config
+
+
+CARTPOLE = dict(name="cartpole_param", length=60, spread=1.0, tilt=0.3, rewired=True)
+CARTPOLE_SIZES = SIZES | dict(decoders="transition")
+
+
+def cartpole_world() -> dict:
+    return world(CARTPOLE, CARTPOLE_SIZES)
+
+
+def cartpole() -> dict:
+    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3)."""
+    config = policy(CARTPOLE, CARTPOLE_SIZES, window=8, start_frac=0.2, prompt_span=60, scale=60.0)
+    config["learner"] |= dict(prompt=3)
+    config["train"] |= dict(batch=64)
+    config["evaluators"]["few"] |= dict(rounds=4, repeats=1)
+    config["evaluators"]["demo"] |= dict(repeats=1)
+    return config
+
+
+CHEETAH = dict(name="mujoco", robot="cheetah_vel", length=200, observe_x=False)
+
+
+def cheetah_vel_world() -> dict:
+    config = world(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20)
+    config["train"] |= dict(steps=4000, save_every=4000)
+    return config
+
+
+def cheetah_vel() -> dict:
+    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. Data are collected once per sweep."""
+    config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20, start_frac=0.1, prompt_span=40,
+                    scale=100.0)
+    config["learner"] |= dict(prompt_frac=0.5)
+    config["optim"] |= dict(lr=1e-3)
+    config["train"] |= dict(batch=64, steps=2000, save_every=2000)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=3)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=3)
+    return config
+
+
+REACH = dict(name="metaworld", tools=("reach",), length=500, reward_version="v2")
+
+
+def reach_world() -> dict:
+    return world(REACH, SIZES, behaviour="scripted", train_tasks=15, test_tasks=5, episodes=10)
+
+
+def reach() -> dict:
+    """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`."""
+    config = policy(REACH, SIZES, behaviour="scripted", train_tasks=15, test_tasks=5, episodes=10, start_frac=0.1,
+                    prompt_span=40, scale=500.0)
+    config["optim"] |= dict(lr=1e-3)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=1)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=1)
+    return config
+
+
+# published: (environment, K, P, learning rate, return scale, updates, of them without prompts, world-model decoder)
+PAPER = {
+    "point": (POINT, 20, 5, 1e-4, 10.0, 100_000, 20_000, "reward"),
+    "cheetah_vel": (CHEETAH | dict(observe_x=True), 20, 5, 5e-5, 500.0, 200_000, 20_000, "reward"),
+    "cheetah_dir": (CHEETAH | dict(robot="cheetah_dir", observe_x=True), 20, 5, 6e-6, 500.0, 100_000, 20_000, "reward"),
+    "ant_dir": (CHEETAH | dict(robot="ant_dir", observe_x=True), 20, 5, 5e-5, 500.0, 500_000, 70_000, "reward"),
+    "hopper": (CHEETAH | dict(robot="hopper_param", observe_x=True), 8, 3, 5e-5, 500.0, 100_000, 20_000, "transition"),
+    "walker": (CHEETAH | dict(robot="walker_param", observe_x=True), 8, 3, 5e-5, 500.0, 100_000, 20_000, "transition"),
+    "reach": (REACH, 20, 5, 1e-7, 500.0, 300_000, 100_000, "reward"),
+}
+WORLD_STEPS = dict(point=212_000, cheetah_vel=4_200_000, cheetah_dir=187_000, ant_dir=4_200_000, hopper=1_400_000,
+                   walker=1_400_000, reach=1_400_000)
+
+
+def paper(name: str, phase: str):
+    """The published hyper-parameters. Not run here; data: a trajectory file (`task.data`) of your own policies, except
+    for Point-Robot. Reach's learning rate is printed as 1e-7 in the released code."""
+    env, window, prompt, lr, scale, steps, warm, decoder = PAPER[name]
+    train_tasks = {"cheetah_dir": 2, "reach": 15}.get(name, 45)
+    tasks = dict(train_tasks=train_tasks, test_tasks=2 if name == "cheetah_dir" else 5)
+    behaviour = {"point": "history", "cheetah_vel": "gaits", "cheetah_dir": "gaits", "reach": "scripted"}
+    tasks |= dict(behaviour=behaviour.get(name, "random"))
+    sizes = dict(decoders=decoder, embed=16, hidden=128, code=16)
+
+    def make_world() -> dict:
+        config = world(env, sizes, **tasks)
+        config["optim"] = common.adam(1e-3)
+        config["train"] |= dict(batch=128, steps=WORLD_STEPS[name], log_every=1000, save_every=10_000)
+        return config
+
+    def make_policy() -> dict:
+        length = env["length"]
+        config = policy(env, sizes, window=window, start_frac=0.0, prompt_span=length, scale=scale, **tasks)
+        config["learner"] |= dict(prompt=prompt, prompt_frac=1.0, warm_steps=warm, action_dropout=0.0, depth=3,
+                                  width=128, mlp=512, activation="relu", dropout=0.1)
+        config["optim"] = common.adam(lr, warmup_steps=10_000, clip=0.25, weight_decay=1e-4, freeze="^world/")
+        config["train"] |= dict(batch=128, steps=steps, log_every=500, save_every=10_000)
+        return config
+
+    return make_world if phase == "world" else make_policy
+
+
+VARIANTS = {"smoke": smoke, "point_world": point_world, "point": point, "explorer": explorer,
+            "velocity_world": velocity_world, "velocity": velocity, "cartpole_world": cartpole_world,
+            "cartpole": cartpole, "cheetah_vel_world": cheetah_vel_world, "cheetah_vel": cheetah_vel,
+            "reach_world": reach_world, "reach": reach}
+VARIANTS |= {f"paper_{name}": paper(name, "policy") for name in PAPER}
+VARIANTS |= {f"paper_{name}_world": paper(name, "world") for name in PAPER}
+
+
+def _assign(config: dict, changes: dict) -> None:
+    for field, value in changes.items():
+        section, name = field.split(".")
+        config[section][name] = value
+
+
+ABLATIONS = ("metadt", "no_context", "no_complement", "no_prompt", "dt", "prompt_dt", "bc", "generalized_dt",
+             "oracle_dt")
+PARTS = ("metadt", "no_context", "no_complement", "no_prompt", "dt")
+SWEEPS = {
+    "point": ("point", ("metadt", "no_context", "dt", "explorer")),
+    "point_parts": ("point", PARTS),
+    "point_table": ("point", ABLATIONS),
+    "cartpole": ("cartpole", PARTS),
+    "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
+    "reach": ("reach", ("metadt", "no_prompt")),
+    "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
+}
+ENCODERS = {"model": "metadt", "metric": "focal_dt", "contrast": "corro_dt", "csro": "csro_dt"}
+SIMULATED = ("cheetah_vel", "reach")
+SEEDS = 3
+REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
+
+
+def sweep(arg: str = "point"):
+    """Three world models, then every method on each of them; `encoders`: three encoders of each kind, one method."""
+    if arg == "encoders":
+        kinds = [(objective, seed) for objective in ENCODERS for seed in range(SEEDS)]
+        for objective, seed in kinds:
+            yield {"_config": "configs/metadt.py:point_world", "learner.objective": objective, "seed": seed}
+        for number, (_, seed) in enumerate(kinds):
+            source = {"init_from": f"{{dir}}/{number:03d}"}
+            yield {"_config": "configs/metadt.py:point", "_stage": 1, "seed": seed} | source
+        return
+    base, methods = common.choose(arg, SWEEPS, "point")
+    # simulators collect once: the first world model keeps the data for all
+    kept = {"task.keep": "{dir}/data.npz"} if base in SIMULATED else {}
+    for seed in range(SEEDS):
+        stage = int(seed > 0 and bool(kept))
+        yield {"_config": f"configs/metadt.py:{base}_world", "_stage": stage, "seed": seed} | kept
+    for seed in range(SEEDS):
+        for method in methods:
+            config = "explorer" if method == "explorer" else base
+            changes = {} if method == "explorer" else METHODS[method]
+            source = {} if method in NO_WORLD else {"init_from": f"{{dir}}/{seed:03d}"}
+            yield {"_config": f"configs/metadt.py:{config}", "_stage": 2, "seed": seed} | source | changes | kept
+
+
+def summarise(results, arg: str = "point") -> dict:
+    """returns[method][protocol]: mean over seeds and tasks, 95 % interval over tasks, interquartile mean, per seed."""
+    import numpy as np
+
+    base, methods = common.choose(arg, SWEEPS | {"encoders": ("encoders", ("metadt",))}, "point")
+    worlds = [h for _, h, _ in results if "probe_r2" in h]
+    found, lines, behaviour = {}, {}, None
+    for _, headline, workdir in results:
+        if "probe_r2" in headline:
+            continue
+        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
+        method = _method(config, methods)
+        if arg == "encoders":  # methods differ in where the encoder came from
+            with open(os.path.join(config["init_from"], "config.json"), encoding="utf-8") as file:
+                method = ENCODERS[json.load(file)["learner"]["objective"]]
+        for name in ("few", "demo"):
+            with open(os.path.join(workdir, "eval", f"{name}.json"), encoding="utf-8") as file:
+                facts = json.load(file)["facts"]
+            for protocol, tasks in facts["returns"].items():
+                found.setdefault(method, {}).setdefault(protocol, []).append(tasks)
+            behaviour = facts["behaviour_returns"] if method == "metadt" else behaviour
+        if method != "explorer":  # whose behaviour line is that of other data
+            lines = {k: headline[k] for k in REFERENCES if k in headline}
+    middle = lambda a: float(np.sort(a)[len(a) // 4: len(a) - len(a) // 4].mean())
+    half = lambda a: float(1.96 * a.std(ddof=1) / len(a) ** 0.5)
+    returns, rows = {}, []
+    for method, protocols in found.items():
+        for protocol, runs in protocols.items():
+            runs_RB = np.asarray(runs, float)
+            task_B = runs_RB.mean(0)
+            entry = dict(mean=task_B.mean(), ci95=half(task_B), iqm=middle(runs_RB.ravel()),
+                         seeds=runs_RB.mean(1).tolist())
+            returns.setdefault(method, {})[protocol] = entry
+            rows.append([method, protocol, f"{entry['mean']:.2f} ± {entry['ci95']:.2f}", f"{entry['iqm']:.2f}",
+                         " ".join(f"{s:.2f}" for s in entry["seeds"])])
+    differences, ours = {}, found.get("metadt", {})
+    for protocol in ("zero", "few_none", "few_random", "demo"):
+        for other in found:
+            if other != "metadt" and protocol in ours and protocol in found[other]:
+                gap_B = np.mean(ours[protocol], 0) - np.mean(found[other][protocol], 0)
+                differences[f"metadt-{other}, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
+        if protocol in ours and behaviour is not None:
+            gap_B = np.mean(ours[protocol], 0) - behaviour
+            differences[f"metadt-behaviour, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
+    headline = {"returns": returns, "references": lines, "differences": differences, "seeds": len(worlds),
+                "world_test_mse": [h.get("test_mse") for h in worlds],
+                "world_probe_r2": [h["probe_r2"] for h in worlds]}
+    table = {"title": f"{base}: returns (± 95 % interval over test tasks of the mean over seeds)",
+             "columns": ["method", "protocol", "return", "IQM", "seeds"], "rows": rows}
+    gaps = {"title": "paired differences over tasks", "columns": ["pair", "difference"],
+            "rows": [[k, f"{v['mean']:.2f} ± {v['ci95']:.2f}"] for k, v in differences.items()]}
+    refs = {"title": "references on the same tasks", "columns": ["line", "return"],
+            "rows": [[k, f"{v:.2f}"] for k, v in lines.items()]}
+    return {"headline": headline, "tables": [table, gaps, refs]}
+
+
+def _method(config: dict, methods) -> str:
+    """Which of `methods` a saved config is: the one with the most changes among those that it has all of."""
+    def has(changes):
+        return all(config[f.split(".")[0]][f.split(".")[1]] == v for f, v in changes.items())
+    return max((m for m in methods if has(METHODS[m])), key=lambda m: len(METHODS[m]))

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Sets up .venv when needed, then lints and runs the tests on two workers. Arguments go to pytest:
+#
+#   bash launch/test.sh                 the fast suite
+#   bash launch/test.sh --slow          learning runs too
+#   bash launch/test.sh tests/test_optim.py -k skip
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+METALEARN_EXTRAS="${METALEARN_EXTRAS:-dev}" metalearn_setup
+cd "$metalearn_root"
+arguments=(-n 2)
+marker="not slow"
+for argument in "$@"; do
+  if [ "$argument" = --slow ]; then marker=""; else arguments+=("$argument"); fi
+done
+"$PYTHON_VENV" -m ruff check --quiet .
+# one thread per worker: two workers share two cores; the cache makes the second run quick
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
+exec "$PYTHON_VENV" -m pytest -q -m "$marker" "${arguments[@]}"

@@ -1,0 +1,93 @@
+"""How well a world model predicts tasks it was not trained on, and what its codes know of the task.
+
+  test_mse, held_mse     squared error of the reward (and of the next state, per dimension in units of its spread)
+  test_mse_by_step       the same by step number: the first step knows nothing
+  probe_r2               share of the hidden parameters' variance that a ridge regression reads out of the code of a
+                         stretch (fitted on training tasks, scored on test tasks)
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import jax
+import numpy as np
+
+from metalearn.types import Evaluator, Learner, Result, TaskDist
+from metalearn.validate import one_of, positive
+
+PENALTY = 1e-4  # per sample, on inputs of unit spread
+
+
+def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: int, seed: int) -> Evaluator:
+    """`windows` frozen windows of each split; the probe needs `train` and `test` among them."""
+    positive(windows=windows)
+    for name in splits:
+        one_of(task.splits, splits=name)
+    h, std_S = task.facts["horizon"], task.facts["obs_std"]
+
+    @jax.jit
+    def look(params, carry, batch):
+        out = learner.predict(params, carry, batch)
+        now = jax.tree.map(lambda a: a[:, h:], batch.body)
+        found = {"code": out["code_BTC"]}
+        if "rew_BT" in out:
+            found["reward"] = (out["rew_BT"] - now.rew_BT) ** 2
+        if "next_BTS" in out:
+            found["state"] = (((out["next_BTS"] - now.next_BTS) / std_S) ** 2).mean(-1)
+        return found | {"mask": now.mask_BT, "time": now.time_BT, "param": batch.param_BX, "rew": now.rew_BT}
+
+    draw = jax.jit(lambda data, key, split: task.sample(data, key, split, windows), static_argnums=2)
+
+    def run(params, carry) -> Result:
+        headline, tables, rows, seen, sha = {}, [], [], {}, hashlib.sha256()
+        for i, split in enumerate(splits):
+            batch = draw(task.data, jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), i), split)
+            found = seen[split] = jax.device_get(look(params, carry, batch))
+            for a in jax.device_get([batch.task_B, batch.body.rew_BT]):
+                sha.update(np.ascontiguousarray(a).tobytes())
+            mask = found["mask"] > 0
+            for what in ("reward", "state"):
+                if what in found:
+                    values = found[what][mask]
+                    name = f"{split}_mse" if what == "reward" or "reward" not in found else f"{split}_state_mse"
+                    headline[name] = float(values.mean())
+                    rows.append([split, what, f"{values.mean():.5f} ± {1.96 * values.std() / len(values) ** 0.5:.5f}"])
+            headline[f"{split}_reward_var"] = float(found["rew"][mask].var())
+        curves = []
+        if {"train", "test"} <= seen.keys():
+            headline["probe_r2"] = _probe(seen["train"], seen["test"])
+        if "test" in seen:
+            what = "reward" if "reward" in seen["test"] else "state"
+            steps = np.unique(seen["test"]["time"])
+            pick = lambda t: (seen["test"]["mask"] > 0) & (seen["test"]["time"] == t)
+            series = {"name": what, "y": [float(seen["test"][what][pick(t)].mean()) for t in steps], "ci95": None,
+                      "dashed": False}
+            curves.append({"title": "error on test tasks", "x": steps.tolist(), "xlabel": "step of the episode",
+                           "ylabel": "squared error", "series": [series], "levels": {}})
+        tables.append({"title": "world model on frozen windows (± 95 % interval over steps)",
+                       "columns": ["split", "predicts", "mean squared error"], "rows": rows})
+        facts = {"seed": seed, "windows": windows, "episodes_sha256": sha.hexdigest(),
+                 "data_sha256": task.facts["sha256"]}
+        return {"headline": headline | {"episodes_sha256": facts["episodes_sha256"]}, "tables": tables,
+                "curves": curves, "facts": facts}
+
+    return Evaluator(run)
+
+
+def _probe(train: dict, test: dict) -> float:
+    """R^2 on test tasks of a ridge regression from the last code of a window to the parameters."""
+    def design(found):
+        full = (found["mask"][:, -1] > 0) & (found["time"][:, -1] > 3)  # a code of the first steps knows nothing
+        code = found["code"][full, -1]
+        x = np.concatenate([code, np.ones((len(code), 1))], 1)
+        return x.astype(np.float64), found["param"][full].astype(np.float64)
+
+    (x, y), (x_new, y_new) = design(train), design(test)
+    if len(x) < 2 or len(x_new) < 2:
+        return float("nan")
+    scale = x.std(0) + 1e-8
+    x, x_new = x / scale, x_new / scale
+    w = np.linalg.solve(x.T @ x + PENALTY * len(x) * np.eye(x.shape[1]), x.T @ y)
+    spread = ((y_new - y_new.mean(0)) ** 2).sum()
+    return float(1 - ((y_new - x_new @ w) ** 2).sum() / max(spread, 1e-12))

@@ -1,0 +1,135 @@
+"""Phase one of Meta-DT: a context encoder trained through a world model, or by contrast between tasks.
+
+Objectives, all on the same encoder, so that tables compare what shaped the code and nothing else:
+
+  model     Meta-DT: squared error of the reward and/or the next state (per dimension in units of its spread)
+  metric    FOCAL: codes of one task close, codes of two tasks far: ||z - z'||^2, and 1 / (||z - z'||^2 + 0.1)
+  contrast  CORRO-style InfoNCE: a code of the same task among those of the batch and of windows with noisy rewards
+  csro      metric, minus what the code says about behaviour: a bound (CLUB) on I(z; s, a) from a learned q(z | s, a)
+
+With the last three a decoder still learns on the stopped code, so that prompts can be chosen by its errors.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from metalearn.gradients import grads_from_loss
+from metalearn.nn import decision
+from metalearn.nn import world as world_lib
+from metalearn.types import Array, Learner, Mean, Prompted
+from metalearn.validate import nonnegative, one_of, positive
+
+OBJECTIVES = ("model", "metric", "contrast", "csro")
+TEMPERATURE, REWARD_NOISE, CLUB_WEIGHT = 0.1, 0.5, 0.1
+
+
+def make(facts, *, decoders: str, embed: int, hidden: int, code: int, objective: str, noise: float) -> Learner:
+    """A world model over batches of `Prompted`; it reads the bodies.
+
+    decoders   reward | transition | both
+    embed, hidden, code   sizes of the input embeddings, the GRU and z (published: 16, 128, 16)
+    objective  model | metric | contrast | csro
+    noise      std of Gaussian noise on the context's rewards in training; 0 as published
+    """
+    one_of(("reward", "transition", "both"), decoders=decoders)
+    one_of(OBJECTIVES, objective=objective)
+    positive(embed=embed, hidden=hidden, code=code)
+    nonnegative(noise=noise)
+    net = world_lib.make(facts, decoders=decoders, embed=embed, hidden=hidden, code=code)
+    club = decision.Gaussian(code)
+    h = facts["horizon"]
+    obs_std, rew_std = jnp.asarray(facts["obs_std"]), facts["rew_std"]
+
+    def init(key, batch: Prompted):
+        key_net, key_club = jax.random.split(key)
+        body = jax.tree.map(lambda a: a[:1], batch.body)
+        params = {"world": net.init(key_net, body)["params"]}
+        if objective == "csro":
+            params["club"] = club.init(key_club, body.obs_BTS, body.act_BTA)["params"]
+        return params, ()
+
+    def loss(params, carry, batch: Prompted, key):
+        body = batch.body
+        if noise:
+            context_BT = jnp.arange(body.rew_BT.shape[1])[None] < h
+            body = body.replace(rew_BT=body.rew_BT + noise * context_BT * body.mask_BT
+                                * jax.random.normal(key, body.rew_BT.shape))
+        now = jax.tree.map(lambda a: a[:, h:], batch.body)
+        found = net.apply({"params": params["world"]}, body)
+        if objective != "model":  # the decoders read the code, but do not shape it
+            held = {"encoder": stop_gradient(params["world"]["encoder"])}
+            found = net.apply({"params": params["world"] | held}, body) | {"code_BTC": found["code_BTC"]}
+        means, total = {}, 0.0
+        if "rew_BT" in found:
+            means["reward_mse"] = Mean.of((found["rew_BT"] - now.rew_BT) ** 2, now.mask_BT)
+            total += means["reward_mse"].compute()
+        if "next_BTS" in found:
+            error_BT = (((found["next_BTS"] - now.next_BTS) / obs_std) ** 2).mean(-1)
+            means["state_mse"] = Mean.of(error_BT, now.mask_BT)
+            total += means["state_mse"].compute()
+        if objective != "model":
+            code_BC = found["code_BTC"][:, -1]
+            weight_B = (batch.body.mask_BT[:, :h].sum(1) > 0) * now.mask_BT[:, -1]  # a first step knows nothing
+            extra = {"metric": _metric, "csro": _metric, "contrast": _contrast}[objective]
+            if objective == "contrast":
+                key_noise = jax.random.fold_in(key, 1)
+                noisy = body.replace(rew_BT=body.rew_BT + REWARD_NOISE * rew_std * body.mask_BT
+                                     * jax.random.normal(key_noise, body.rew_BT.shape))
+                wrong_BC = net.apply({"params": params["world"]}, noisy)["code_BTC"][:, -1]
+                value = extra(code_BC, batch.task_B, weight_B, wrong_BC)
+            else:
+                value = extra(code_BC, batch.task_B, weight_B)
+            if objective == "csro":
+                fit, bound = _club(club, params["club"], code_BC, body, h)
+                value += fit + CLUB_WEIGHT * bound
+            means["objective"] = Mean.of(value[None])
+            total += value
+        means["loss"] = Mean.of(total[None])
+        return total, (carry, means)
+
+    def predict(params, carry, batch: Prompted):
+        """{code_BTC, error_BT, rew_BT?, next_BTS?} of the bodies' windows."""
+        found = net.apply({"params": params["world"]}, batch.body)
+        return found | {"error_BT": world_lib.errors(found, batch.body, h, obs_std, rew_std)}
+
+    size = h * (facts["obs_size"] + facts["act_size"] + 1)
+    return Learner(init, grads_from_loss(loss), predict, lambda length: size)
+
+
+def _pairs(code_BC: Array, task_B: Array, weight_B: Array):
+    """(squared distances, same task, counts) of all pairs of two different rows."""
+    distance_BB = ((code_BC[:, None] - code_BC[None]) ** 2).sum(-1)
+    both_BB = weight_B[:, None] * weight_B[None] * (1.0 - jnp.eye(len(task_B)))
+    return distance_BB, task_B[:, None] == task_B[None], both_BB
+
+
+def _metric(code_BC, task_B, weight_B):
+    distance_BB, same_BB, both_BB = _pairs(code_BC, task_B, weight_B)
+    near = Mean.of(distance_BB, both_BB * same_BB).compute()
+    return near + Mean.of(1.0 / (distance_BB + 0.1), both_BB * ~same_BB).compute()
+
+
+def _contrast(code_BC, task_B, weight_B, wrong_BC):
+    unit = lambda a: a / jnp.maximum(jnp.linalg.norm(a, axis=-1, keepdims=True), 1e-6)
+    code_BC, wrong_BC = unit(code_BC), unit(wrong_BC)
+    _, same_BB, both_BB = _pairs(code_BC, task_B, weight_B)
+    score_BB = code_BC @ code_BC.T / TEMPERATURE
+    against_B = (code_BC * wrong_BC).sum(-1) / TEMPERATURE  # the same steps with other rewards: another task
+    others_BB = jnp.where(both_BB * ~same_BB > 0, score_BB, -jnp.inf)
+    negative_B = jax.nn.logsumexp(jnp.concatenate([others_BB, against_B[:, None]], 1), axis=1)
+    # log(e^s+ / (e^s+ + sum of negatives)) for every positive pair
+    return Mean.of(jnp.logaddexp(score_BB, negative_B[:, None]) - score_BB, both_BB * same_BB).compute()
+
+
+def _club(club, params, code_BC, body, h):
+    """(negative log-likelihood that trains q, bound that trains the code)."""
+    obs_BS, act_BA = body.obs_BTS[:, -1], body.act_BTA[:, -1]
+    mean, log_std = club.apply({"params": params}, obs_BS, act_BA)
+    nll = lambda z, m, s: (0.5 * ((z - m) / jnp.exp(s)) ** 2 + s).sum(-1)
+    fit = nll(stop_gradient(code_BC), mean, log_std).mean()
+    mean, log_std = stop_gradient((mean, log_std))
+    other = jnp.roll(code_BC, 1, 0)
+    return fit, (nll(other, mean, log_std) - nll(code_BC, mean, log_std)).mean()

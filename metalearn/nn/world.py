@@ -1,0 +1,111 @@
+"""The context-aware world model of Meta-DT (arXiv 2410.11448): a code z out of the last h steps, and two decoders.
+
+Encoder: linear 16 + ReLU on each of state, action, reward; a GRU over the h steps; a linear layer to z, deterministic.
+Reward decoder: one embedding shared by s and s', one for a; transition decoder: s and a; both with z and two hidden
+layers. Steps before the episode enter as zeros, so the code of a first step is E(zeros) in training and in use alike.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metalearn.types import Array, Trajectories
+
+
+class Encoder(nn.Module):
+    """Trajectories with `horizon` steps before the window -> code_BTC of each step of the window."""
+
+    horizon: int
+    embed: int
+    hidden: int
+    code: int
+
+    @nn.compact
+    def __call__(self, steps: Trajectories) -> Array:
+        h, D = self.horizon, self.hidden
+        dense = lambda size, name: nn.Dense(size, kernel_init=nn.initializers.xavier_uniform(), name=name)
+        x_BTI = jnp.concatenate([nn.relu(dense(self.embed, name)(a)) for name, a in (
+            ("act", steps.act_BTA), ("obs", steps.obs_BTS), ("rew", steps.rew_BT[..., None]))], -1)
+        # what enters the gates from outside is the same in all windows that hold a step: computed once per step
+        gates_BTI = nn.Dense(3 * D, kernel_init=_orthogonal3, name="gates_in")(x_BTI)
+        inner = nn.Dense(3 * D, kernel_init=_orthogonal3, name="gates_hidden")
+        T = gates_BTI.shape[1] - h
+        h_BTD = jnp.zeros((gates_BTI.shape[0], T, D))
+        for k in range(h):  # the window of step t is t-h .. t-1, oldest first
+            reset, update, new = jnp.split(gates_BTI[:, k:k + T], 3, -1)
+            reset_h, update_h, new_h = jnp.split(inner(h_BTD), 3, -1)
+            keep = jax.nn.sigmoid(update + update_h)
+            h_BTD = keep * h_BTD + (1 - keep) * jnp.tanh(new + jax.nn.sigmoid(reset + reset_h) * new_h)
+        return dense(self.code, "code")(h_BTD)
+
+
+def _orthogonal3(key, shape, dtype=jnp.float32):
+    """Orthogonal gate by gate, as recurrent weights are usually drawn."""
+    one = nn.initializers.orthogonal()
+    gates = jax.vmap(lambda k: one(k, (shape[0], shape[1] // 3), dtype))(jax.random.split(key, 3))
+    return jnp.moveaxis(gates, 0, 1).reshape(shape)
+
+
+class Decoder(nn.Module):
+    """(parts through their embedding, code) -> outputs; `names` says which parts share an embedding."""
+
+    names: tuple[str, ...]
+    outputs: int
+    embed: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, parts: tuple[Array, ...], code_BTC: Array) -> Array:
+        dense = lambda size, name: nn.Dense(size, kernel_init=nn.initializers.xavier_uniform(), name=name)
+        layers = {name: dense(self.embed, name) for name in sorted(set(self.names))}
+        x = [nn.relu(layers[name](part)) for name, part in zip(self.names, parts, strict=True)]
+        x = jnp.concatenate([*x, code_BTC], -1)
+        for i in range(2):
+            x = nn.relu(dense(self.hidden, f"hidden_{i}")(x))
+        return dense(self.outputs, "out")(x)
+
+
+class World(nn.Module):
+    """Encoder and decoders. Calling it gives {code_BTC, rew_BT?, next_BTS?}, aligned with the window's steps."""
+
+    horizon: int
+    obs_size: int
+    decoders: str  # reward | transition | both
+    embed: int
+    hidden: int
+    code: int
+
+    def setup(self):
+        self.encoder = Encoder(self.horizon, self.embed, self.hidden, self.code)
+        if self.decoders != "transition":
+            self.reward = Decoder(("obs", "act", "obs"), 1, self.embed, 128)
+        if self.decoders != "reward":
+            self.transition = Decoder(("obs", "act"), self.obs_size, self.embed, 128)
+
+    def __call__(self, steps: Trajectories) -> dict[str, Array]:
+        out = {"code_BTC": self.encoder(steps)}
+        now = jax.tree.map(lambda a: a[:, self.horizon:], steps)
+        if self.decoders != "transition":
+            parts = (now.obs_BTS, now.act_BTA, now.next_BTS)
+            out["rew_BT"] = self.reward(parts, out["code_BTC"])[..., 0]
+        if self.decoders != "reward":
+            out["next_BTS"] = self.transition((now.obs_BTS, now.act_BTA), out["code_BTC"])
+        return out
+
+
+def make(facts, *, decoders: str, embed: int, hidden: int, code: int) -> World:
+    """The world model for the task distribution that `facts` describe."""
+    return World(facts["horizon"], facts["obs_size"], decoders, embed, hidden, code)
+
+
+def errors(found: dict[str, Array], steps: Trajectories, horizon: int, obs_std, rew_std: float) -> Array:
+    """error_BT: absolute reward error, plus the mean absolute error of the next state; each in units of its spread."""
+    now = jax.tree.map(lambda a: a[:, horizon:], steps)
+    error_BT = jnp.zeros_like(now.rew_BT)
+    if "rew_BT" in found:
+        error_BT += jnp.abs(found["rew_BT"] - now.rew_BT) / rew_std
+    if "next_BTS" in found:
+        error_BT += jnp.abs((found["next_BTS"] - now.next_BTS) / obs_std).mean(-1)
+    return error_BT * now.mask_BT

@@ -1,0 +1,56 @@
+"""Associative recall: read a list of items, then one of them again, and say the item after it (NTM, section 4.3).
+
+An item is `rows` rows of `bits` bits behind an item delimiter; a query delimiter brings the item asked for:
+
+  x  = [d i1] [d i2] ... [d in] [q ik] then `rows` empty steps, where the rows of i(k+1) are to be said.
+
+Splits: `train` draws n from 2..level (training: `max_items`); `exact` has n = level in room for twice `max_items`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn.types import Array, Episodes, TaskDist
+from metalearn.validate import positive, require
+
+SPLITS = ("train", "exact")
+
+
+def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
+    positive(bits=bits, rows=rows)
+    require(max_items >= 2, "max_items", max_items, "must be at least 2")
+    data = {"task_seed": np.int32(task_seed), "level": np.array([max_items], np.int32)}
+    step = rows + 1
+
+    def sample(data, key: Array, split: str, num: int) -> Episodes:
+        most = max_items * (1 if split == "train" else 2)
+        T = (most + 1) * step + rows
+        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
+        level_R = data["level"]
+        level_B = jnp.repeat(level_R, num // level_R.shape[0], total_repeat_length=num)
+        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+
+        def episode(task, level):
+            key_items, key_number, key_query = jax.random.split(jax.random.fold_in(root, task), 3)
+            n = level if split == "exact" else jax.random.randint(key_number, (), 2, level + 1)
+            asked = jax.random.randint(key_query, (), 0, n - 1)
+            items_NSY = jax.random.bernoulli(key_items, 0.5, (most, rows, bits)).astype(jnp.float32)
+            t = jnp.arange(T)
+            item, row = t // step, t % step - 1
+            which = jnp.where(item == n, asked, jnp.minimum(item, most - 1))
+            shown_TY = jnp.where(((item <= n) & (row >= 0))[:, None], items_NSY[which, jnp.maximum(row, 0)], 0.0)
+            marks_T2 = jnp.stack([(row < 0) & (item < n), (row < 0) & (item == n)], -1).astype(jnp.float32)
+            said = t - (n + 1) * step
+            mask_T = ((said >= 0) & (said < rows)).astype(jnp.float32)
+            y_TY = items_NSY[asked + 1, jnp.clip(said, 0, rows - 1)] * mask_T[:, None]
+            return jnp.concatenate([shown_TY, marks_T2 * (t < (n + 1) * step)[:, None]], -1), y_TY, mask_T
+
+        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B, level_B)
+        return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
+
+    facts = {"targets": "bits", "outputs": bits, "features": bits + 2, "length": (max_items + 1) * step + rows,
+             "max_level": max_items}
+    return TaskDist(data, sample, SPLITS, facts)

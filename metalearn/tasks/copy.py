@@ -1,0 +1,58 @@
+"""Copy: read n random rows of bits and a delimiter, then say the rows again (Neural Turing Machines, section 4.1).
+
+  x  = [r1 0] [r2 0] [0 1] [0 0] [0 0]      n = 2 rows of `bits` bits, the last feature is the delimiter
+  y  =   -      -      -    r1    r2        only these positions count
+
+`repeats` above 1 makes repeat-copy: the delimiter carries how often (divided by `repeats`), the rows are said so often.
+
+Splits: `train` draws n from 1..level (or n = level with `exact`); `exact` has n = level in room for twice `max_length`,
+so that one compiled program measures every length. The level is data: a curriculum never recompiles.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn.types import Array, Episodes, TaskDist
+from metalearn.validate import positive, require
+
+SPLITS = ("train", "exact")
+
+
+def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: int) -> TaskDist:
+    """bits: features of a row; max_length: longest n in training; repeats: most repetitions (1: copy);
+    exact: training episodes all have n = level."""
+    positive(bits=bits, max_length=max_length, repeats=repeats)
+    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
+    data = {"task_seed": np.int32(task_seed), "level": np.array([max_length], np.int32)}
+
+    def sample(data, key: Array, split: str, num: int) -> Episodes:
+        most = max_length * (1 if split == "train" else 2)
+        T = most + 1 + most * repeats
+        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
+        level_R = data["level"]
+        level_B = jnp.repeat(level_R, num // level_R.shape[0], total_repeat_length=num)
+        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+
+        def episode(task, level):
+            key_rows, key_length, key_repeats = jax.random.split(jax.random.fold_in(root, task), 3)
+            drawn = jax.random.randint(key_length, (), 1, level + 1)
+            n = level if exact or split == "exact" else drawn
+            times = jax.random.randint(key_repeats, (), 1, repeats + 1)
+            rows_NY = jax.random.bernoulli(key_rows, 0.5, (most, bits)).astype(jnp.float32)
+            t = jnp.arange(T)
+            shown_TY = jnp.where((t < n)[:, None], rows_NY[jnp.minimum(t, most - 1)], 0.0)
+            delimiter_T = (t == n) * times / repeats
+            said = t - n - 1
+            mask_T = ((said >= 0) & (said < n * times)).astype(jnp.float32)
+            y_TY = rows_NY[jnp.where(mask_T > 0, said % n, 0)] * mask_T[:, None]
+            return jnp.concatenate([shown_TY, delimiter_T[:, None]], -1), y_TY, mask_T
+
+        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B, level_B)
+        return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
+
+    facts = {"targets": "bits", "outputs": bits, "features": bits + 1, "length": max_length * (1 + repeats) + 1,
+             "max_level": max_length}
+    return TaskDist(data, sample, SPLITS, facts)

@@ -1,0 +1,116 @@
+"""Returns: the right memory reaches the policy, budgets are kept, and few-shot never sees a test task's data."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn import lookup
+from metalearn.types import Learner
+from metalearn.validate import ConfigError
+
+TASK = dict(env=dict(name="point_robot", length=10, goal_range=1.0), data="", keep="", behaviour="history",
+            train_tasks=4,
+            test_tasks=3, episodes=6, task_seed=0, data_seed=0, horizon=2, window=4, start_frac=0.5, prompt_span=10,
+            prompt_top=0, wish="return", scale=10.0)
+FIELDS = dict(methods=("zero", "few_none", "few_random", "few_sample", "demo"), rounds=3, after=(1,), explore_steps=2,
+              noise=0.3, target="fixed", target_value=-1.0, repeats=2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return lookup.build("tasks", "offline", **TASK)
+
+
+def learner_of(rule) -> Learner:
+    """A learner without parameters: rule(batch) -> act_BTA of the window."""
+    def predict(params, carry, batch):
+        act_BTA = rule(batch)
+        return {"act_BTA": act_BTA, "std_BTA": jnp.ones_like(act_BTA)}
+    return Learner(None, None, predict, lambda length: 0)
+
+
+def now(batch):
+    return jax.tree.map(lambda a: a[:, 2:], batch.body)
+
+
+def run(task, rule, **changes):
+    return lookup.build("evaluators", "returns", task, learner_of(rule), **(FIELDS | changes)).run((), ())
+
+
+def knows_the_goal(batch):
+    return jnp.clip((batch.param_BX[:, None] - now(batch).obs_BTS) / 0.1, -1, 1)
+
+
+def follows_the_prompt(batch):
+    """Repeats the prompt's first action; stands still without a prompt."""
+    return jnp.broadcast_to(batch.prompt.act_BTA[:, 2:3], now(batch).act_BTA.shape)
+
+
+def test_a_policy_that_knows_the_goal_is_the_oracle_line(task):
+    """Past the window's four steps too: each step's observation is where the policy reads it."""
+    found = run(task, knows_the_goal, methods=("zero",))["headline"]
+    np.testing.assert_allclose(found["zero"], found["oracle"], rtol=1e-5)
+    assert found["oracle"] > found["behaviour"] > found["still"]
+
+
+def test_memory_holds_the_episode_so_far(task):
+    """A policy that acts by what the record says of the last step: checked against the same episode by hand."""
+    def rule(batch):
+        steps = now(batch)
+        last = lambda a: jnp.pad(a[:, :-1], ((0, 0), (1, 0)) + ((0, 0),) * (a.ndim - 2))
+        seen_BT = last(steps.rew_BT) + steps.rtg_BT - 0.1 * steps.time_BT + last(steps.next_BTS)[..., 0]
+        return jnp.stack([jnp.sin(seen_BT), jnp.cos(seen_BT) * last(steps.mask_BT)], -1)
+
+    result = run(task, rule, methods=("zero",), repeats=1)
+    for goal, got in zip(np.asarray(task.data["test"]["param_BX"]), result["facts"]["returns"]["zero"], strict=True):
+        s, rew, wish, total = np.zeros(2), 0.0, -1.0, 0.0
+        for t in range(10):
+            inside = t % 10 > 0
+            seen = rew + wish - 0.1 * t + (s[0] if inside else 0.0)
+            act = np.clip([np.sin(seen), np.cos(seen) * inside], -1, 1)
+            s = s + 0.1 * act
+            rew = -np.linalg.norm(s - goal)
+            wish, total = wish - rew, total + rew
+        np.testing.assert_allclose(got, total, rtol=1e-4)
+
+
+def test_few_shot_reads_nothing_of_the_test_tasks_data(task):
+    """Other logs for the test tasks: every number but the demonstration's and the behaviour's stays, to the bit."""
+    part = task.data["test"]
+    logs = jax.tree.map(lambda a: (np.asarray(a) * 0.5 + 0.25).astype(a.dtype), part["logs"])
+    other = dataclasses.replace(task, data=task.data | {"test": part | {"logs": logs}})
+    mixed = lambda batch: jnp.tanh(follows_the_prompt(batch) + now(batch).rtg_BT[..., None])
+    a, b = (run(t, mixed, methods=FIELDS["methods"][:4])["facts"]["returns"] for t in (task, other))
+    assert len(a) == 7 and all(np.array_equal(a[k], b[k]) for k in a)
+    demo = [run(t, follows_the_prompt, methods=("demo",))["facts"]["returns"]["demo"] for t in (task, other)]
+    assert np.abs(demo[0] - demo[1]).max() > 1e-3
+
+
+def test_adaptation_explores_as_it_says_and_keeps_the_best(task):
+    result = run(task, follows_the_prompt)
+    returns, curves = result["facts"]["returns"], {s["name"]: s["y"] for s in result["curves"][0]["series"]}
+    still = result["headline"]["still"]
+    np.testing.assert_allclose(curves["few_none"], [still] * 3, rtol=1e-5)  # nothing known, nothing tried
+    assert abs(curves["few_random"][0] - still) > 1e-3
+    assert set(returns) >= {"few_random_1", "few_random"} and len(curves["few_random"]) == 3
+    assert result["headline"]["adaptation_steps"] == 30
+
+
+def test_ranks_ask_for_the_first_place(task):
+    ranked = dataclasses.replace(task, facts=dict(task.facts) | {"wish": "rank"})
+    rule = lambda batch: jnp.broadcast_to(now(batch).rtg_BT[..., None] - 0.5, now(batch).act_BTA.shape)
+    found = run(ranked, rule, methods=("zero",), repeats=1)["facts"]["returns"]["zero"]
+    for goal, got in zip(np.asarray(task.data["test"]["param_BX"]), found, strict=True):
+        path = 0.05 * np.arange(1, 11)[:, None] * np.ones(2)  # 1 - 0.5, halved by the stride, at every step
+        np.testing.assert_allclose(got, -np.linalg.norm(path - goal, axis=1).sum(), rtol=1e-4)
+
+
+def test_refusals(task):
+    for changes, text in ((dict(target="task_max"), "target=task_max: is knowledge of the test task"),
+                          (dict(methods=("few",)), "methods=few"), (dict(after=(4,)), "after=4"),
+                          (dict(methods=()), "at least one"), (dict(rounds=0), "rounds=0")):
+        with pytest.raises(ConfigError, match=text):
+            run(task, knows_the_goal, **changes)

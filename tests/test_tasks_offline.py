@@ -1,0 +1,115 @@
+"""Offline tasks: windows by brute force, splits that share nothing, prompts, and every refusal."""
+
+import jax
+import numpy as np
+import pytest
+
+from metalearn import behaviours, lookup, trajectories
+from metalearn.types import Prompted
+from metalearn.validate import ConfigError
+
+FIELDS = dict(env=dict(name="velocity", length=12), data="", keep="", behaviour="history", train_tasks=4, test_tasks=3,
+              episodes=10, task_seed=0, data_seed=0, horizon=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
+              wish="return", scale=10.0)
+
+
+def build(**changes):
+    return lookup.build("tasks", "offline", **(FIELDS | changes))
+
+
+@pytest.fixture(scope="module")
+def task():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def batch(task):
+    return jax.device_get(jax.jit(task.sample, static_argnums=(2, 3))(task.data, jax.random.key(0), "train", 64))
+
+
+def test_windows_are_cut_out_of_episodes(task, batch):
+    """Every window is found in its task's logs, at the steps that it names, with zeros outside."""
+    logs = task.data["train"]["logs"]
+    for body in (batch.body, batch.prompt):
+        steps = body.rew_BT.shape[1]
+        for b in range(64):
+            on = body.mask_BT[b] > 0
+            t = body.time_BT[b][on]
+            assert len(t) and (np.diff(t) == 1).all()
+            same = [e for e in range(logs.rew_BT.shape[1])
+                    if np.array_equal(logs.obs_BTS[batch.task_B[b], e, t], body.obs_BTS[b][on])]
+            assert len(same) == 1
+            np.testing.assert_array_equal(logs.rew_BT[batch.task_B[b], same[0], t], body.rew_BT[b][on])
+            np.testing.assert_allclose(body.rtg_BT[b][on], [logs.rew_BT[batch.task_B[b], same[0], s:].sum() for s in t],
+                                       rtol=1e-4, atol=1e-3)
+            assert not body.obs_BTS[b][~on].any() and not body.rew_BT[b][~on].any() and len(on) == steps
+
+
+def test_starts_and_horizon(batch):
+    first_B = batch.body.time_BT[np.arange(64), np.argmax(batch.body.mask_BT, 1)]
+    at_zero_B = (batch.body.mask_BT[:, :3].sum(1) == 0) & (first_B == 0)
+    assert 0.2 < at_zero_B.mean() < 0.6  # a quarter by choice, a twelfth by chance
+    assert batch.body.mask_BT[:, 3].all()  # the window's first step is always inside
+    assert (batch.body.time_BT[:, 3] <= 10).all() and (batch.body.time_BT[:, 3] == 10).any()
+
+
+def test_splits_share_nothing(task):
+    ids = {name: set(task.data[name]["id_B"].tolist()) for name in task.splits}
+    assert not ids["train"] & ids["test"] and ids["train"] == ids["held"]
+    train, held = (task.data[n]["logs"].obs_BTS for n in ("train", "held"))
+    assert train.shape[1] == 9 and held.shape[1] == 1
+    assert not any(np.array_equal(train[0, e], held[0, 0]) for e in range(9))
+    drawn = jax.jit(task.sample, static_argnums=(2, 3))(task.data, jax.random.key(0), "test", 32)
+    assert set(np.asarray(drawn.task_B)) <= ids["test"]
+    np.testing.assert_array_equal(drawn.param_BX, behaviours.draw_tasks(task.facts["env"], 0, drawn.task_B))
+
+
+def test_statistics_are_of_training_episodes_alone(task):
+    obs = task.data["train"]["logs"].obs_BTS
+    np.testing.assert_allclose(task.facts["obs_mean"], obs.mean((0, 1, 2)), rtol=1e-5)
+    assert task.facts["train_best"].shape == (4,)
+
+
+def test_best_prompts_and_ranks():
+    task = build(prompt_top=2, wish="rank")
+    part = task.data["train"]
+    return_BE = part["logs"].rtg_BT[..., 0]
+    assert part["best_BP"].shape == (4, 2)
+    np.testing.assert_array_equal(part["best_BP"][:, 0], return_BE.argmax(1))
+    np.testing.assert_array_equal(part["rank_BE"].argmax(1), return_BE.argmax(1))
+    assert part["rank_BE"].min() == 0 and part["rank_BE"].max() == 1
+    batch = jax.jit(task.sample, static_argnums=(2, 3))(task.data, jax.random.key(1), "train", 8)
+    assert isinstance(batch, Prompted)
+    wish = np.asarray(batch.body.rtg_BT)
+    assert ((wish >= 0) & (wish <= 1)).all() and all(len(np.unique(w[m > 0])) == 1 for w, m in zip(
+        wish, np.asarray(batch.body.mask_BT), strict=True))
+
+
+def test_a_file_gives_the_same_tasks(tmp_path, task):
+    env = task.facts["env"]
+    ids = behaviours.task_ids(4, 3)
+    param_BX, logs = behaviours.collect(env, "history", ids, 10, 0, 0)
+    path = str(tmp_path / "d.npz")
+    header = {"env": FIELDS["env"], "behaviour": "history", "task_ids": ids.tolist()}
+    trajectories.save(path, param_BX, logs, header)
+    other = build(data=path)
+    jax.tree.map(np.testing.assert_array_equal, other.data, task.data)
+    with pytest.raises(ConfigError, match="data=.*was collected in"):
+        build(data=path, env=dict(name="velocity", length=13), window=3)
+    with pytest.raises(ConfigError, match="holds 7 tasks"):
+        build(data=path, train_tasks=5)
+    with pytest.raises(ConfigError, match="no such file"):
+        build(data=str(tmp_path / "no.npz"))
+
+
+@pytest.mark.parametrize("changes, text", [
+    (dict(window=13), "window=13: must be at most 12, the shortest trajectory"),
+    (dict(prompt_span=13), "prompt_span=13: must be at most 12"),
+    (dict(behaviour="sac"), "behaviour=sac: must be one of"),
+    (dict(env=dict(length=3)), "env.name"),
+    (dict(env=dict(name="velocity", length=12, goal=1)), "env.goal=1: unknown field"),
+    (dict(episodes=1), "episodes=1"), (dict(start_frac=1.5), "start_frac"), (dict(wish="rnk"), "nearest: rank"),
+    (dict(prompt_top=11), "prompt_top=11"), (dict(scale=0.0), "scale"), (dict(horizon=0), "horizon")])
+def test_refusals(changes, text):
+    with pytest.raises(ConfigError, match=text):
+        build(**changes)
