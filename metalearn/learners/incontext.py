@@ -42,12 +42,15 @@ def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
     require(layout != "query" or name == "transformer", "layout", layout, f"needs network.name=transformer, not {name}")
     net = sequence.make(network, ways=ways, features=features, layout=layout, slots=length, dtype=jnp.dtype(dtype))
 
+    def read(batch: Episodes) -> tuple[Array, np.ndarray | None]:
+        mask_LL = query_mask(batch.y_BT.shape[1]) if layout == "query" else None
+        return tokens(batch.x_BTX, batch.y_BT, ways, layout), mask_LL
+
     def logits(params, batch: Episodes) -> Array:
-        tokens_BLI = tokens(batch.x_BTX, batch.y_BT, ways, layout)
-        if layout != "query":
-            return net.apply(params, tokens_BLI, None)
-        length = batch.y_BT.shape[1]
-        return net.apply(params, tokens_BLI, query_mask(length))[:, length:]
+        return net.apply(params, *read(batch))[:, -batch.y_BT.shape[1]:]  # in layout query, those of the queries
+
+    def attention(params, carry, batch: Episodes) -> list[Array]:
+        return net.attention(params, *read(batch))
 
     def loss(params, carry, batch: Episodes, key):
         value, means = metrics.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
@@ -57,7 +60,7 @@ def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
         return net.init(key, tokens(batch.x_BTX[:1], batch.y_BT[:1], ways, layout)), ()
 
     return Learner(init, grads_from_loss(loss), lambda params, carry, batch: logits(params, batch),
-                   net.state_size, _stream(net, ways, features, layout))
+                   net.state_size, _stream(net, ways, features, layout), attention=attention if net.attention else None)
 
 
 def tokens(x_BTX: Array, y_BT: Array, ways: int, layout: str) -> Array:

@@ -29,6 +29,7 @@ class Sequence:
     stream_init(params, num, slots) -> state
     stream_step(params, state, token_B1I, t) -> (state, logits_B1V)
     stream_query(params, state, support_B1I, query_B1I, t)   transformer with the `query` layout
+    attention(params, tokens_BLI, mask_LL) -> [weights_BHLL]  transformer: one array per block
     """
 
     init: Callable
@@ -37,6 +38,7 @@ class Sequence:
     stream_init: Callable
     stream_step: Callable
     stream_query: Callable | None = None
+    attention: Callable | None = None
 
 
 def make(network: dict, *, ways: int, features: int, layout: str, slots: int, dtype: Any) -> Sequence:
@@ -75,7 +77,8 @@ def _transformer(context, *, depth: int, width: int, num_heads: int, mlp: int, p
         apply=lambda params, tokens, mask=None: net.apply({"params": params}, tokens, mask),
         state_size=lambda length: 2 * width * depth * length,
         stream_init=lambda params, num, slots: net.empty_cache(num, slots),
-        stream_step=step, stream_query=query)
+        stream_step=step, stream_query=query,
+        attention=lambda params, tokens, mask=None: transformer.attention(net, params, tokens, mask))
 
 
 def _recurrent(net: nn.Module, state_size: int) -> Sequence:

@@ -23,7 +23,10 @@ def _normal(scale: float):
 
 
 class Attention(nn.Module):
-    """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots."""
+    """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots.
+
+    Applied with `mutable="intermediates"` it also leaves its weights there, `weights_BHLL`; else they are never formed.
+    """
 
     num_heads: int
     depth: int
@@ -45,8 +48,17 @@ class Attention(nn.Module):
         else:
             mask = mask_LL[None, None] if mask_LL.ndim == 2 else mask_LL[:, None]
             y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, mask=mask)
+        if self.is_mutable_collection("intermediates"):
+            causal = jnp.tri(q_BLHK.shape[1], k_BLHK.shape[1], dtype=bool)[None, None]
+            self.sow("intermediates", "weights_BHLL", _weights(q_BLHK, k_BLHK, causal if mask_LL is None else mask))
         y_BLD = y_BLHK.reshape(x_BLD.shape)
         return nn.Dense(D, dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
+
+
+def _weights(q_BLHK: Array, k_BLHK: Array, mask: Array) -> Array:
+    """softmax(q k / sqrt K), f32: what `dot_product_attention` weighs the values by."""
+    scores_BHLL = jnp.einsum("blhk,bmhk->bhlm", q_BLHK, k_BLHK, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(jnp.where(mask, scores_BHLL / q_BLHK.shape[-1] ** 0.5, -jnp.inf))
 
 
 class Block(nn.Module):
@@ -69,6 +81,13 @@ class Block(nn.Module):
         h_BLF = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=_normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
         out = nn.Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="down")
         return x_BLD + drop(out({"gelu": nn.gelu, "relu": nn.relu}[self.activation](h_BLF))), cache
+
+
+def attention(net: Transformer, params, tokens_BLI: Array, mask_LL: Array | None = None) -> list[Array]:
+    """How each block of `net` weighs the tokens: weights_BHLL, (queries, keys), one array per block."""
+    _, left = net.apply({"params": params}, tokens_BLI, mask_LL, mutable="intermediates")
+    blocks = [left["intermediates"][f"blocks_{i}"] for i in range(net.depth)]
+    return [block["attention"]["weights_BHLL"][0] for block in blocks]
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,51 @@
+"""The attention weights that pictures show are those that the network computes with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn.nn import transformer
+
+TOKENS = jax.random.normal(jax.random.key(0), (2, 4, 3))
+MASK = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]], bool)
+
+
+@pytest.fixture(scope="module")
+def made():
+    net = transformer.Transformer(num_outputs=2, depth=2, width=8, num_heads=2, mlp=8)
+    return net, net.init(jax.random.key(1), TOKENS)["params"]
+
+
+@pytest.mark.parametrize("mask_LL", [None, MASK])
+def test_weights_are_distributions_over_what_the_mask_lets_through(made, mask_LL):
+    net, params = made
+    seen = np.tri(4, dtype=bool) if mask_LL is None else mask_LL
+    blocks = transformer.attention(net, params, TOKENS, mask_LL)
+    assert [w.shape for w in blocks] == [(2, 2, 4, 4)] * 2
+    for weights_BHLL in blocks:
+        np.testing.assert_allclose(weights_BHLL.sum(-1), 1.0, atol=1e-5)
+        assert (np.asarray(weights_BHLL)[..., ~seen] == 0).all()
+        assert (np.asarray(weights_BHLL)[..., seen] > 0).all()
+
+
+@pytest.mark.parametrize("mask_LL", [None, MASK])
+def test_weighing_the_values_by_them_gives_what_the_layer_gives(made, mask_LL):
+    layer = transformer.Attention(num_heads=2, depth=1)
+    x_BLD = 3 * jax.random.normal(jax.random.key(2), (2, 4, 8))
+    params = layer.init(jax.random.key(3), x_BLD)
+    (y_BLD, _), left = layer.apply(params, x_BLD, mask_LL, mutable="intermediates")
+    (weights_BHLL,) = left["intermediates"]["weights_BHLL"]
+    qkv = params["params"]["qkv"]
+    v_BLHK = (x_BLD @ qkv["kernel"] + qkv["bias"])[..., 16:].reshape(2, 4, 2, 4)
+    mixed_BLD = jnp.einsum("bhlm,bmhk->blhk", weights_BHLL, v_BLHK).reshape(2, 4, 8)
+    out = params["params"]["out"]
+    np.testing.assert_allclose(mixed_BLD @ out["kernel"] + out["bias"], y_BLD, atol=1e-5)
+
+
+def test_nothing_is_kept_unless_asked_for(made):
+    net, params = made
+    assert set(net.init(jax.random.key(1), TOKENS)) == {"params"}
+    formed = str(jax.make_jaxpr(lambda p: net.apply({"params": p}, TOKENS))(params)).count("dot_general")
+    asked = str(jax.make_jaxpr(lambda p: transformer.attention(net, p, TOKENS))(params)).count("dot_general")
+    assert asked > formed
