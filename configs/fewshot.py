@@ -37,7 +37,8 @@ def _images(pool: str, **changes) -> dict:
 
 def _config(task: dict, backbone: dict, batch: int, steps: int, **evaluators) -> dict:
     return dict(seed=0, init_from="", task=task, learner=dict(backbone=backbone),
-                optim=common.adam(1e-3, decay="cosine"), train=common.train(batch=batch, steps=steps, steps_per_call=10), evaluators=evaluators)
+                optim=common.adam(1e-3, decay="cosine"), evaluators=evaluators,
+                train=common.train(batch=batch, steps=steps, steps_per_call=10))
 
 
 def _accuracy(episodes: int, sets: tuple = ("test",), chunk: int = 10) -> dict:
