@@ -164,7 +164,8 @@ def phase_diagram(results) -> dict:
         {"name": "seen, first position", "y": headline["seen_first"], "color": "C3"},
         {"name": "unseen, last positions", "y": headline["unseen_last"], "color": "C1"}]}
     course = [diagram | {
-        "title": f"over training, K = {K}", "x": [line["step"] for line in history], "xlabel": "updates",
+        "title": f"over training, K = {'unlimited' if K == UNLIMITED else K}",
+        "x": [line["step"] for line in history], "xlabel": "updates",
         "xscale": "linear", "levels": {"chance": 0.2}, "series": [
             {"name": "seen, first position", "y": [line["seen_first"] for line in history], "color": "C3"},
             {"name": "unseen, last positions", "y": [line["unseen_last"] for line in history], "color": "C1"}]}

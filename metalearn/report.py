@@ -54,6 +54,8 @@ def draw(curves: list[dict]):
         for name, level in curve.get("levels", {}).items():
             handles[name] = axis.axhline(level, color="0.6", lw=1, ls=":")
         axis.set(title=curve["title"], xlabel=curve["xlabel"], xscale=curve.get("xscale", "linear"))
+        if axis.get_xscale() == "linear":  # examples, episodes and updates come whole
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     for axis, curve in zip(axes[:, 0], curves[::columns], strict=False):
         axis.set_ylabel(curve["ylabel"])
