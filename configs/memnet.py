@@ -26,8 +26,8 @@ BATCHES = 1500
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    variants = {f.__name__: f for f in (gated_recall, copy, repeat_copy, ntm_copy, associative_recall, omniglot_online,
-                                        rare_stream, digits_stream, smoke)}
+    variants = {f.__name__: f for f in (gated_recall, cost, copy, repeat_copy, ntm_copy, associative_recall,
+                                        omniglot_online, rare_stream, digits_stream, smoke)}
     variants |= {"omniglot_lstm": lambda: omniglot_online("lstm")}
     return ConfigDict(common.choose(arg, variants, "gated_recall")())
 
@@ -63,6 +63,17 @@ def gated_recall(arm: str = "cdni", length: int = 24) -> dict:
                            save_every=BATCHES * updates, eval_every=every),
         evaluators=dict(rare=dict(name="rare_recall", split="balanced", episodes=512, seed=1)),
     )
+
+
+def cost(rule: str = "synthetic", length: int = 256) -> dict:
+    """One update of an NSE memory and its compiled working memory: flat in L for window rules, growing for BPTT."""
+    config = gated_recall("cdni", length)
+    config["learner"] |= dict(rule=rule, window=16, replicas=1,
+                              network=dict(name="nse", slots=32, width=16, hidden=32, controller="lstm",
+                                           similarity="dot", memory="learned"))
+    config["train"] |= dict(batch=16, steps=1, steps_per_call=1, log_every=1, save_every=1, eval_every=0)
+    config["evaluators"] = dict(cost=dict(name="update_cost", batch=16, repeats=20, positions=16))
+    return config
 
 
 def copying(task: dict, network: dict, **changes) -> dict:
@@ -163,12 +174,10 @@ def smoke() -> dict:
 
 
 def sweep(arg: str = "gated_recall"):
-    """gated_recall: arms x lengths. copy, repeat_copy: rules x windows. omniglot_online: the memory and the LSTM."""
+    """gated_recall: arms x lengths. cost: rules x lengths. copies: rules x windows. omniglot_online: LRUA and LSTM."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
             for arm in ARMS:
-                if (arm, length) == ("bptt_equal_updates", 48):
-                    continue  # 16 full passes per batch; L = 12 and 24 say what equal updates do
                 flat = gated_recall(arm, length)
                 train = flat["train"]
                 paced = ("steps", "steps_per_call", "log_every", "save_every", "eval_every")
@@ -179,15 +188,31 @@ def sweep(arg: str = "gated_recall"):
         for window in (2, 3, 4, 5):
             for rule in ("tbptt", "synthetic"):
                 yield {"learner.window": window, "learner.rule": rule}
+    elif arg == "cost":
+        for length in (256, 1024, 4096):
+            for rule in ("tbptt", "synthetic", "bptt"):
+                yield {"task.length": length, "learner.rule": rule,
+                       "evaluators.cost.positions": length if rule == "bptt" else 16}
     elif arg == "omniglot_online":
         yield {}
         yield {"_config": os.path.abspath(__file__) + ":omniglot_lstm"}
     else:
-        common.choose(arg, {"gated_recall": 0, "copy": 0, "repeat_copy": 0, "omniglot_online": 0}, "")
+        known = ("gated_recall", "cost", "copy", "repeat_copy", "omniglot_online")
+        common.choose(arg, dict.fromkeys(known), "")
 
 
 def summarise(results, arg: str = "gated_recall") -> dict:
     """The arms of gated recall in one table: rare and common accuracy, and batches until they reach .9."""
+    if arg == "cost":
+        table = {name: {f"{o['learner.rule']} L={o['task.length']}": h[name] for o, h, _ in results}
+                 for name in ("temp_bytes", "ms_per_update", "positions_per_second", "compile_seconds")}
+        rows = [[o["learner.rule"], o["task.length"], h["temp_bytes"], h["ms_per_update"]] for o, h, _ in results]
+        return {"headline": table, "tables": [{"title": "one update, NSE memory", "rows": rows,
+                                               "columns": ["rule", "L", "temp bytes", "ms"]}]}
+    if arg == "omniglot_online":
+        names = ("LRUA memory", "LSTM")
+        return {"headline": {n: {k: v for k, v in h.items() if k.startswith("instance_")}
+                             for n, (_, h, _) in zip(names, results, strict=False)}}
     if arg not in ("", "gated_recall"):
         return {"headline": {"longest_solved": [[o, h.get("longest_solved")] for o, h, _ in results]}}
     headline = {"rare_accuracy": {}, "common_accuracy": {}, "batches_to_90": {}, "batches_to_90_common": {}}

@@ -169,7 +169,12 @@ def cheetah_vel_world() -> dict:
 
 
 def cheetah_vel() -> dict:
-    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. Data are collected once per sweep."""
+    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. A sweep collects its data once (170 s).
+
+    One seed, 10 test tasks, 147 s on one core: zero-shot -82 ± 20, after one episode of its own -72 ± 11, with a
+    demonstration -66 ± 13; logs -91 (best -58), standing still -349; Prompt-DT without a demonstration -187 ± 56 (the
+    same seed and tasks). The table over three seeds, and DT, are yet to be run.
+    """
     config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20, start_frac=0.1, prompt_span=40,
                     scale=100.0)
     config["learner"] |= dict(prompt_frac=0.5)

@@ -106,7 +106,10 @@ def to_json(config: ConfigDict | Mapping) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """The saved config; lists come back as tuples, as config files write them."""
-    return ConfigDict(_tuples(json.loads(text))).lock()
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("no object of fields")
+    return ConfigDict(_tuples(fields)).lock()
 
 
 def _tuples(node: Any) -> Any:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from metalearn import lookup, optim, report, workdir
 from metalearn.cli import plain
 from metalearn.types import Evaluator, Learner, PyTree, Result, TaskDist
-from metalearn.validate import call, multiple_of, nonnegative, positive, require, within
+from metalearn.validate import call, multiple_of, nearest, nonnegative, positive, require, within
 
 SECTIONS = ("seed", "task", "learner", "optim", "train", "evaluators", "init_from")
 
@@ -39,6 +39,9 @@ def build(config: ConfigDict) -> Experiment:
     with within("config"):
         for name in SECTIONS:
             require(name in config, name, "(missing)", "every config has " + ", ".join(SECTIONS))
+        for name in config:
+            require(name in SECTIONS, name, config[name], "unknown field; allowed: " + ", ".join(SECTIONS)
+                    + nearest(name, SECTIONS))
         _check_train(config)
         task = _build("task", "tasks", config.task)
         learner = _build("learner", "learners", config.learner, task.facts)

@@ -14,7 +14,7 @@ from metalearn.validate import require
 def make_mesh(num_devices: int = 0) -> Mesh:
     """A one-axis mesh ('data') over the first `num_devices` devices (0: all)."""
     devices = jax.devices()
-    require(num_devices <= len(devices), "train.devices", num_devices, f"this machine has {len(devices)}")
+    require(num_devices <= len(devices), "config.train.devices", num_devices, f"this machine has {len(devices)}")
     num = num_devices or len(devices)
     return jax.make_mesh((num,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:num])
 

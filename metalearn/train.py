@@ -105,6 +105,11 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         pending, means, warned = None, [], set()
         saved = step if checkpoints.steps() else -1
         while step < train.steps:
+            if train.eval_every and step and step % train.eval_every == 0:  # here, so that a resumed run makes it up
+                numbers = {}
+                for evaluator in experiment.evaluators.values():
+                    numbers |= evaluator.run(state.params, state.carry)["headline"]
+                writer.write_history(step, numbers)
             num = min(train.steps_per_call, train.steps - step)
             state, new = update(state, data, key_steps, num)
             step += num
@@ -130,11 +135,6 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
                 saved = step
             if stop.signal and step < train.steps:
                 raise Stopped(stop.signal, step)
-            if train.eval_every and step % train.eval_every == 0 and step < train.steps:
-                numbers = {}
-                for evaluator in experiment.evaluators.values():
-                    numbers |= evaluator.run(state.params, state.carry)["headline"]
-                writer.write_history(step, numbers)
         if saved != step:
             checkpoints.save(step, state, meta)
         headline = experiment_lib.evaluate(experiment, state.params, state.carry, workdir)

@@ -138,6 +138,7 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     stream: Stream | None       the same predictions one position at a time, where the learner has that form
+    path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
     pace(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen their task:
                                 the task data to draw from, and the number of the batch; None: one batch, one update
     warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
@@ -151,6 +152,7 @@ class Learner:
     predict: Callable
     state_size: Callable[[int], int]
     stream: Stream | None = None
+    path: Callable | None = None
     pace: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)

@@ -34,9 +34,12 @@ def hold(workdir: str, config: ConfigDict):
     """
     workdir = os.path.abspath(workdir)
     fresh = check(workdir, config)
-    os.makedirs(workdir, exist_ok=True)
-    path = os.path.join(workdir, ".lock")
-    with open(path, "a+", encoding="utf-8") as lock:
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        file = open(os.path.join(workdir, ".lock"), "a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("--workdir", workdir, f"cannot be written to ({error.strerror})") from None
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -72,7 +75,7 @@ def read_config(workdir: str) -> ConfigDict:
         with open(path, encoding="utf-8") as file:
             return config_lib.from_json(file.read())
     except ValueError as error:
-        raise ConfigError("--workdir", path, f"is not valid JSON ({error})") from None
+        raise ConfigError("--workdir", path, f"is not valid JSON of a config ({error})") from None
 
 
 def write_text(path: str, text: str) -> None:

@@ -22,8 +22,8 @@ class Writer:
     def __init__(self, workdir: str, start: int, total: int, quiet: bool = False):
         self.path = os.path.join(workdir, "metrics.jsonl")
         self.history_path = os.path.join(workdir, "eval", "history.jsonl")
-        for path in (self.path, self.history_path):
-            _cut(path, start)
+        _cut(self.path, start)
+        _cut(self.history_path, start - 1)  # the evaluation at `start` is made again
         self.start, self.total, self.quiet = start, total, quiet
         self.began = self.shown = time.monotonic()
         self.tensorboard = None

@@ -160,3 +160,15 @@ def test_a_foreign_world_model_is_refused(tmp_path):
 def test_refusals(task, changes, text):
     with pytest.raises(ConfigError, match=text):
         build(task, **changes)
+
+
+@pytest.mark.slow
+def test_both_phases_learn(tmp_path):
+    """World model, then a short policy on it: far better with a demonstration than standing still."""
+    world = config.load("configs/metadt.py:point_world", ("train.steps=1500", "train.save_every=1500"))
+    assert train.run(world, str(tmp_path / "world"), quiet=True)["test_mse"] < 0.008
+    settings = config.load("configs/metadt.py:point", (
+        f"init_from={tmp_path / 'world'}", "train.steps=600", "train.save_every=600", "train.log_every=200",
+        "evaluators.few.methods=('zero',)"))
+    numbers = train.run(settings, str(tmp_path / "policy"), quiet=True)
+    assert numbers["demo"] > numbers["still"] + 4 and numbers["oracle"] > numbers["demo"]

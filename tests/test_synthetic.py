@@ -123,7 +123,8 @@ def test_gradients_stop_both_ways_and_samples_keep_their_scale(parts):
     phi = jax.tree.map(lambda a: a + 0.1, phi)
 
     def answer(phi, s):
-        return feedback.restore(feedback.apply(phi, 4, feedback.messages(s, heads), context[:1]), s)
+        none = jnp.zeros((len(s["read"]["m"]), 0))
+        return feedback.restore(feedback.apply(phi, 4, feedback.messages(s, heads), none), s)
 
     def objective(phi, params):
         out = synthetic.grads_by_synthetic(segment, params, state, lambda s, _: answer(phi, s))

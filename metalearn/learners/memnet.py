@@ -209,7 +209,8 @@ def _start(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
     if setup.rule in ("tbptt", "synthetic"):
         inner["state"] = setup.core.start(params["net"], num)
     if setup.rule == "synthetic":
-        inner["context"] = _shapes(setup, params["net"], num)[1]
+        context = _shapes(setup, params["net"], num)[1]
+        inner |= {"context": context} if context.size else {}  # checkpoints hold no empty arrays
         inner["energy"] = jnp.zeros(2)  # running means of |target|^2 and of what is left of it: the gate's R^2
     if setup.curriculum["start"]:
         inner |= {"level": jnp.int32(setup.curriculum["start"]), "bits": jnp.ones(()), "sums": jnp.zeros(2)}
@@ -312,8 +313,10 @@ def _learn_feedback(setup: Setup, params, before, inner, batch, window, k, out: 
     """(feedback's gradient, inner, means): regression at the boundary where window k began, on what came of it."""
     counts_B = _ahead(batch, k * setup.window) * (k > 0)  # the first state is a constant: nobody asks about it
 
+    context = before.get("context", jnp.zeros((len(counts_B), 0)))
+
     def loss(feedback):
-        said = _ask(setup, params | {"feedback": feedback}, before["state"], before["context"])
+        said = _ask(setup, params | {"feedback": feedback}, before["state"], context)
         return synthetic.regression(said, out.target, counts_B), said
 
     grads, said = jax.grad(loss, has_aux=True)(params["feedback"])
@@ -321,8 +324,10 @@ def _learn_feedback(setup: Setup, params, before, inner, batch, window, k, out: 
     means = synthetic.health(said, covered, counts_B)
     energy = jnp.stack([means["sg_r2"].count, means["sg_r2"].count - means["sg_r2"].total])
     energy = jnp.where(counts_B.sum() > 0, 0.99 * before["energy"] + 0.01 * energy, before["energy"])
-    context = _next_context(setup, batch, window, k, out.aux)
-    return grads, inner | {"context": context, "energy": energy}, means
+    inner = inner | {"energy": energy}
+    if "context" in before:
+        inner = inner | {"context": _next_context(setup, batch, window, k, out.aux)}
+    return grads, inner, means
 
 
 def _climb(setup: Setup, inner, loss_TB: Array, mask_TB: Array, done: Array) -> dict:

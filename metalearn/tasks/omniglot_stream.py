@@ -45,7 +45,7 @@ def make(*, pool: str, train: str, test: str, image_size: int, ways: int, shots:
     largest = int(max(data[split]["count_V"].max() for split in SPLITS))
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
-        part = data[split]
+        part = jax.tree.map(jnp.asarray, data[split])
         task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
         root = jax.random.key(data["task_seed"], impl="threefry2x32")
         num_classes, most = part["count_V"].shape[0], int(np.bincount(label_T).max())

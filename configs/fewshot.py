@@ -1,0 +1,181 @@
+"""Few-shot learning: episodes from pools and function families, every learner through the same programs.
+
+  python -m metalearn.train --config=configs/fewshot.py --workdir=runs/fewshot
+  python -m metalearn.train --config=configs/fewshot.py:digits,maml --workdir=runs/maml
+  python -m metalearn.train --config=configs/fewshot.py:omniglot_5w1s,protonet --workdir=runs/omniglot
+
+The argument is TASK[,LEARNER]. Tasks: digits (built in), smoke, omniglot_5w1s, omniglot_20w1s, cifar_fs_5w1s,
+cifar_fs_5w5s, transfer (digits to Fashion-MNIST and EMNIST letters), sinusoid, linear. `sweep(TASK)` runs every
+learner on one task and `summarise` makes one table of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    task, _, learner = arg.partition(",")
+    make = common.choose(task, TASKS, "digits")
+    config = make()
+    default = "maml" if "outputs" in config else "protonet"
+    config.pop("outputs", None)
+    config = common.choose(learner, LEARNERS, default)(config)
+    return ConfigDict(config)
+
+
+def _images(pool: str, **changes) -> dict:
+    return dict(name="fewshot", pool=pool, train_split="train", val_split="val", test_split="test", new_pool="",
+                image_size=0, channels=0, flat=False, rotations=False, ways=5, shots=1, queries=5, train_ways=0,
+                form="pair", num_tasks=0, task_seed=0) | changes
+
+
+def _config(task: dict, backbone: dict, batch: int, steps: int, **evaluators) -> dict:
+    return dict(seed=0, init_from="", task=task, learner=dict(backbone=backbone),
+                optim=common.adam(1e-3, decay="cosine"), evaluators=evaluators,
+                train=common.train(batch=batch, steps=steps, steps_per_call=10))
+
+
+def _accuracy(episodes: int, sets: tuple = ("test",), chunk: int = 10) -> dict:
+    return dict(name="fewshot", sets=sets, episodes=episodes, chunk=chunk, seed=1, episodes_sha256=())
+
+
+def _conv4(width: int, depth: int = 4) -> dict:
+    return dict(name="conv4", width=width, depth=depth, norm="batch", conv="patches")
+
+
+def digits() -> dict:
+    task = _images("digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9")
+    return _config(task, _conv4(32, depth=3), 8, 600, fewshot=_accuracy(600))
+
+
+def smoke() -> dict:
+    config = digits()
+    config["task"] |= dict(ways=3, queries=2)
+    config["learner"]["backbone"] |= dict(width=4, depth=2)
+    config["train"] |= dict(batch=2, steps=4, steps_per_call=2, log_every=2, save_every=2)
+    config["evaluators"]["fewshot"] |= dict(episodes=8, chunk=4)
+    return config
+
+
+def omniglot_5w1s() -> dict:
+    task = _images("omniglot", image_size=28, channels=1, rotations=True)
+    return _config(task, _conv4(64), 16, 3000, fewshot=_accuracy(1000))
+
+
+def omniglot_20w1s() -> dict:
+    config = omniglot_5w1s()
+    config["task"] |= dict(ways=20)
+    config["train"] |= dict(batch=4)
+    return config
+
+
+def cifar_fs_5w1s() -> dict:
+    return _config(_images("cifar_fs", queries=15), _conv4(64), 4, 4000, fewshot=_accuracy(600))
+
+
+def cifar_fs_5w5s() -> dict:
+    config = cifar_fs_5w1s()
+    config["task"] |= dict(shots=5)
+    return config
+
+
+def transfer() -> dict:
+    task = _images("digits", train_split="classes:0-9", val_split="classes:0-9", test_split="classes:0-9",
+                   new_pool="fashion_mnist+emnist/letters", image_size=16, channels=1)
+    return _config(task, _conv4(32, depth=3), 8, 600, fewshot=_accuracy(600, sets=("new", "test")))
+
+
+def sinusoid() -> dict:
+    task = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.141592653589793),
+                x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
+    evaluator = dict(name="adaptation", split="test", steps=10, episodes=1000, chunk=100, seed=1)
+    config = _config(task, dict(name="mlp", widths=(40, 40)), 25, 15000, adaptation=evaluator)
+    config["optim"] |= dict(decay="constant", clip=0.0)
+    config["train"] |= dict(steps_per_call=500, log_every=500, save_every=5000)
+    return config | dict(outputs=1)
+
+
+def linear() -> dict:
+    config = sinusoid()
+    config["task"] = dict(name="linear", features=4, shots=10, queries=10, noise=0.1, num_tasks=0, task_seed=0)
+    return config
+
+
+TASKS = dict(digits=digits, smoke=smoke, omniglot_5w1s=omniglot_5w1s, omniglot_20w1s=omniglot_20w1s,
+             cifar_fs_5w1s=cifar_fs_5w1s, cifar_fs_5w5s=cifar_fs_5w5s, transfer=transfer, sinusoid=sinusoid,
+             linear=linear)
+
+
+def _with(name: str, **fields):
+    return lambda config: config | dict(learner=dict(name=name, backbone=config["learner"]["backbone"], **fields))
+
+
+def _maml(**changes):
+    """Inner rates: .4 for images, as for Omniglot in the paper; .01 for functions, with 10 steps at most."""
+    def on(config: dict) -> dict:
+        images = config["task"]["name"] == "fewshot"
+        fields = dict(adapt="all", context=0, inner_steps=1, eval_steps=3 if images else 10,
+                      inner_lr=0.4 if images else 0.01, learn_lr=False, order="second", exact_steps=0, remat=True,
+                      task_chunk=0) | changes
+        return _with("maml", **fields)(config)
+    return on
+
+
+LEARNERS = dict(
+    protonet=_with("protonet"),
+    matchingnet=_with("matchingnet", scale=10.0),
+    r2d2=_with("r2d2", penalty=1.0, scale=1.0),
+    embedded_transformer=_with("embedded_transformer", depth=2, width=64, num_heads=4, mlp=128),
+    maml=_maml(),
+    fomaml=_maml(order="first"),
+    anil=_maml(adapt="head", inner_steps=3),
+    metasgd=_maml(learn_lr=True, inner_lr=0.05),
+    cavia=_maml(adapt="context", context=16, inner_steps=2, inner_lr=0.5),
+    reptile=_with("reptile", inner_rule="sgd", inner_lr=0.05, inner_steps=5, inner_batch=5, eval_steps=20),
+    imaml=_with("imaml", inner_steps=5, eval_steps=10, inner_lr=0.1, penalty=0.5, cg_steps=5, damping=0.0,
+                task_chunk=0),
+    pretrained=_with("pretrained", finetune="head", eval_steps=100, eval_lr=0.1, weight_decay=0.01),
+)
+
+
+def learner_names(task: str = "digits") -> list[str]:
+    """The learners that a task can have: functions are measured along inner steps, so by those that take steps."""
+    steps = ("maml", "fomaml", "anil", "metasgd", "cavia", "reptile", "imaml")
+    return list(steps if task in ("sinusoid", "linear") else LEARNERS)
+
+
+def sweep(arg: str = "digits"):
+    """Every learner on one task; each has fields of its own, so each run is a config argument of its own."""
+    task = arg.partition(",")[0] or "digits"
+    for name in learner_names(task):
+        yield dict(_config=f"configs/fewshot.py:{task},{name}", seed=0)
+
+
+def summarise(results: list) -> dict:
+    """One table of all learners, out of the runs' headlines and their own configs."""
+    rows, headline = [], {}
+    for _, numbers, workdir in results:
+        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
+            learner = json.load(file)["learner"]
+        name = next((n for n, block in LEARNERS.items() if _matches(block, learner)), learner["name"])
+        value, ci95, near = ((numbers[k] for k in ("accuracy", "ci95", "nearest_neighbour")) if "accuracy" in numbers
+                             else (numbers["mse_10"], numbers["mse_10_ci95"], numbers["mse_nearest_neighbour"]))
+        rows.append([name, f"{value:.4f} ± {ci95:.4f}", f"{near:.4f}", f"{numbers['seconds']:.0f}"])
+        headline |= {name: value, f"{name}_ci95": ci95, "nearest_neighbour": near}
+    return {"headline": headline, "tables": [{"title": "all learners on the same frozen episodes",
+            "columns": ["learner", "accuracy, or error after 10 steps", "nearest neighbour", "seconds"], "rows": rows}]}
+
+
+def _matches(block, learner: dict) -> bool:
+    """Whether a saved learner block is the one that `block` makes, whatever its backbone."""
+    for name in ("fewshot", "sinusoid"):
+        made = block(dict(task=dict(name=name), learner=dict(backbone=None)))["learner"]
+        if {k: v for k, v in made.items() if k != "backbone"} == {k: v for k, v in learner.items() if k != "backbone"}:
+            return True
+    return False

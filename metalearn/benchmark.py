@@ -1,0 +1,135 @@
+"""How fast a config's update is on this device, and what share of the device's matrix rate it reaches.
+
+  python -m metalearn.benchmark --config=configs/gpicl.py:digits [--rounds=5]
+
+Prints steps/s, tokens/s (batch x episode length), compile time, model FLOP/s and its fraction of two rates measured
+in the same interleaved rounds: a 2048^3 matmul, and a matmul of the shape that dominates the update. FLOP are those of
+the matrix products in the program as written (counted in its jaxpr: forward, backward, task generation), so neither
+recomputation that the compiler drops nor element-wise work flatters the figure. Pass as many configs as you like.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+
+from metalearn import cli, report, sharding, train
+from metalearn import config as config_lib
+from metalearn import experiment as experiment_lib
+from metalearn.types import Result
+
+
+def count_matmuls(jaxpr) -> Counter:
+    """{(batch, m, k, n): times} of every matrix product in a jaxpr, loops multiplied by their length.
+
+    A product inside a while loop of unknown length counts once.
+    """
+    found: Counter = Counter()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contract, _), (batch, _) = equation.params["dimension_numbers"]
+            left, right = (v.aval.shape for v in equation.invars)
+            num, k = (math.prod(left[i] for i in axes) for axes in (batch, contract))
+            m, n = math.prod(left) // (num * k), math.prod(right) // (num * k)
+            found[num, m, k, n] += 1
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    for shape, count in count_matmuls(inner).items():
+                        found[shape] += count * times
+    return found
+
+
+def flop(matmuls: Counter) -> float:
+    """Floating-point operations of counted matrix products."""
+    return float(sum(2 * math.prod(shape) * count for shape, count in matmuls.items()))
+
+
+def measure(spec: str, overrides: list[str], rounds: int) -> dict:
+    """The figures of one config, medians over `rounds` interleaved rounds of about a second each."""
+    config = config_lib.load(spec, overrides)
+    experiment = experiment_lib.build(config)
+    mesh = sharding.make_mesh(config.train.devices)
+    data, key = sharding.replicate(experiment.task.data, mesh), jax.random.key(config.seed, impl="threefry2x32")
+    state = sharding.replicate(train.make_init(experiment)(data, key), mesh)
+    update, num = train.make_update(experiment, mesh), config.train.steps_per_call
+    matmuls = count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)
+    work, (shape, _) = flop(matmuls) / num, max(matmuls.items(), key=lambda item: flop(Counter([item[0]])) * item[1])
+    began = time.perf_counter()
+    compiled = update.lower(state, data, key, num).compile()
+    compile_seconds = time.perf_counter() - began
+
+    state, _ = compiled(state, data, key)
+    peaks = {"2048^3": _matmul((1, 2048, 2048, 2048)), "own shape": _matmul(shape)}
+    seconds, rates = [], {name: [] for name in peaks}
+    for _ in range(rounds):
+        began = time.perf_counter()
+        state, means = compiled(state, data, key)
+        jax.block_until_ready(means)
+        seconds.append((time.perf_counter() - began) / num)
+        for name, (run, amount) in peaks.items():
+            rates[name].append(amount / _time(run))
+    step = statistics.median(seconds)
+    peak = {name: statistics.median(r) for name, r in rates.items()}
+    length = experiment.task.facts.get("length", 1)
+    return {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,
+            "ms_min": min(seconds) * 1e3, "ms_max": max(seconds) * 1e3, "steps_per_second": 1 / step,
+            "tokens_per_second": config.train.batch * length / step, "model_gflop_per_step": work / 1e9,
+            "model_gflops": work / step / 1e9, "matmul_gflops": peak["2048^3"] / 1e9,
+            "own_shape": "x".join(map(str, shape)), "own_shape_gflops": peak["own shape"] / 1e9,
+            "fraction_of_matmul": work / step / peak["2048^3"],
+            "fraction_of_own_shape": work / step / peak["own shape"], "compile_seconds": compile_seconds}
+
+
+def _matmul(shape):
+    """(run, FLOP per run) of a batched f32 product, repeated inside one program so that dispatch costs nothing."""
+    num, m, k, n = shape
+    amount = 2.0 * math.prod(shape)
+    repeats = max(1, int(2e10 / amount)) if amount < 2e10 else 1
+    a, b = jnp.ones((num, m, k)), jnp.full((num, k, n), 1e-3)
+
+    @jax.jit
+    def run(a, b):
+        # the next factor depends on the last product, so no repetition can be dropped
+        step = lambda _, c: jnp.einsum("bmk,bkn->bmn", a + c[:, :1, :1] * 1e-9, b)
+        return jax.lax.fori_loop(0, repeats, step, jnp.zeros((num, m, n)))
+
+    jax.block_until_ready(run(a, b))
+    return lambda: jax.block_until_ready(run(a, b)), amount * repeats
+
+
+def _time(run) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    parser = cli.Parser(__doc__, prog="python -m metalearn.benchmark")
+    parser.add_argument("--config", required=True, action="append", help="FILE[:argument]; repeat for several rows")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse()
+    rows = [measure(spec, args.overrides, max(args.rounds, 1)) for spec in args.config]
+    columns = ["config", "ms/step (min-max)", "steps/s", "tokens/s", "GFLOP/step", "GFLOP/s", "of 2048^3",
+               "of own shape", "compile s"]
+    table = [[r["config"].rpartition(":")[2], f"{r['ms_per_step']:.2f} ({r['ms_min']:.2f}-{r['ms_max']:.2f})",
+              f"{r['steps_per_second']:.1f}", f"{r['tokens_per_second']:.0f}", f"{r['model_gflop_per_step']:.3f}",
+              f"{r['model_gflops']:.1f}", f"{r['fraction_of_matmul']:.2f} of {r['matmul_gflops']:.0f}",
+              f"{r['fraction_of_own_shape']:.2f} of {r['own_shape_gflops']:.0f} ({r['own_shape']})",
+              f"{r['compile_seconds']:.1f}"] for r in rows]
+    result: Result = {"tables": [{"title": f"one update on {rows[0]['device']}, f32, medians of {args.rounds} rounds",
+                                  "columns": columns, "rows": table}]}
+    report.show(result)
+    cli.print_result({"rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,55 @@
+"""Error or accuracy on the queries after 0, 1, 2, ... inner steps, on frozen episodes (Finn et al. 2017, figure 3)."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from metalearn import episodes as episodes_lib
+from metalearn import metrics
+from metalearn.types import Evaluator, Learner, Result, TaskDist
+from metalearn.validate import multiple_of, one_of, positive, require
+
+
+def make(task: TaskDist, learner: Learner, *, split: str, steps: int, episodes: int, chunk: int,
+         seed: int) -> Evaluator:
+    """Evaluates after 0..`steps` inner steps: squared error for targets (`mse_<n>`), accuracy for labels."""
+    episodes_lib.need(task.facts)
+    positive(steps=steps, episodes=episodes, chunk=chunk)
+    multiple_of("chunk", chunk, episodes=episodes)
+    one_of(task.splits, split=split)
+    require(learner.path is not None, "name", "adaptation", "this learner does not adapt by steps")
+    facts = task.facts
+    frozen = episodes_lib.Frozen(task, split, episodes, chunk, seed)
+    labels = "ways" in facts
+    name = "accuracy" if labels else "mse"
+
+    def value(outputs, y):
+        return metrics.correct(outputs, y) if labels else episodes_lib.loss(facts, outputs, y)
+
+    @jax.jit
+    def score(params, carry, batch):
+        """(steps + 1, chunk) of the learner, (chunk,) of the yard-stick."""
+        y_BQ = episodes_lib.parts(facts, batch)[3]
+        outputs = learner.path(params, carry, batch, steps)[:, :, -y_BQ.shape[1]:]
+        near = episodes_lib.nearest_neighbour(facts, batch)
+        near = (near == y_BQ).astype("float32") if labels else value(near, y_BQ)
+        return jax.vmap(lambda out: value(out, y_BQ).mean(-1))(outputs), near.mean(-1)
+
+    def run(params, carry) -> Result:
+        both = [jax.device_get(score(params, carry, batch)) for batch in frozen]
+        value_EI = np.concatenate([np.asarray(b[0], np.float64).T for b in both])
+        near = float(np.concatenate([b[1] for b in both]).mean(dtype=np.float64))
+        mean, half = value_EI.mean(0), 1.96 * value_EI.std(0, ddof=1) / episodes**0.5
+        headline = {f"{name}_{n}": mean[n] for n in sorted({0, 1, steps})}
+        headline |= {f"{name}_{steps}_ci95": half[-1], f"{name}_nearest_neighbour": near,
+                     "adaptation_episodes_sha256": frozen.digest}
+        rows = [[n, f"{m:.4f} ± {h:.4f}"] for n, (m, h) in enumerate(zip(mean, half, strict=True))]
+        title = f"{facts['protocol']}: {name} on {episodes} frozen episodes"
+        curve = {"title": facts["protocol"], "x": list(range(steps + 1)), "xlabel": "inner steps", "ylabel": name,
+                 "series": [{"name": "learner", "y": mean, "ci95": half}], "levels": {"nearest neighbour": near}}
+        return {"headline": headline, "tables": [{"title": title, "columns": ["steps", "learner"], "rows": rows}],
+                "curves": [curve], "facts": {"seed": seed, "episodes": episodes, "mean": mean, "ci95": half,
+                                             "episodes_sha256": frozen.digest}}
+
+    return Evaluator(run)

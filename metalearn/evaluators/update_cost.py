@@ -1,0 +1,44 @@
+"""What one update costs: compile time, the compiled program's working memory, time, and input positions per second.
+
+The batch is an argument of the measured program, so `temp_bytes` is what the gradient itself needs beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import jax
+
+from metalearn.types import Evaluator, Learner, Result, TaskDist
+from metalearn.validate import positive
+
+
+def make(task: TaskDist, learner: Learner, *, batch: int, repeats: int, positions: int) -> Evaluator:
+    """Measures `learner.grads` on a batch of `batch` episodes, `repeats` times (the median is kept).
+
+    positions  steps of each episode that one update reads (the window, or the episode): the unit of the rate
+    """
+    positive(batch=batch, repeats=repeats, positions=positions)
+
+    def run(params, carry) -> Result:
+        data, key = jax.device_put(task.data), jax.random.key(0, impl="threefry2x32")
+        drawn = jax.jit(lambda data: task.sample(data, key, task.splits[0], batch))(data)
+        _, fresh = jax.eval_shape(learner.init, key, drawn)
+        carry = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), fresh)  # the batch may differ from training's
+        began = time.perf_counter()
+        compiled = jax.jit(learner.grads).lower(params, carry, drawn, key).compile()
+        compile_seconds = time.perf_counter() - began
+        times = []
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            jax.block_until_ready(compiled(params, carry, drawn, key))
+            times.append(time.perf_counter() - began)
+        seconds = statistics.median(times[1:])
+        head = {"temp_bytes": compiled.memory_analysis().temp_size_in_bytes, "ms_per_update": 1e3 * seconds,
+                "positions_per_second": batch * positions / seconds, "compile_seconds": compile_seconds}
+        table = {"title": f"cost of one update, batch {batch}, episode length {task.facts['length']}",
+                 "columns": list(head), "rows": [[f"{v:.4g}" for v in head.values()]]}
+        return {"headline": head, "tables": [table], "facts": {"batch": batch, "device": jax.devices()[0].device_kind}}
+
+    return Evaluator(run)

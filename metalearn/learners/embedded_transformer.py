@@ -1,0 +1,61 @@
+"""In-context learning on an embedding (the idea of SNAIL, Mishra et al. 2018, with a set Transformer as the reader).
+
+Tokens are [embedding, label] for the support and [embedding, 0] for the queries. Support tokens see each other;
+a query sees the support and itself, so queries do not help each other, and order does not matter.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn import episodes
+from metalearn.gradients import grads_from_loss
+from metalearn.nn import backbone as backbone_lib
+from metalearn.nn.transformer import Transformer
+from metalearn.types import Episodes, Learner
+from metalearn.validate import multiple_of, positive
+
+
+def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: int) -> Learner:
+    """The learner: `backbone` embeds each example, a Transformer of these sizes reads the episode."""
+    episodes.need(facts, fixed_ways=True)
+    positive(depth=depth, width=width, num_heads=num_heads, mlp=mlp)
+    multiple_of("num_heads", num_heads, width=width)
+    body = backbone_lib.make(backbone, facts)
+    V = episodes.num_outputs(facts)
+    reader = Transformer(V, depth, width, num_heads, mlp)
+
+    def outputs(params, carry, batch: Episodes, train: bool):
+        x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
+        h_BSD, h_BQD, carry = backbone_lib.embed(body, params["body"], carry, x_BSX, x_BQX, train)
+        S, Q = h_BSD.shape[1], h_BQD.shape[1]
+        y_BSV = jax.nn.one_hot(y_BS, V) if "ways" in facts else y_BS
+        label_BLV = jnp.concatenate([y_BSV, jnp.zeros((len(y_BSV), Q, V))], 1)
+        tokens_BLI = jnp.concatenate([jnp.concatenate([h_BSD, h_BQD], 1), label_BLV], -1)
+        out_BLV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q))
+        return out_BLV[:, S:], carry
+
+    def loss(params, carry, batch: Episodes, key):
+        out_BQV, carry = outputs(params, carry, batch, True)
+        means = episodes.means(facts, out_BQV, episodes.parts(facts, batch)[3])
+        return means["loss"].compute(), (carry, means)
+
+    def init(key, batch: Episodes):
+        key_body, key_reader = jax.random.split(key)
+        params = body.init(key_body, batch.x_BTX[0])
+        tokens_BLI = jnp.zeros((1, 2, body.features + V))
+        both = {"body": params, "reader": reader.init(key_reader, tokens_BLI)["params"]}
+        return both, backbone_lib.start(body, params, batch.x_BTX)
+
+    def predict(params, carry, batch: Episodes):
+        return episodes.answers(batch, outputs(params, carry, batch, False)[0])
+
+    support = facts["length"] * facts["shots"] // (facts["shots"] + facts["queries"])
+    return Learner(init, grads_from_loss(loss), predict, lambda length: 2 * width * depth * support)
+
+
+def mask(S: int, Q: int) -> np.ndarray:
+    """(S + Q, S + Q), readers by what they read: everyone reads the support, a query also itself."""
+    return (np.arange(S + Q)[None] < S) | np.eye(S + Q, dtype=bool)

@@ -1,0 +1,47 @@
+"""Matching networks (Vinyals et al. 2016) without full-context embeddings: attention over the support's labels.
+
+A query's label distribution is the support's labels weighted by a softmax over `scale` times the cosine similarity;
+`scale` is learnt (the paper's is 1, which trains slowly).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from metalearn import episodes
+from metalearn.gradients import grads_from_loss
+from metalearn.nn import backbone as backbone_lib
+from metalearn.types import Episodes, Learner
+from metalearn.validate import positive
+
+
+def make(facts, *, backbone: dict, scale: float) -> Learner:
+    """The learner; `scale` is where the learnt factor on the similarities starts."""
+    episodes.need(facts, classification=True)
+    positive(scale=scale)
+    net = backbone_lib.make(backbone, facts)
+
+    def logits(params, carry, batch: Episodes, train: bool):
+        x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
+        h_BSD, h_BQD, carry = backbone_lib.embed(net, params["body"], carry, x_BSX, x_BQX, train)
+        unit = lambda h: h * jax.lax.rsqrt((h**2).sum(-1, keepdims=True) + 1e-12)
+        similar_BQS = jnp.exp(params["log_scale"]) * jnp.einsum("bqd,bsd->bqs", unit(h_BQD), unit(h_BSD))
+        member_BSV = jax.nn.one_hot(y_BS, episodes.ways(facts, batch))
+        # the log of sum over a class of softmax weights: a logsumexp, so that no probability underflows
+        return jax.nn.logsumexp(similar_BQS[..., None], 2, b=member_BSV[:, None]) - jax.nn.logsumexp(
+            similar_BQS, 2)[..., None], carry
+
+    def loss(params, carry, batch: Episodes, key):
+        logits_BQV, carry = logits(params, carry, batch, True)
+        means = episodes.means(facts, logits_BQV, episodes.parts(facts, batch)[3])
+        return means["loss"].compute(), (carry, means)
+
+    def init(key, batch: Episodes):
+        body = net.init(key, batch.x_BTX[0])
+        return {"body": body, "log_scale": jnp.log(jnp.float32(scale))}, backbone_lib.start(net, body, batch.x_BTX)
+
+    def predict(params, carry, batch: Episodes):
+        return episodes.answers(batch, logits(params, carry, batch, False)[0])
+
+    return Learner(init, grads_from_loss(loss), predict, lambda length: net.features * facts["ways"] * facts["shots"])

@@ -1,0 +1,47 @@
+"""Prototypical networks (Snell et al. 2017): a query belongs to the class whose mean embedding is nearest."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from metalearn import episodes
+from metalearn.gradients import grads_from_loss
+from metalearn.nn import backbone as backbone_lib
+from metalearn.types import Array, Episodes, Learner
+
+
+def make(facts, *, backbone: dict) -> Learner:
+    """The learner; `backbone` is {"name": conv4 | resnet12 | mlp | pixels, ...}, see `nn.backbone`.
+
+    Logits are minus the squared Euclidean distance. Any number of ways, in training and in prediction.
+    """
+    episodes.need(facts, classification=True)
+    net = backbone_lib.make(backbone, facts)
+
+    def logits(params, carry, batch: Episodes, train: bool):
+        x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
+        h_BSD, h_BQD, carry = backbone_lib.embed(net, params, carry, x_BSX, x_BQX, train)
+        return distances(h_BSD, y_BS, h_BQD, episodes.ways(facts, batch)), carry
+
+    def loss(params, carry, batch: Episodes, key):
+        logits_BQV, carry = logits(params, carry, batch, True)
+        means = episodes.means(facts, logits_BQV, episodes.parts(facts, batch)[3])
+        return means["loss"].compute(), (carry, means)
+
+    def init(key, batch: Episodes):
+        params = net.init(key, batch.x_BTX[0])
+        return params, backbone_lib.start(net, params, batch.x_BTX)
+
+    def predict(params, carry, batch: Episodes):
+        return episodes.answers(batch, logits(params, carry, batch, False)[0])
+
+    return Learner(init, grads_from_loss(loss), predict, lambda length: net.features * facts["ways"])
+
+
+def distances(h_BSD: Array, y_BS: Array, h_BQD: Array, ways: int) -> Array:
+    """Minus the squared distance of each query to each class mean, (B, Q, V)."""
+    y_BSV = jax.nn.one_hot(y_BS, ways)
+    mean_BVD = jnp.einsum("bsv,bsd->bvd", y_BSV, h_BSD) / y_BSV.sum(1)[..., None]
+    cross_BQV = jnp.einsum("bqd,bvd->bqv", h_BQD, mean_BVD)
+    return 2 * cross_BQV - (h_BQD**2).sum(-1)[..., None] - (mean_BVD**2).sum(-1)[:, None]

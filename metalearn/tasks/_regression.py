@@ -1,0 +1,40 @@
+"""What the regression tasks share: ids, splits and the record, around a function that draws one episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn.types import Array, Episodes, TaskDist
+from metalearn.validate import positive, require
+
+FRESH = 2**30
+FIRST = {"train": 0, "val": FRESH, "test": FRESH + FRESH // 2}  # the first task id of each split
+
+
+def distribution(draw: Callable, *, shots: int, queries: int, num_tasks: int, task_seed: int, features: int,
+                 protocol: str) -> TaskDist:
+    """`draw(key, T) -> (x_TX, y_TY)` one task and its points, from the task's own key; support first.
+
+    num_tasks  meta-training tasks; 0 is unlimited (2**30 ids)
+    """
+    positive(shots=shots, queries=queries)
+    require(0 <= num_tasks <= FRESH, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {FRESH}")
+    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
+    data = {"num_tasks": np.int32(num_tasks or FRESH), "task_seed": np.int32(task_seed)}
+    T = shots + queries
+
+    def sample(data, key: Array, split: str, num: int) -> Episodes:
+        limit = data["num_tasks"] if split == "train" else FRESH // 2
+        task_B = FIRST[split] + jax.random.randint(key, (num,), 0, limit)
+        base = jax.random.key(data["task_seed"], impl="threefry2x32")
+        x_BTX, y_BTY = jax.vmap(lambda task: draw(jax.random.fold_in(base, task), T))(task_B)
+        mask_BT = jnp.broadcast_to(jnp.arange(T) >= shots, (num, T)).astype(jnp.float32)
+        return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
+
+    facts = {"form": "pair", "shots": shots, "queries": queries, "length": T, "features": features, "outputs": 1,
+             "image_shape": None, "protocol": f"{protocol}, {shots} shots", "num_tasks": num_tasks}
+    return TaskDist(data, sample, tuple(FIRST), facts)

@@ -1,0 +1,229 @@
+"""N-way K-shot episodes from any pool (Vinyals et al. 2016; Santoro et al. 2016 for the stream).
+
+A task is a set of classes and drawings, a function of (task_seed, id, split) alone: classes without replacement,
+then `shots + queries` examples of each without replacement. The classes of train, val and test are disjoint.
+
+Worked example, ways=2, shots=1, queries=2, form=pair: support [a0 b0], queries [b1 a1 a2 b2] in random order;
+y = [0 1 1 0 0 1], mask = [0 0 1 1 1 1]. The same episode as form=stream: all six in random order, mask 1
+everywhere; a learner reads the label of position t one step late, together with x at t + 1.
+
+Several pools joined by `+` are several sources: each task takes its classes from one of them, uniformly, and
+results are tabled by source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn import pools
+from metalearn.types import Array, Episodes, TaskDist
+from metalearn.validate import ConfigError, one_of, require
+
+FORMS = ("pair", "stream")
+MANY = 2**30
+
+
+def make(
+    *,
+    pool: str,
+    train_split: str,
+    val_split: str,
+    test_split: str,
+    new_pool: str,
+    image_size: int,
+    channels: int,
+    flat: bool,
+    rotations: bool,
+    ways: int,
+    shots: int,
+    queries: int,
+    train_ways: int,
+    form: str,
+    num_tasks: int,
+    task_seed: int,
+) -> TaskDist:
+    """The distribution.
+
+    pool         a pool, or several joined by `+`
+    train_split, val_split, test_split   which classes of it, as `pools.load_classes` names them: the committed
+                 splits train | val | test, or `classes:0-4`
+    new_pool     '' or pools never trained on, all of their classes: the split `new`
+    image_size   side to resize to (0: as they are); channels 1 or 3 (0: as they are)
+    flat         inputs as plain vectors instead of images
+    rotations    quarter turns count as classes of their own: four times as many
+    ways, shots, queries   classes per episode, support and query examples of each
+    train_ways   classes per training episode (prototypes train better on more); 0 is `ways`
+    form         pair (support, then queries) | stream (everything asked, labels one step late)
+    num_tasks    meta-training tasks; 0 is unlimited (2**30 ids)
+
+    Every image is normalised by one scalar mean and std, those of the meta-training classes.
+    """
+    for field, value in dict(ways=ways, shots=shots, queries=queries).items():
+        require(value >= (2 if field == "ways" else 1), field, value, f"must be at least {2 if field == 'ways' else 1}")
+    require(train_ways == 0 or train_ways >= 2, "train_ways", train_ways, "must be 0 (as ways) or at least 2")
+    one_of(FORMS, form=form)
+    one_of((0, 1, 3), channels=channels)
+    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
+    require(0 <= num_tasks <= MANY, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {MANY}")
+    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
+    train_ways = train_ways or ways
+    turns = 4 if rotations else 1
+
+    sources = {"train": (pool, train_split), "val": (pool, val_split), "test": (pool, test_split)}
+    if new_pool:
+        sources["new"] = (new_pool, "all")
+    loaded = {split: _load(*named, f"{split}_split", image_size, channels) for split, named in sources.items()}
+    image_shape = loaded["train"][0].x_NX.shape[1:]
+    for split, members in loaded.items():
+        for member in members:
+            have = member.x_NX.shape[1:]
+            require(have == image_shape, "new_pool" if split == "new" else "pool", member.name,
+                    f"has images of shape {have}, the others of {image_shape}: set image_size and channels")
+            _check(member, turns, train_ways if split == "train" else ways, shots + queries, split,
+                   "train_ways" if split == "train" and train_ways != ways else "ways")
+    square = image_shape[0] == image_shape[1]
+    require(not rotations or square, "rotations", rotations, f"needs square images, not {image_shape}")
+
+    pixels = [member.x_NX for member in loaded["train"]]
+    mean = float(np.mean([p.mean(dtype=np.float64) for p in pixels]))
+    std = max(float(np.sqrt(np.mean([((p - mean) ** 2).mean(dtype=np.float64) for p in pixels]))), 1e-8)
+    parts = {split: _join(members, mean, std) for split, members in loaded.items()}
+    data = {"num_tasks": np.int32(num_tasks or MANY), "task_seed": np.int32(task_seed)} | parts
+    S = train_ways * shots, ways * shots
+
+    def sample(data, key: Array, split: str, num: int) -> Episodes:
+        data = jax.tree.map(jnp.asarray, data)  # outside jit they are numpy's, which a traced index refuses
+        limit = data["num_tasks"] if split == "train" else MANY
+        task_B = jax.random.randint(key, (num,), 0, limit)
+        N = train_ways if split == "train" else ways
+        draw = lambda task: _episode(data[split], _key(data["task_seed"], task, split), N, shots, queries, turns, form)
+        x_BTX, y_BT, index_BT = jax.vmap(draw)(task_B)
+        if flat:
+            x_BTX = x_BTX.reshape(*y_BT.shape, -1)
+        mask_BT = jnp.ones(y_BT.shape, jnp.float32)
+        if form == "pair":
+            mask_BT = mask_BT.at[:, : S[split != "train"]].set(0.0)
+        return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT)
+
+    digests = {split: [m.sha256 for m in members] for split, members in loaded.items()}
+    facts = {
+        "ways": ways, "shots": shots, "queries": queries, "train_ways": train_ways, "form": form,
+        "length": ways * (shots + queries), "image_shape": None if flat else image_shape,
+        "features": int(np.prod(image_shape)), "pool": pool, "new_pool": new_pool or pool,
+        "protocol": f"{ways}-way {shots}-shot, {queries} queries per class" + (", x4 rotations" if rotations else "")
+                    + (", stream" if form == "stream" else "") + f", {image_shape[0]}x{image_shape[1]}",
+        "num_tasks": num_tasks, "mean": mean, "std": std,
+        "sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16],
+        "splits": {split: {"pool": named[0], "classes": sum(m.num_classes for m in loaded[split]) * turns,
+                           "of": named[1], "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
+                           "split_sha256": [m.split_sha256 for m in loaded[split]]}
+                   for split, named in sources.items()},
+        # what an item of the pools is: its class (before rotation), and where that class comes from
+        "class_N": {split: part.pop("class_N") for split, part in parts.items()},
+        "source_V": {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
+                     for split, members in loaded.items()},
+    }
+    return TaskDist(data, sample, tuple(sources), facts)
+
+
+def _load(names: str, which: str, field: str, image_size: int, channels: int) -> list[pools.Pool]:
+    loaded = []
+    for name in names.split("+"):
+        try:
+            loaded.append(pools.load_classes(name, which, image_size=image_size, channels=channels))
+        except ConfigError as error:
+            if error.field == "split":  # the field of this task that said so
+                raise ConfigError(field, error.value, error.allowed) from None
+            raise
+    return loaded
+
+
+def _check(pool: pools.Pool, turns: int, ways: int, examples: int, split: str, field: str) -> None:
+    have = pool.num_classes * turns
+    require(ways <= have, field, ways, f"must be at most {have}, the classes of {pool.name} in the {split} split")
+    fewest = int(np.unique(pool.y_N, return_counts=True)[1].min())
+    require(examples <= fewest, "queries", examples,
+            f"shots + queries must be at most {fewest}, the fewest examples of a class of {pool.name} ({split} split)")
+
+
+def _join(members: list[pools.Pool], mean: float, std: float) -> dict:
+    """All sources of one split as one array sorted by class, with where each class and each source begins."""
+    x, start, count, first, classes, index, label = [], [], [], [], [], [], []
+    rows = raw = base = 0
+    for member in members:
+        order = np.argsort(member.y_N, kind="stable")
+        y_N = member.y_N[order]
+        _, begin, num = np.unique(y_N, return_index=True, return_counts=True)
+        x.append(((member.x_NX[order] - mean) / std).astype(np.float32))
+        start.append(begin + rows)
+        count.append(num)
+        first.append(base)
+        classes.append(len(begin))
+        index.append(order + raw)
+        label.append(y_N + base)
+        rows, raw, base = rows + len(order), raw + len(order), base + len(begin)
+    flat = lambda parts: np.concatenate(parts).astype(np.int32)
+    class_N = np.zeros(rows, np.int32)
+    class_N[flat(index)] = flat(label)
+    return {"x_NX": np.concatenate(x), "start_V": flat(start), "count_V": flat(count), "index_N": flat(index),
+            "first_P": np.asarray(first, np.int32), "classes_P": np.asarray(classes, np.int32),
+            "class_N": class_N}
+
+
+def _key(task_seed: Array, task: Array, split: str) -> Array:
+    """The key of one task. Splits differ in classes already; their names are folded in so that drawings differ too."""
+    key = jax.random.fold_in(jax.random.key(task_seed, impl="threefry2x32"), task)
+    return jax.random.fold_in(key, ("train", "val", "test", "new").index(split))
+
+
+def choose(key: Array, total: Array, num: int) -> Array:
+    """`num` distinct integers below `total` (traced) in random order: Floyd's algorithm, then a shuffle.
+
+    Unlike sorting random numbers its cost does not grow with `total`: classes may hold thousands of examples.
+    """
+    key_draw, key_order = jax.random.split(key)
+    bound = total - num + 1 + jnp.arange(num)
+    guess = jax.random.randint(key_draw, (num,), 0, bound)
+
+    def step(taken, inputs):
+        i, candidate, highest = inputs
+        value = jnp.where((taken == candidate).any(), highest, candidate)
+        return taken.at[i].set(value), None
+
+    taken, _ = jax.lax.scan(step, jnp.full((num,), -1, guess.dtype), (jnp.arange(num), guess, bound - 1))
+    return jax.random.permutation(key_order, taken)
+
+
+def _episode(part, key, ways, shots, queries, turns, form):
+    """One episode: (x_TX, y_T, index_T); index counts a drawing turned k times as row + k * (rows of the pool)."""
+    key_source, key_class, key_example, key_order = jax.random.split(key, 4)
+    source = jax.random.randint(key_source, (), 0, part["first_P"].shape[0])
+    num_classes = part["classes_P"][source]
+    picked_V = choose(key_class, num_classes * turns, ways)
+    turn_V, class_V = picked_V // num_classes, part["first_P"][source] + picked_V % num_classes
+    pick = lambda key, c: part["start_V"][c] + choose(key, part["count_V"][c], shots + queries)
+    row_VE = jax.vmap(pick)(jax.random.split(key_example, ways), class_V)
+
+    # a random order within each part: a learner that knows its position must not know the label from it
+    key_support, key_query, key_all = jax.random.split(key_order, 3)
+    ids_VE = jnp.arange(ways * (shots + queries)).reshape(ways, -1)
+    order_T = jnp.concatenate([jax.random.permutation(key_support, ids_VE[:, :shots].reshape(-1)),
+                               jax.random.permutation(key_query, ids_VE[:, shots:].reshape(-1))])
+    if form == "stream":
+        order_T = jax.random.permutation(key_all, order_T)
+    row_T, y_T = row_VE.reshape(-1)[order_T], order_T // (shots + queries)
+    turn_T = turn_V[y_T]
+    x_TX = part["x_NX"][row_T]
+    if turns == 4:
+        x_TX = jax.vmap(_turn)(x_TX, turn_T)
+    num_rows = part["x_NX"].shape[0]
+    return x_TX, y_T.astype(jnp.int32), (part["index_N"][row_T] + turn_T * num_rows).astype(jnp.int32)
+
+
+def _turn(image: Array, turn: Array) -> Array:
+    """`image` (side, side, channels) rotated by `turn` quarters."""
+    return jnp.stack([jnp.rot90(image, k) for k in range(4)])[turn]

@@ -1,0 +1,168 @@
+"""Flags, exit codes, the RESULT line; and programs' one-line answers to bad input, nothing on disk changed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from metalearn import cli, train
+from metalearn import eval as eval_program
+from metalearn.validate import ConfigError
+
+SMOKE = "--config=configs/gpicl.py:smoke"
+
+
+def run(monkeypatch, capsys, program, *argv):
+    """(exit code, stdout, stderr) of a program, in this process."""
+    monkeypatch.setattr(sys, "argv", ["program", *argv])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(program)
+    return stop.value.code, *capsys.readouterr()
+
+
+def parser():
+    made = cli.Parser("doc")
+    made.add_argument("--config", required=True)
+    made.add_argument("--jobs", type=int)
+    return made
+
+
+def test_overrides_are_gathered():
+    args = parser().parse(["--config=x", "--config.a.b=1", "--jobs", "2", "--config.c", "-3", "--config.d=e=f"])
+    assert (args.config, args.jobs, args.overrides) == ("x", 2, ["a.b=1", "c=-3", "d=e=f"])
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--config=x", "--job=2"], "--job=2: unknown flag.*nearest: --jobs"),
+    (["--config=x", "--jobs=two"], "invalid int value"),
+    ([], "required: --config"),
+    (["--config=x", "more"], "more"),
+])
+def test_bad_flags(argv, words):
+    with pytest.raises(ConfigError, match=words):
+        parser().parse(argv)
+
+
+def test_exit_codes(capsys):
+    def code(program):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(program)
+        return stop.value.code
+
+    def refuse():
+        raise ConfigError("a.b", 1, "must be 2")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    assert (code(lambda: None), code(lambda: cli.EXIT_SIGNAL), code(interrupt)) == (0, 75, 130)
+    assert capsys.readouterr().err == ""
+    assert code(refuse) == 2 and capsys.readouterr().err == "error: a.b=1: must be 2\n"
+    with pytest.raises(ZeroDivisionError):  # a crash stays a crash
+        cli.main(lambda: 1 / 0)
+
+
+def test_result_line(capsys):
+    cli.print_result({"a": np.float32(1 / 3), "b": float("nan"), "c": (1, np.arange(2)), "d": {"e": np.inf}, "f": "x"})
+    line = capsys.readouterr().out
+    assert line.startswith("RESULT ") and line.count("\n") == 1
+    assert json.loads(line[7:]) == {"a": 0.333333, "b": None, "c": [1, [0, 1]], "d": {"e": None}, "f": "x"}
+
+
+BAD = [
+    ("--config.optim.lrr=1", "config.optim.lrr=1: unknown field .nearest: optim.lr"),
+    ("--config.task.wayz=1", "nearest: task.ways"),
+    ("--config.optim.lr=fast", "config.optim.lr=fast: must be of type float"),
+    ("--config.optim.lr=nan", "config.optim.lr=nan: must be finite"),
+    ("--config.optim.lr=-1", "config.optim.lr=-1.0: must be a finite number above 0"),
+    ("--config.optim.name=adma", "nearest: adam"),
+    ("--config.optim.freeze=(", "config.optim.freeze=.: must be a regular expression"),
+    ("--config.optim.warmup_steps=9", "config.optim.warmup_steps=9: must be at most train.steps=4"),
+    ("--config.task.ways=6", "config.task.ways=6: must lie between 2 and 5"),
+    ("--config.task.length=1", "config.task.length=1"),
+    ("--config.task.bias=1.5", "config.task.bias=1.5: must lie between 0 and 1"),
+    ("--config.task.num_tasks=-1", "config.task.num_tasks=-1"),
+    ("--config.task.pool=digitz", "digitz.*nearest: digits"),
+    ("--config.task.pool=nowhere.npz", "nowhere.npz: no such file"),
+    ("--config.task.name=projectd", "config.task.name=projectd.*nearest: projected"),
+    ("--config.learner.name=incontxt", "nearest: incontext"),
+    ("--config.learner.layout=qery", "nearest: query"),
+    ("--config.learner.network.num_heads=3", "config.learner.network"),
+    ("--config.evaluators.curves.sets=('seen','unsen')", "config.evaluators.curves.*nearest: unseen"),
+    ("--config.evaluators.curves.episodes=0", "config.evaluators.curves.episodes=0"),
+    ("--config.train.batch=0", "config.train.batch=0"),
+    ("--config.train.log_every=3", "config.train.log_every=3: must be a multiple of train.steps_per_call=2"),
+    ("--config.train.devices=64", "config.train.devices=64: this machine has"),
+    ("--config.seed=-1", "config.seed=-1"),
+    ("--config.init_from=nowhere", "config.init_from=nowhere: holds no checkpoint"),
+    ("--workdr=x", "--workdr=x: unknown flag.*nearest: --workdir"),
+    ("--config=configs/gpicl.py:smok", "smok: must be one of.*nearest: smoke"),
+    ("--config=configs/gpcl.py", "no such file"),
+]
+
+
+@pytest.mark.parametrize("argument, words", BAD, ids=[argument for argument, _ in BAD])
+def test_train_refuses_in_one_line(monkeypatch, capsys, tmp_path, argument, words):
+    import re
+    code, out, err = run(monkeypatch, capsys, train.main, SMOKE, f"--workdir={tmp_path}/new", argument)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("error: ")
+    assert re.search(words, err), err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("arrays, words", [
+    (dict(x=np.zeros((4, 2, 2))), "must hold arrays x and y"),
+    (dict(x=np.full((4, 2, 2), np.nan), y=np.arange(4)), "NaN"),
+    (dict(x=np.zeros((4, 2, 2)), y=np.arange(3)), "4 images and 3 labels"),
+    (dict(x=np.zeros((4, 2, 2)), y=np.zeros(4, int)), "single class"),
+    (None, "not a readable .npz"),
+])
+def test_bad_npz(monkeypatch, capsys, tmp_path, arrays, words):
+    path = tmp_path / "pool.npz"
+    np.savez(path, **arrays) if arrays else path.write_bytes(b"PK\x03\x04 cut short")
+    code, out, err = run(monkeypatch, capsys, train.main, SMOKE, f"--workdir={tmp_path}/new",
+                         f"--config.task.pool={path}")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and words in err
+    assert os.listdir(tmp_path) == ["pool.npz"]
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda path: path.write_text("a file"), "is a file"),
+    (lambda path: path.mkdir() or (path / "thesis.tex").write_text("x"), "thesis.tex"),
+    (lambda path: path.mkdir() or (path / "config.json").write_text("{"), "not valid JSON of a config"),
+    (lambda path: path.mkdir() or (path / "config.json").write_text("[]"), "not valid JSON of a config"),
+    (lambda path: path.mkdir() or (path / "config.json").write_text('{"seed": 0}'), "was made by another config"),
+])
+def test_a_workdir_that_is_not_ours(monkeypatch, capsys, tmp_path, make, words):
+    make(tmp_path / "dir")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    code, out, err = run(monkeypatch, capsys, train.main, SMOKE, f"--workdir={tmp_path}/dir")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and words in err
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_workdir_below_a_file(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    code, out, err = run(monkeypatch, capsys, train.main, SMOKE, f"--workdir={tmp_path}/file/run")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "--workdir" in err
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--workdir=nowhere"], "no config.json"),
+    ([], "required: --workdir"),
+    (["--workdir=nowhere", "--step=last"], "invalid int value"),
+])
+def test_eval_refuses_in_one_line(monkeypatch, capsys, argv, words):
+    code, out, err = run(monkeypatch, capsys, eval_program.main, *argv)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and words in err
+    assert not os.path.exists("nowhere")
+
+
+def test_a_real_process(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "metalearn.train", SMOKE, f"--workdir={tmp_path}/new",
+                           "--config.optim.lrr=1"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == []

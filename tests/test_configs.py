@@ -1,0 +1,85 @@
+"""Every config: loads, refuses what it does not know; its smoke stops, goes on and ends in the same bits."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pathlib
+import re
+
+import pytest
+
+from metalearn import config as config_lib
+from metalearn import train
+from metalearn.checkpoint import Checkpoints
+from metalearn.experiment import SECTIONS
+from metalearn.validate import ConfigError
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common"))
+
+
+def variants(path) -> list[str]:
+    """What the config's argument may be: its own refusal of anything else lists them."""
+    with pytest.raises(ConfigError) as refused:
+        config_lib.import_file(str(path)).get_config("no_such_variant")
+    return re.findall(r"[\w.]+", refused.value.allowed.partition("must be one of")[2].partition("(nearest")[0])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_variant_loads_and_smoke_is_among_them(path):
+    names = variants(path)
+    assert "smoke" in names
+    for name in names:
+        config = config_lib.load(f"{path}:{name}")
+        assert set(SECTIONS) <= set(config.keys()), name
+        assert config_lib.differences(config, config_lib.from_json(config_lib.to_json(config))) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_combination_of_a_sweep_loads(path):
+    module = config_lib.import_file(str(path))
+    if not hasattr(module, "sweep"):
+        pytest.skip(f"{path.name} has no sweep()")
+    takes_arg = bool(inspect.signature(module.sweep).parameters)
+    known, total = variants(path), 0
+    for arg in known if takes_arg else [""]:
+        try:
+            combinations = list(module.sweep(arg) if takes_arg else module.sweep())
+        except ConfigError:
+            continue  # a variant without a sweep says so
+        for overrides in combinations:
+            spec = str(overrides.pop("_config", f"{path}:{arg}"))
+            overrides.pop("_stage", None)
+            config_lib.load(str(ROOT / spec), [f"{k}={v}" for k, v in overrides.items()])
+            total += 1
+    assert total > 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_smoke_stopped_and_resumed_ends_in_the_same_bits(path, tmp_path, monkeypatch):
+    config = config_lib.load(f"{path}:smoke")
+    assert config.train.steps > config.train.save_every, "the smoke must save at least once on the way"
+    train.run(config, str(tmp_path / "whole"), quiet=True)
+
+    save = Checkpoints.save
+
+    def save_then_die(self, step, state, meta):
+        save(self, step, state, meta)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, str(tmp_path / "parts"), quiet=True)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    assert Checkpoints(str(tmp_path / "parts" / "checkpoints")).steps() == [config.train.save_every]
+    train.run(config, str(tmp_path / "parts"), quiet=True)
+
+    leaves = [Checkpoints(str(tmp_path / run / "checkpoints")).meta()["leaves"] for run in ("whole", "parts")]
+    assert leaves[0] == leaves[1], "the final states differ"
+    lines = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "parts")]
+    assert lines[0] == lines[1]
+    results = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("whole", "parts")]
+    for result in results:
+        result.pop("seconds")
+    assert results[0] == results[1]

@@ -1,0 +1,106 @@
+"""Few-shot learners: every one learns its smoke episodes' gradient, meta-gradients agree with finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import fewshot as configs
+from metalearn import config as config_lib
+from metalearn import experiment as experiment_lib
+from metalearn import train
+from metalearn.gradients import inner_loop
+from metalearn.validate import ConfigError
+
+
+def _key(n):
+    return jax.random.key(n, impl="threefry2x32")
+
+
+def _parts(arg, *overrides):
+    config = config_lib.load(f"configs/fewshot.py:{arg}", overrides)
+    experiment = experiment_lib.build(config)
+    task = experiment.task
+    state = train.make_init(experiment)(task.data, _key(0))
+    batch = jax.jit(lambda d, k: task.sample(d, k, "train", 2))(task.data, _key(1))
+    return experiment, state, batch
+
+
+@pytest.mark.parametrize("name", list(configs.LEARNERS))
+def test_gradients_are_finite_and_reach_every_parameter(name):
+    experiment, state, batch = _parts(f"smoke,{name}")
+    grads, _, means = jax.jit(experiment.learner.grads)(state.params, state.carry, batch, _key(2))
+    assert jax.tree.structure(grads) == jax.tree.structure(state.params)
+    dead = [jax.tree_util.keystr(p) for p, g in jax.tree_util.tree_leaves_with_path(grads)
+            if not (np.isfinite(g).all() and np.abs(g).max() > 0)]
+    # a constant added to every logit of a ridge head changes no softmax
+    assert [d for d in dead if name != "r2d2" or d != "['bias']"] == []
+    assert float(means["loss"].count) > 0
+    out = jax.jit(experiment.learner.predict)(state.params, state.carry, batch)
+    assert out.shape == (*batch.y_BT.shape, 3) and np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("name", ["protonet", "matchingnet", "r2d2", "embedded_transformer", "maml", "imaml"])
+def test_an_answer_does_not_depend_on_the_queries_labels(name):
+    experiment, state, batch = _parts(f"smoke,{name}")
+    S = int((batch.mask_BT[0] == 0).sum())
+    other = batch.replace(y_BT=batch.y_BT.at[:, S:].set(0))
+    predict = jax.jit(experiment.learner.predict)
+    np.testing.assert_array_equal(predict(state.params, state.carry, batch), predict(state.params, state.carry, other))
+
+
+@pytest.mark.parametrize("name", ["protonet", "matchingnet", "r2d2"])
+def test_renaming_labels_renames_answers(name):
+    experiment, state, batch = _parts(f"smoke,{name}")
+    order = jnp.array([2, 0, 1])
+    predict = jax.jit(experiment.learner.predict)
+    plain = predict(state.params, state.carry, batch)
+    renamed = predict(state.params, state.carry, batch.replace(y_BT=order[batch.y_BT]))
+    np.testing.assert_allclose(plain, renamed[..., order], atol=1e-4)
+
+
+@pytest.mark.parametrize("order,exact", [("second", 0), ("first", 0), ("truncated", 1)])
+def test_maml_gradient_of_a_quadratic_is_the_known_one(order, exact):
+    # loss a (w - 1)^2 / 2: after n steps w - 1 shrinks by (1 - lr a) each; its derivative is that product if exact
+    a, lr, steps = 2.0, 0.1, 3
+    exact = {"second": steps, "first": 0, "truncated": exact}[order]
+
+    def end(w):
+        return inner_loop(lambda w: 0.5 * a * (w["w"] - 1) ** 2, {"w": w}, lr, steps, exact, True)["w"]
+
+    assert float(end(3.0)) == pytest.approx(1 + 2 * (1 - lr * a) ** steps, rel=1e-5)
+    assert float(jax.grad(end)(3.0)) == pytest.approx((1 - lr * a) ** exact, rel=1e-5)
+
+
+def test_maml_meta_gradient_agrees_with_finite_differences():
+    experiment, state, batch = _parts("sinusoid,maml", "learner.inner_steps=2")
+    grads = lambda params: experiment.learner.grads(params, (), batch, _key(2))
+    grads, loss = jax.jit(grads), jax.jit(lambda p: grads(p)[2]["loss"].compute())
+    direction = jax.tree.map(lambda p: jax.random.normal(_key(3), p.shape), state.params)
+    moved = lambda e: jax.tree.map(lambda p, d: p + e * d, state.params, direction)
+    slope = float(loss(moved(1e-3)) - loss(moved(-1e-3))) / 2e-3
+    dot = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, grads(state.params)[0], direction)))
+    assert slope == pytest.approx(float(dot), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["maml", "protonet", "r2d2", "embedded_transformer"])
+def test_one_batch_can_be_learnt_by_heart(name, lr=3e-3):
+    experiment, state, batch = _parts(f"smoke,{name}")
+    learner = experiment.learner
+
+    def step(params, _):
+        grads, _, means = learner.grads(params, state.carry, batch, _key(2))
+        return jax.tree.map(lambda p, g: p - lr * jnp.sign(g), params, grads), means["loss"].compute()
+
+    losses = np.asarray(jax.jit(lambda p: jax.lax.scan(step, p, None, length=150)[1])(state.params))
+    assert losses[-10:].mean() < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("overrides,word", [
+    (["task.ways=9"], "classes"), (["task.queries=400"], "examples"), (["task.test_split=classes:3-99"], "split"),
+    (["learner.backbone.depth=5"], "max-pool"), (["task.pool=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
+])
+def test_bad_input_is_one_line(overrides, word):
+    with pytest.raises(ConfigError) as error:
+        experiment_lib.build(config_lib.load("configs/fewshot.py:smoke", overrides))
+    assert word in str(error.value) and "\n" not in str(error.value)

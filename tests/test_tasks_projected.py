@@ -1,0 +1,142 @@
+"""GPICL's tasks: an id says everything about a task, and each split breaks exactly what its name says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn import lookup
+from metalearn.tasks import projected
+from metalearn.validate import ConfigError
+
+FIELDS = dict(pool="digits", split_by="class", train_classes=5, heldout_frac=0.22, new_pool="", image_size=0,
+              channels=0, pca=4, ways=5, length=6, num_tasks=3, bias=0.0, random_points=3, task_seed=0)
+NUM = 24
+
+
+def build(**changes):
+    return lookup.build("tasks", "projected", **FIELDS | changes)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def drawn(task):
+    """One batch of every split, under one key."""
+    key = jax.random.key(0, impl="threefry2x32")
+    every = jax.jit(lambda data: {split: task.sample(data, key, split, NUM) for split in task.splits})
+    return jax.tree.map(np.asarray, every(task.data))
+
+
+def of(task_seed, ids, num_classes=5):
+    A, order = jax.vmap(lambda i: projected.draw_task(task_seed, i, 4, num_classes))(jnp.asarray(ids))
+    return np.asarray(A), np.asarray(order)
+
+
+def features(task, part, index_BT):
+    """The pool's features and classes of the pictures that an episode showed."""
+    p = task.data[part]
+    row = {int(i): r for r, i in enumerate(p["index_N"])}
+    rows = np.vectorize(row.__getitem__)(index_BT)
+    return p["x_NX"][rows], np.searchsorted(p["start_V"], rows, side="right") - 1
+
+
+def test_a_task_is_a_function_of_its_id_alone():
+    alone = [jax.jit(projected.draw_task, static_argnums=(2, 3))(0, i, 4, 5) for i in (7, 2**30 + 5)]
+    A, order = of(0, [3, 7, 2**30 + 5, 7])
+    for (a, o), where in zip(alone, ((1, 3), (2,)), strict=True):
+        for place in where:
+            np.testing.assert_array_equal(a, A[place])
+            np.testing.assert_array_equal(o, order[place])
+    assert np.abs(A[0] - A[1]).max() > 0.1 and np.abs(of(1, [7])[0] - A[1]).max() > 0.1
+
+
+def test_projections_and_label_orders_are_drawn_as_the_paper_says():
+    A, order = of(0, np.arange(3000))
+    assert abs(A.std() - 4**-0.5) < 0.01 and abs(A.mean()) < 0.01  # 48,000 draws of std 1 / sqrt(X)
+    assert (np.sort(order, 1) == np.arange(5)).all()
+    counts = np.stack([(order == v).mean(0) for v in range(5)])
+    assert np.abs(counts - 0.2).max() < 0.04 and len({tuple(o) for o in order}) == 120
+
+
+def test_trained_and_fresh_ids_are_disjoint(drawn):
+    for split, batch in drawn.items():
+        if split == "train" or split.startswith("seen"):
+            assert set(batch.task_B.tolist()) == {0, 1, 2}
+        else:
+            assert (batch.task_B >= projected.FRESH).all() and len(set(batch.task_B.tolist())) == NUM
+
+
+PARTS = dict(train="train", seen="train", seen_image="heldout", unseen="heldout", new="new", identity="heldout",
+             seen_random_labels="train", unseen_random_labels="heldout", seen_relabelled="train")
+
+
+@pytest.mark.parametrize("split, part", PARTS.items())
+def test_inputs_are_the_task_s_projection_of_pictures_of_the_right_part(task, drawn, split, part):
+    batch = drawn[split]
+    others = np.concatenate([task.data[p]["index_N"] for p in {"train", "heldout", "new"} - {part}])
+    assert not np.isin(batch.index_BT, others).any()
+    f_BTX, class_BT = features(task, part, batch.index_BT)
+    A, order = of(0, batch.task_B)
+    if split == "identity":
+        A = np.broadcast_to(np.eye(4), A.shape)
+    np.testing.assert_allclose(batch.x_BTX, np.einsum("bxz,btz->btx", A, f_BTX), atol=1e-4)
+    true_BT = np.argsort(order, 1)[np.arange(NUM)[:, None], class_BT]
+    right = true_BT == batch.y_BT
+    if split.endswith("random_labels"):
+        assert right[:, -1].all() and 0.05 < right[:, :-1].mean() < 0.4
+        assert (batch.mask_BT[:, -1] == 1).all() and (batch.mask_BT[:, :-1] == 0).all()
+    else:
+        assert (batch.mask_BT == 1).all()
+        assert right.all() or split == "seen_relabelled"
+    if split == "seen_relabelled":  # the A of its id, and one consistent order per episode that is not the id's
+        assert right.mean() < 0.5
+        for y, c in zip(batch.y_BT, class_BT, strict=True):
+            assert len(set(zip(y, c, strict=True))) == len(set(y)) == len(set(c))
+
+
+def test_random_points_come_back_with_their_labels(drawn):
+    batch = drawn["random"]
+    assert (batch.index_BT == -1).all()
+    for x, y in zip(batch.x_BTX, batch.y_BT, strict=True):
+        points = {}
+        for a, b in zip(x.round(4), y, strict=True):
+            points.setdefault(tuple(a), set()).add(int(b))
+        assert len(points) <= 3 and all(len(labels) == 1 for labels in points.values())
+
+
+def test_the_bias_is_the_training_split_s_alone(task):
+    key = jax.random.key(1, impl="threefry2x32")
+    full, half = build(bias=1.0), build(bias=0.5, num_tasks=0)
+    train, seen = jax.jit(lambda d: (full.sample(d, key, "train", NUM), full.sample(d, key, "seen", NUM)))(full.data)
+    assert (features(task, "train", train.index_BT)[1] == train.y_BT).all()  # p = 1: label v is class v
+    assert (features(task, "train", seen.index_BT)[1] != seen.y_BT).any()  # evaluation knows no bias
+    some = jax.jit(half.sample, static_argnums=(2, 3))(half.data, key, "train", 200)
+    fixed_B = (features(task, "train", some.index_BT)[1] == some.y_BT).all(1)
+    assert 0.35 < fixed_B.mean() < 0.65
+
+
+def test_the_number_of_tasks_is_data(task):
+    traces = []
+
+    @jax.jit
+    def ids(data):
+        traces.append(1)
+        return task.sample(data, jax.random.key(0, impl="threefry2x32"), "train", NUM).task_B
+
+    one, eight, all_ = (np.asarray(ids(build(num_tasks=k).data)) for k in (1, 8, 0))
+    assert set(one.tolist()) == {0} and one.shape == (NUM,)
+    assert len(set(eight.tolist())) > 3 and eight.max() < 8
+    assert len(set(all_.tolist())) == NUM and all_.max() < projected.FRESH and len(traces) == 1
+
+
+@pytest.mark.parametrize("changes, text", [
+    (dict(ways=6), "ways=6: must lie between 2 and 5"), (dict(bias=1.5), "bias=1.5"), (dict(length=1), "length=1"),
+    (dict(num_tasks=2**30 + 1), "num_tasks"), (dict(random_points=0), "random_points=0"),
+    (dict(task_seed=-1), "task_seed=-1"), (dict(pool="digitz"), "pool=digitz")])
+def test_refusals(changes, text):
+    with pytest.raises(ConfigError, match=text):
+        build(**changes)
