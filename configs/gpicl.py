@@ -157,7 +157,7 @@ def phase_diagram(results) -> dict:
                "ylabel": "accuracy", "xscale": "log", "series": [], "levels": {"threshold": 0.05}}
     for label, name, color in lines:
         diagram["series"].append({"name": label, "y": [mean(K, name) for K in Ks], "color": color})
-        for i in range(max(headline["seeds"])):
+        for i in range(max(headline["seeds"]) if max(headline["seeds"]) > 1 else 0):  # one run is its own mean
             dots = [runs[K][i][0][name] if i < len(runs[K]) else None for K in Ks]
             diagram["series"].append({"name": f"{label}, single runs", "y": dots, "points": True, "color": color})
     first = diagram | {"title": "memorisation", "levels": {"chance": 0.2}, "series": [

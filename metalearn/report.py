@@ -32,7 +32,7 @@ def draw(curves: list[dict]):
     """A matplotlib Figure of small multiples, one panel per curve record (see types.Result)."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
-    columns = min(len(curves), 3)
+    columns = 2 if len(curves) == 4 else min(len(curves), 3)
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=len({c["ylabel"] for c in curves}) == 1)
@@ -54,8 +54,8 @@ def draw(curves: list[dict]):
         for name, level in curve.get("levels", {}).items():
             handles[name] = axis.axhline(level, color="0.6", lw=1, ls=":")
         axis.set(title=curve["title"], xlabel=curve["xlabel"], xscale=curve.get("xscale", "linear"))
-        if axis.get_xscale() == "linear":  # examples, episodes and updates come whole
-            axis.xaxis.get_major_locator().set_params(integer=True)
+        if curve.get("xscale", "linear") == "linear" and all(float(x).is_integer() for x in curve["x"]):
+            axis.xaxis.get_major_locator().set_params(integer=True)  # there are no 2.5 examples
         axis.grid(alpha=0.25)
     for axis, curve in zip(axes[:, 0], curves[::columns], strict=False):
         axis.set_ylabel(curve["ylabel"])
