@@ -101,7 +101,7 @@ def make(facts, *, network: dict, inputs: str, rule: str, window: int, feedback:
     shape = jax.ShapeDtypeStruct((1, 1, features), jnp.float32)
     size = lambda: memory.state_size(core, jax.eval_shape(core.init, jax.random.key(0), shape))
     stream = _stream(setup) if replicas == 1 else None
-    return Learner(init, grads, predict, lambda length: size(), stream, pace, _warn)
+    return Learner(init, grads, predict, lambda length: size(), stream, pace=pace, warn=_warn)
 
 
 class Setup(NamedTuple):
