@@ -1,0 +1,269 @@
+"""The one loop: same bits resumed or not, no recompilation, broken batches, signals."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn import cli, optim, sharding, train
+from metalearn import config as config_lib
+from metalearn import experiment as experiment_lib
+from metalearn.checkpoint import Checkpoints
+from metalearn.experiment import Experiment
+from metalearn.types import Evaluator, Learner, Mean, TaskDist, record
+from metalearn.validate import ConfigError
+from metalearn.writer import Writer
+
+SMALL = ["task.pca=4", "task.length=4", "evaluators.curves.sets=('unseen',)", "evaluators.curves.episodes=16",
+         "train.eval_every=2"]
+
+
+@record
+class Batch:
+    x_BX: jax.Array
+
+
+def toy(config) -> Experiment:
+    """A task and a learner that compile at once: a noisy line fit with a carry; data['bad'] makes NaN batches."""
+
+    def sample(data, key, split, num):
+        x_BX = jax.random.normal(key, (num, 2))
+        return Batch(jnp.where(jax.random.uniform(key) < data["bad"], jnp.nan, x_BX))
+
+    def init(key, batch):
+        return {"w": jax.random.normal(key, (2,))}, {"seen": jnp.zeros(())}
+
+    def loss(params, batch, key):
+        return ((batch.x_BX @ params["w"] - 1 + 0.1 * jax.random.normal(key)) ** 2).mean()
+
+    def grads(params, carry, batch, key):
+        value, slope = jax.value_and_grad(loss)(params, batch, key)
+        return slope, {"seen": carry["seen"] + batch.x_BX.sum()}, {"loss": Mean.of(value)}
+
+    predict = lambda params, carry, batch: batch.x_BX @ params["w"]
+    evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
+    tx, schedule = optim.make(**config.optim.to_dict(), total_steps=config.train.steps)
+    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1})
+    return Experiment(config, task, Learner(init, grads, predict, lambda length: 0), tx, schedule, {"e": evaluator})
+
+
+def settings(*overrides):
+    return config_lib.load("configs/gpicl.py:smoke", ["train.devices=1", *overrides])
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    monkeypatch.setattr(experiment_lib, "build", toy)
+
+
+def same(a, b):
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes()
+               for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def final(workdir):
+    """What a run leaves that must not depend on how often it was interrupted."""
+    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
+    step = checkpoints.steps()[-1]
+    texts = [open(os.path.join(workdir, name)).read() for name in ("metrics.jsonl", "eval/history.jsonl")]
+    return step, {k: v["sha256"] for k, v in checkpoints.meta(step)["leaves"].items()}, *texts
+
+
+def started(experiment, seed=0):
+    mesh = sharding.make_mesh(1)
+    state = train.make_init(experiment)(experiment.task.data, jax.random.key(seed))
+    data = sharding.replicate(experiment.task.data, mesh)
+    return sharding.replicate(state, mesh), train.make_update(experiment, mesh), data
+
+
+# --- the update -----------------------------------------------------------------------------------------------------
+
+
+def test_one_program_for_all_calls_and_other_data():
+    state, update, data = started(toy(settings()))
+    for _ in range(3):
+        state, means = update(state, data, jax.random.key(1), 2)
+    data = sharding.replicate({"bad": np.float32(0.5)}, sharding.make_mesh(1))
+    state, _ = update(state, data, jax.random.key(2), 2)
+    assert update._cache_size() == 1 and state.step == 8 and means["loss"].total.shape == (2,)
+
+
+def test_several_steps_per_call_are_the_same_steps():
+    experiment = toy(settings())
+    state, update, data = started(experiment)
+    a, means_a = update(state, data, jax.random.key(1), 4)
+    state, update, data = started(experiment)
+    losses = []
+    for _ in range(4):
+        state, means = update(state, data, jax.random.key(1), 1)
+        losses.append(float(means["loss"].total[0]))
+    np.testing.assert_allclose(losses, means_a["loss"].total, rtol=1e-6)
+    assert len(set(losses)) == 4  # every step has a batch of its own
+    np.testing.assert_allclose(a.params["w"], state.params["w"], rtol=1e-6)
+
+
+def test_the_seed_decides_every_bit():
+    ends = []
+    for seed in (0, 0, 1):
+        state, update, data = started(toy(settings()), seed)
+        ends.append(update(state, data, jax.random.key(7), 3)[0])
+    assert same(ends[0], ends[1]) and not same(ends[0].params, ends[2].params)
+
+
+def test_broken_batches_leave_params_moments_and_carry_alone():
+    state, update, data = started(toy(settings()))
+    state, _ = update(state, data, jax.random.key(1), 2)
+    before = jax.device_get(state)
+    state, means = update(state, data | {"bad": jnp.float32(1)}, jax.random.key(1), 2)
+    assert same(state.params, before.params) and same(state.carry, before.carry)
+    assert same(state.opt_state.inner, before.opt_state.inner) and state.opt_state.skipped == 2 and state.step == 4
+    np.testing.assert_array_equal(means["skipped"].total, [1, 1])
+    for _ in range(5):
+        state, means = update(state, data | {"bad": jnp.float32(0.5)}, jax.random.key(1), 2)
+        assert np.isfinite(state.params["w"]).all() and np.isfinite(state.carry["seen"])
+    assert 2 < state.opt_state.skipped < 12 and not same(state.params, before.params)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+RUN = ("train.steps=12", "train.save_every=4", "train.eval_every=4")
+
+
+@pytest.fixture
+def whole(toys, tmp_path):
+    train.run(settings(*RUN), str(tmp_path / "whole"), quiet=True)
+    return final(tmp_path / "whole")
+
+
+def test_a_run_writes_what_it_should(whole, tmp_path):
+    step, _, metrics, history = whole
+    assert step == 12 and [json.loads(line)["step"] for line in metrics.splitlines()] == [2, 4, 6, 8, 10, 12]
+    assert [json.loads(line)["step"] for line in history.splitlines()] == [4, 8, 12]
+    assert Checkpoints(str(tmp_path / "whole" / "checkpoints")).steps() == [8, 12]
+    headline = json.load(open(tmp_path / "whole" / "result.json"))
+    assert headline["parameters"] == 2 and "w" in headline
+
+
+@pytest.mark.parametrize("step", [2, 4, 8, 10])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_and_gone_on(whole, monkeypatch, tmp_path, capsys, step, number):
+    write, kept = Writer.write, signal.getsignal(number)
+
+    def kill(self, at, numbers):
+        write(self, at, numbers)
+        if at == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Writer, "write", kill)
+    argv = ["train", "--config=configs/gpicl.py:smoke", f"--workdir={tmp_path}/b", "--quiet",
+            "--config.train.devices=1", *(f"--config.{o}" for o in RUN)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(train.main)
+    assert stop.value.code == cli.EXIT_SIGNAL and f"at step {step}; saved" in capsys.readouterr().err
+    assert Checkpoints(str(tmp_path / "b" / "checkpoints")).steps()[-1] == step
+    assert signal.getsignal(number) is kept and not os.path.exists(tmp_path / "b" / "result.json")
+    monkeypatch.setattr(Writer, "write", write)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(train.main)
+    assert stop.value.code == 0 and final(tmp_path / "b") == whole
+    assert capsys.readouterr().out.splitlines()[-1].startswith("RESULT {")
+
+
+@pytest.mark.parametrize("step", [2, 6, 8, 12])
+@pytest.mark.parametrize("where", ["write", "write_history"])
+def test_killed_and_gone_on(whole, monkeypatch, tmp_path, step, where):
+    function = getattr(Writer, where)
+
+    def die(self, at, numbers):
+        function(self, at, numbers)
+        if at == step:
+            raise MemoryError("killed")
+
+    monkeypatch.setattr(Writer, where, die)
+    if where == "write" or step in (8, 12):
+        with pytest.raises(MemoryError):
+            train.run(settings(*RUN), str(tmp_path / "b"), quiet=True)
+    monkeypatch.setattr(Writer, where, function)
+    train.run(settings(*RUN), str(tmp_path / "b"), quiet=True)
+    assert final(tmp_path / "b") == whole
+
+
+def test_a_finished_run_repeated_changes_no_number(whole, tmp_path):
+    again = train.run(settings(*RUN), str(tmp_path / "whole"), quiet=True)
+    assert final(tmp_path / "whole") == whole and again["parameters"] == 2
+
+
+def test_the_newest_checkpoint_damaged_goes_on_from_the_one_before(whole, tmp_path, capsys):
+    for path in (tmp_path / "whole" / "checkpoints" / "12" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\0" * 10)
+    train.run(settings(*RUN), str(tmp_path / "whole"), quiet=True)
+    assert final(tmp_path / "whole") == whole and "checkpoint 12" in capsys.readouterr().err
+
+
+def test_all_checkpoints_damaged_exits_1_in_one_line(whole, monkeypatch, tmp_path, capsys):
+    for path in (tmp_path / "whole" / "checkpoints").rglob("metadata"):
+        path.write_text("{}")
+    argv = ["train", "--config=configs/gpicl.py:smoke", f"--workdir={tmp_path}/whole", "--quiet",
+            "--config.train.devices=1", *(f"--config.{o}" for o in RUN)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(train.main)
+    err = capsys.readouterr().err
+    assert stop.value.code == 1 and "error: no healthy checkpoint" in err and "Traceback" not in err
+
+
+def test_a_long_streak_of_broken_updates_stops_the_run(monkeypatch, tmp_path):
+    def broken(config):
+        experiment = toy(config)
+        return dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, data={"bad": np.float32(1)}))
+
+    monkeypatch.setattr(experiment_lib, "build", broken)
+    with pytest.raises(RuntimeError, match="4 updates in a row were not finite at step 4"):
+        train.run(settings(*RUN, "train.max_bad_steps=3"), str(tmp_path / "a"), quiet=True)
+
+
+def test_another_config_is_refused(whole, tmp_path):
+    with pytest.raises(ConfigError, match="optim.lr: 0.001 -> 0.5"):
+        train.run(settings(*RUN, "optim.lr=0.5"), str(tmp_path / "whole"), quiet=True)
+    assert final(tmp_path / "whole") == whole
+
+
+def test_init_from_another_run(whole, tmp_path):
+    source = f"init_from={tmp_path}/whole"
+    found, _ = Checkpoints(str(tmp_path / "whole" / "checkpoints")).restore({"params": {"w": np.zeros(2, np.float32)}})
+    train.run(settings("train.steps=1", source, "optim.lr=1e-12"), str(tmp_path / "b"), quiet=True)
+    begun, _ = Checkpoints(str(tmp_path / "b" / "checkpoints")).restore({"params": {"w": np.zeros(2, np.float32)}})
+    np.testing.assert_allclose(begun["params"]["w"], found["params"]["w"], atol=1e-6)
+    with pytest.raises(ConfigError, match="no parameter's path matches nothing"):
+        train.run(settings(source + "::nothing"), str(tmp_path / "c"), quiet=True)
+
+
+# --- the real thing -------------------------------------------------------------------------------------------------
+
+
+def test_the_smoke_config_resumes_to_the_bit(monkeypatch, tmp_path):
+    config, save = settings(*SMALL), Checkpoints.save
+    train.run(config, str(tmp_path / "a"), quiet=True)
+
+    def die(self, step, state, meta):
+        save(self, step, state, meta)
+        raise MemoryError("killed")
+
+    monkeypatch.setattr(Checkpoints, "save", die)
+    with pytest.raises(MemoryError):
+        train.run(config, str(tmp_path / "b"), quiet=True)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    assert Checkpoints(str(tmp_path / "b" / "checkpoints")).steps() == [2]
+    train.run(config, str(tmp_path / "b"), quiet=True)
+    assert final(tmp_path / "a") == final(tmp_path / "b") and final(tmp_path / "a")[0] == 4
+    for name in ("eval/curves.json", "config.json"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
