@@ -15,6 +15,6 @@ for argument in "$@"; do
   if [ "$argument" = --slow ]; then marker=""; else arguments+=("$argument"); fi
 done
 "$PYTHON_VENV" -m ruff check --quiet .
-# tiny shapes spend their time in the compiler, not in the program: compile lightly, one thread per worker
-export XLA_FLAGS="${XLA_FLAGS:---xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false}"
+# one thread per worker: two workers share two cores
+export XLA_FLAGS="${XLA_FLAGS:---xla_cpu_multi_thread_eigen=false}"
 exec "$PYTHON_VENV" -m pytest -q -m "$marker" "${arguments[@]}"

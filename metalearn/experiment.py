@@ -64,7 +64,7 @@ def _check_train(config: ConfigDict) -> None:
     above_zero = ("batch", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
     names = (*above_zero, "eval_every", "devices")
     seed = config.seed
-    require(isinstance(seed, int) and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
+    require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
     with within("train"):
         train = config.train
         for name in train:
@@ -76,7 +76,9 @@ def _check_train(config: ConfigDict) -> None:
         nonnegative(eval_every=train.eval_every, devices=train.devices)
         # the last call is cut to what is left, so steps itself may be anything
         multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,
-                    save_every=train.save_every, eval_every=train.eval_every)
+                    eval_every=train.eval_every)
+        # a line of metrics covers whole intervals only if no checkpoint falls inside one
+        multiple_of("train.log_every", train.log_every, save_every=train.save_every)
 
 
 def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, suffix: str = "") -> dict[str, Any]:

@@ -130,10 +130,12 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
                 if streak >= train.max_bad_steps:
                     raise RuntimeError(f"{streak} updates in a row were not finite at step {step}; the last "
                                        f"checkpoint ({max(saved, 0)}) is kept")
-            if due(train.save_every) or stop.signal:
+            # a signal is answered where a line of metrics ends, so that the lines of a resumed run are the same
+            stopping = stop.signal and due(train.log_every)
+            if due(train.save_every) or stopping:
                 checkpoints.save(step, state, meta)
                 saved = step
-            if stop.signal and step < train.steps:
+            if stopping and step < train.steps:
                 raise Stopped(stop.signal, step)
         if saved != step:
             checkpoints.save(step, state, meta)

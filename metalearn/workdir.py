@@ -45,6 +45,7 @@ def hold(workdir: str, config: ConfigDict):
         except OSError:
             lock.seek(0)
             raise ConfigError("--workdir", workdir, f"in use by {lock.read().strip() or 'another process'}") from None
+        fresh = check(workdir, config) or fresh  # again, now that nobody else can be first
         lock.truncate(0)
         lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()

@@ -68,8 +68,8 @@ def test_maml_gradient_of_a_quadratic_is_the_known_one(order, exact):
     def end(w):
         return inner_loop(lambda w: 0.5 * a * (w["w"] - 1) ** 2, {"w": w}, lr, steps, exact, True)["w"]
 
-    assert float(end(3.0)) == pytest.approx(1 + 2 * (1 - lr * a) ** steps, rel=1e-5)
-    assert float(jax.grad(end)(3.0)) == pytest.approx((1 - lr * a) ** exact, rel=1e-5)
+    assert float(end(jnp.float32(3.0))) == pytest.approx(1 + 2 * (1 - lr * a) ** steps, rel=1e-5)
+    assert float(jax.grad(end)(jnp.float32(3.0))) == pytest.approx((1 - lr * a) ** exact, rel=1e-5)
 
 
 def test_maml_meta_gradient_agrees_with_finite_differences():
