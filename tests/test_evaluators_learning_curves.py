@@ -1,0 +1,96 @@
+"""Learning curves: the phase rule on made-up scores, the definitions, and episodes that are frozen by their seed."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn import lookup
+from metalearn.evaluators import learning_curves
+from metalearn.types import Episodes, TaskDist
+from metalearn.validate import ConfigError
+
+CHANCE = 0.2
+
+
+def scores(ci=0.0, **sets):
+    """{set: (first, last)} as the evaluator keeps them."""
+    return {name: {"learner": dict(first=a, first_ci95=ci, last=b, last_ci95=ci, learning=b - a, learning_ci95=ci)}
+            for name, (a, b) in sets.items()}
+
+
+@pytest.mark.parametrize("phase, ci, sets", [
+    ("not trained", 0.0, dict(seen=(0.2, 0.24), unseen=(0.2, 0.2))),
+    ("memorise", 0.0, dict(seen=(0.9, 0.92), unseen=(0.2, 0.22))),
+    ("identify", 0.0, dict(seen=(0.3, 0.9), unseen=(0.2, 0.22))),
+    ("general", 0.0, dict(seen=(0.2, 0.9), unseen=(0.2, 0.8))),
+    ("general", 0.0, dict(seen=(0.2, 0.9), unseen=(0.2, 0.8), new=(0.2, 0.22))),
+    ("dataset-general", 0.0, dict(seen=(0.2, 0.9), unseen=(0.2, 0.8), new=(0.2, 0.5))),
+    ("identify", 0.1, dict(seen=(0.3, 0.9), unseen=(0.2, 0.3))),  # .10 - .084 is below tau, the point estimate above
+    ("general", 0.05, dict(seen=(0.3, 0.9), unseen=(0.2, 0.3))),  # .10 - .042 is not
+    ("not trained", 0.1, dict(seen=(0.2, 0.3), unseen=(0.2, 0.2))),
+    (None, 0.0, dict(seen=(0.2, 0.9), new=(0.2, 0.9)))])
+def test_the_phase_rule(phase, ci, sets):
+    assert learning_curves.phase(scores(ci, **sets), CHANCE) == phase
+
+
+def test_headline_definitions():
+    head = learning_curves._headline(scores(0.01, seen=(0.6, 0.9), unseen=(0.2, 0.5), new=(0.2, 0.4)), CHANCE)
+    expected = dict(seen_first=0.6, learning_seen=0.3, gap=0.4, memorisation=0.5, generalisation_unseen=0.3,
+                    generalisation_newclass=0.2, newclass_last=0.4, unseen_ci95=0.01, phase="dataset-general")
+    for name, value in expected.items():
+        assert head[name] == (value if isinstance(value, str) else pytest.approx(value)), name
+
+
+def test_first_last_and_their_intervals():
+    hit_ET = np.array([[0, 0, 1, 1, 1, 1], [1, 0, 0, 0, 0, 1], [0, 1, 1, 1, 1, 1]])
+    got = learning_curves._summary(hit_ET)
+    last = np.array([0.8, 0.2, 1.0])
+    assert got["first"] == pytest.approx(1 / 3) and got["last"] == pytest.approx(last.mean()) and got["final"] == 1
+    assert got["last_ci95"] == pytest.approx(1.96 * last.std(ddof=1) / 3**0.5)
+    assert got["learning"] == pytest.approx(last.mean() - 1 / 3)
+    assert got["learning_ci95"] == pytest.approx(1.96 * (last - [0, 1, 0]).std(ddof=1) / 3**0.5)
+
+
+def evaluate(seed=1, chunk=8, sets=("seen", "unseen_random_labels")):
+    """On a small task whose labels are drawn from the key, and a learner that knows those above zero."""
+    def sample(data, key, split, num):
+        y_BT = jax.random.randint(key, (num, 6), 0, 4)
+        mask_BT = jnp.ones((num, 6))
+        mask_BT = mask_BT.at[:, :-1].set(0.0) if split.endswith("random_labels") else mask_BT
+        return Episodes(jax.nn.one_hot(y_BT, 4), y_BT, mask_BT, jnp.zeros(num, jnp.int32), y_BT)
+
+    task = TaskDist((), sample, ("seen", "unseen_random_labels"), dict(ways=4, num_tasks=3))
+    learner = types.SimpleNamespace(predict=lambda params, carry, batch: batch.x_BTX.at[..., 0].set(0.5 * params))
+    evaluator = lookup.build("evaluators", "learning_curves", task, learner, sets=sets, yardsticks=("1nn",),
+                             episodes=16, chunk=chunk, seed=seed)
+    return evaluator.run
+
+
+def test_episodes_are_frozen_by_the_seed():
+    run = evaluate()
+    a, again, b = run(1.0, ()), run(1.0, ()), evaluate(seed=2)(1.0, ())
+    assert a["headline"] == again["headline"] == evaluate()(1.0, ())["headline"]
+    assert a["headline"]["episodes_sha256"] != b["headline"]["episodes_sha256"]
+    assert len(set(a["facts"]["set_sha256"].values())) == 2  # each set has its own episodes
+    other = run(3.0, ())  # another learner meets the same episodes and yard-sticks
+    assert other["headline"]["episodes_sha256"] == a["headline"]["episodes_sha256"]
+    assert other["headline"]["seen_1nn"] == a["headline"]["seen_1nn"]
+    assert a["headline"]["seen_last"] == 1.0 and other["headline"]["seen_last"] < 0.6  # class 0 always
+
+
+def test_only_scored_positions_make_curves():
+    got = evaluate()(1.0, ())
+    assert [c["title"] for c in got["curves"]] == ["seen"]
+    assert [s["name"] for s in got["curves"][0]["series"]] == ["learner", "1nn"]
+    assert len(got["curves"][0]["x"]) == 6 and got["curves"][0]["levels"] == {"chance": 0.25}
+    assert len(got["tables"][0]["rows"]) == 2 and "unseen_random_labels_first" not in got["headline"]
+
+
+@pytest.mark.parametrize("changes, text", [(dict(chunk=5), "episodes=16: must be a multiple of chunk=5"),
+                                           (dict(sets=()), "sets"), (dict(sets=("sen",)), "nearest: seen")])
+def test_refusals(changes, text):
+    with pytest.raises(ConfigError, match=text):
+        evaluate(**changes)
