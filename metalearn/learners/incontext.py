@@ -33,13 +33,15 @@ def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
 
     network  {"name": transformer | lstm | outer_lstm | vsml | vsml_nosym | mlp, ...its sizes}, see `nn.sequence`
     layout   shifted | pair | query (query: transformer only; the others read tokens one after another)
-    dtype    float32 | bfloat16: what matmuls compute in; parameters, softmax, norms and the loss stay f32
+    dtype    float32 | bfloat16 (transformer, and the cell of lstm and outer_lstm): what matmuls compute in; parameters, softmax, norms and the loss stay f32
     """
     one_of(LAYOUTS, layout=layout)
     one_of(("float32", "bfloat16"), dtype=dtype)
     ways, features, length = facts["ways"], facts["features"], facts["length"]
     name = network.get("name")
     require(layout != "query" or name == "transformer", "layout", layout, f"needs network.name=transformer, not {name}")
+    require(dtype == "float32" or name in ("transformer", "lstm", "outer_lstm"), "dtype", dtype,
+            f"network.name={name} computes in float32 only")
     net = sequence.make(network, ways=ways, features=features, layout=layout, slots=length, dtype=jnp.dtype(dtype))
 
     def read(batch: Episodes) -> tuple[Array, np.ndarray | None]:
