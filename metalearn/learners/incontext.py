@@ -33,7 +33,8 @@ def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
 
     network  {"name": transformer | lstm | outer_lstm | vsml | vsml_nosym | mlp, ...its sizes}, see `nn.sequence`
     layout   shifted | pair | query (query: transformer only; the others read tokens one after another)
-    dtype    float32 | bfloat16 (transformer, and the cell of lstm and outer_lstm): what matmuls compute in; parameters, softmax, norms and the loss stay f32
+    dtype    float32 | bfloat16 (transformer, and the cell of lstm and outer_lstm): what matmuls compute in;
+             parameters, softmax, norms and the loss stay f32
     """
     one_of(LAYOUTS, layout=layout)
     one_of(("float32", "bfloat16"), dtype=dtype)
