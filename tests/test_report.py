@@ -26,9 +26,9 @@ def test_curves_become_a_picture(tmp_path):
 
 
 def test_one_panel_per_curve():
-    figure = report.draw([CURVE] * 4)
+    figure = report.draw([CURVE] * 5)
     shown = [a for a in figure.axes if a.axison]
-    assert len(figure.axes) == 6 and [a.get_title() for a in shown] == ["seen"] * 4
+    assert len(figure.axes) == 6 and [a.get_title() for a in shown] == ["seen"] * 5
     lines = shown[0].get_lines()
     assert [l.get_linestyle() for l in lines] == ["-", "--", "None", ":"] and len(lines[1].get_xdata()) == 2
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["learner", "1nn", "runs", "chance"]
