@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from metalearn.types import PyTree
+from metalearn.types import PyTree, leaf_name
 from metalearn.validate import ConfigError
 
 
@@ -111,7 +111,7 @@ class Checkpoints:
             if _hash(np.asarray(array)) != leaves[path]["sha256"]:
                 raise ValueError(f"leaf {path} does not have the SHA-256 that was saved")
         flat, treedef = jax.tree_util.tree_flatten_with_path(template)
-        return jax.tree_util.tree_unflatten(treedef, [np.asarray(arrays[_name(path)]) for path, _ in flat]), meta
+        return jax.tree_util.tree_unflatten(treedef, [np.asarray(arrays[leaf_name(path)]) for path, _ in flat]), meta
 
     def _read_meta(self, step: int) -> dict[str, Any]:
         with open(os.path.join(self.directory, str(step), "meta", "metadata"), encoding="utf-8") as file:
@@ -121,12 +121,8 @@ class Checkpoints:
         return meta
 
 
-def _name(path) -> str:
-    return "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
-
-
 def _flatten(tree: PyTree) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def _hash(array: np.ndarray) -> str:

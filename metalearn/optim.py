@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from metalearn import validate
-from metalearn.types import Array, PyTree
+from metalearn.types import Array, PyTree, leaf_name
 
 RULES = ("adam", "sign_momentum", "lion", "rmsprop", "sgd")
 
@@ -102,13 +102,12 @@ def _regex(**fields: str) -> None:
             raise validate.ConfigError(field, text, f"must be a regular expression: {error}") from None
 
 
-def label(params: PyTree, freeze: str = "", **patterns: str) -> PyTree:
+def label(params: PyTree, **patterns: str) -> PyTree:
     """The name of the first pattern that a leaf's path ('block_0/attention/query/kernel') matches, else 'train'."""
-    patterns = ({"freeze": freeze} if freeze else {}) | patterns
 
     def of(path, _):
-        text = "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
-        return next((name for name, pattern in patterns.items() if re.search(pattern, text)), "train")
+        return next((name for name, pattern in patterns.items() if re.search(pattern, leaf_name(path))), "train")
+
     return jax.tree_util.tree_map_with_path(of, params)
 
 

@@ -35,6 +35,11 @@ def record(cls):
     return cls
 
 
+def leaf_name(path) -> str:
+    """'params/block_0/qkv/kernel' of a key path: what checkpoints store a leaf under and configs match it by."""
+    return "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
+
+
 @record
 class Episodes:
     """B supervised episodes of T positions.
