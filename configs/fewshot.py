@@ -46,7 +46,7 @@ def _accuracy(episodes: int, sets: tuple = ("test",), chunk: int = 10) -> dict:
 
 
 def _conv4(width: int, depth: int = 4) -> dict:
-    return dict(name="conv4", width=width, depth=depth, norm="batch", conv="patches")
+    return dict(name="conv4", width=width, depth=depth, norm="batch", conv="patches", down="max")
 
 
 def digits() -> dict:
