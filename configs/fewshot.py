@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def _images(pool: str, **changes) -> dict:
     return dict(name="fewshot", pool=pool, train_split="train", val_split="val", test_split="test", new_pool="",
-                image_size=0, channels=0, flat=False, rotations=False, ways=5, shots=1, queries=5, train_ways=0,
+                image_size=0, channels=0, flat=False, rotations="none", ways=5, shots=1, queries=5, train_ways=0,
                 form="pair", num_tasks=0, task_seed=0) | changes
 
 
@@ -64,7 +64,7 @@ def smoke() -> dict:
 
 
 def omniglot_5w1s() -> dict:
-    task = _images("omniglot", image_size=28, channels=1, rotations=True)
+    task = _images("omniglot", image_size=28, channels=1, rotations="all")
     return _config(task, _conv4(64), 16, 3000, fewshot=_accuracy(1000))
 
 
