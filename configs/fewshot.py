@@ -23,9 +23,16 @@ def get_config(arg: str = "") -> ConfigDict:
     task, _, learner = arg.partition(",")
     make = common.choose(task, TASKS, "digits")
     config = make()
-    default = "maml" if "outputs" in config else "protonet"
+    default = "remat" if task == "memory" else "maml" if "outputs" in config else "protonet"
     config.pop("outputs", None)
-    config = common.choose(learner, LEARNERS, default)(config)
+    config = common.choose(learner, MEMORY if task == "memory" else LEARNERS, default)(config)
+    for field, value in TUNED.get(((task or "digits").partition("_")[0], learner or default), {}).items():
+        *path, last = field.split(".")
+        block = config
+        for name in path:
+            block = block[name]
+        assert last in block, field
+        block[last] = value
     return ConfigDict(config)
 
 
@@ -45,8 +52,8 @@ def _accuracy(episodes: int, sets: tuple = ("test",), chunk: int = 10) -> dict:
     return dict(name="fewshot", sets=sets, episodes=episodes, chunk=chunk, seed=1, episodes_sha256=())
 
 
-def _conv4(width: int, depth: int = 4) -> dict:
-    return dict(name="conv4", width=width, depth=depth, norm="batch", conv="patches", down="max")
+def _conv4(width: int, depth: int = 4, down: str = "max") -> dict:
+    return dict(name="conv4", width=width, depth=depth, norm="batch", conv="patches", down=down)
 
 
 def digits() -> dict:
@@ -65,7 +72,9 @@ def smoke() -> dict:
 
 def omniglot_5w1s() -> dict:
     task = _images("omniglot", image_size=28, channels=1, rotations="all")
-    return _config(task, _conv4(64), 16, 3000, fewshot=_accuracy(1000))
+    config = _config(task, _conv4(64, down="stride"), 8, 6000, fewshot=_accuracy(1000, chunk=50))
+    config["train"] |= dict(log_every=100, save_every=1000)
+    return config
 
 
 def omniglot_20w1s() -> dict:
@@ -91,6 +100,15 @@ def transfer() -> dict:
     return _config(task, _conv4(32, depth=3), 8, 600, fewshot=_accuracy(600, sets=("new", "test")))
 
 
+def memory() -> dict:
+    """The setting of the memory dial: Conv4-32 on 28x28, 8 tasks, 5-way 5-shot, 20 inner steps."""
+    task = _images("digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
+                   image_size=28, shots=5)
+    config = _config(task, _conv4(32), 8, 2, fewshot=_accuracy(10))
+    config["train"] |= dict(steps_per_call=1, log_every=1, save_every=1)
+    return config
+
+
 def sinusoid() -> dict:
     task = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.141592653589793),
                 x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
@@ -109,7 +127,7 @@ def linear() -> dict:
 
 TASKS = dict(digits=digits, smoke=smoke, omniglot_5w1s=omniglot_5w1s, omniglot_20w1s=omniglot_20w1s,
              cifar_fs_5w1s=cifar_fs_5w1s, cifar_fs_5w5s=cifar_fs_5w5s, transfer=transfer, sinusoid=sinusoid,
-             linear=linear)
+             linear=linear, memory=memory)
 
 
 def _with(name: str, **fields):
@@ -142,6 +160,21 @@ LEARNERS = dict(
                 task_chunk=0),
     pretrained=_with("pretrained", finetune="head", eval_steps=100, eval_lr=0.1, weight_decay=0.01),
 )
+
+
+MEMORY = dict(
+    plain=_maml(inner_steps=20, inner_lr=0.01, remat=False),
+    remat=_maml(inner_steps=20, inner_lr=0.01),
+    truncated=_maml(inner_steps=20, inner_lr=0.01, order="truncated", exact_steps=5),
+    first=_maml(inner_steps=20, inner_lr=0.01, order="first"),
+)
+
+
+# what a learner does differently on a task family (the name before the first _)
+TUNED = {
+    # many ways in training, as in the paper (60): one model serves 5 and 20 ways
+    ("omniglot", "protonet"): {"task.train_ways": 60, "train.batch": 1, "train.steps": 5000},
+}
 
 
 def learner_names(task: str = "digits") -> list[str]:

@@ -1,11 +1,15 @@
 """How fast a config's update is on this device, and what share of the device's matrix rate it reaches.
 
   python -m metalearn.benchmark --config=configs/gpicl.py:digits [--rounds=5]
+  python -m metalearn.benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
 
 Prints steps/s, tokens/s (batch x episode length), compile time, model FLOP/s and its fraction of two rates measured
 in the same interleaved rounds: a 2048^3 matmul, and a matmul of the shape that dominates the update. FLOP are those of
 the matrix products in the program as written (counted in its jaxpr: forward, backward, task generation), so neither
 recomputation that the compiler drops nor element-wise work flatters the figure. Pass as many configs as you like.
+
+`--memory` compiles the update and runs nothing: the compiler's own figure of the bytes that it needs beside its
+arguments (parameters, optimiser state, pools) and results.
 """
 
 from __future__ import annotations
@@ -50,6 +54,18 @@ def count_matmuls(jaxpr) -> Counter:
 def flop(matmuls: Counter) -> float:
     """Floating-point operations of counted matrix products."""
     return float(sum(2 * math.prod(shape) * count for shape, count in matmuls.items()))
+
+
+def memory(spec: str, overrides: list[str]) -> dict:
+    """Bytes of one config's compiled update: temporaries at their peak, and arguments."""
+    experiment = experiment_lib.build(config_lib.load(spec, overrides))
+    key = jax.random.key(0, impl="threefry2x32")
+    state = jax.eval_shape(train.make_init(experiment), experiment.task.data, key)
+    update = train.make_update(experiment, sharding.make_mesh(experiment.config.train.devices))
+    began = time.perf_counter()
+    used = update.lower(state, experiment.task.data, key, 1).compile().memory_analysis()
+    return {"config": spec, "temp_bytes": used.temp_size_in_bytes, "argument_bytes": used.argument_size_in_bytes,
+            "compile_seconds": time.perf_counter() - began}
 
 
 def measure(spec: str, overrides: list[str], rounds: int) -> dict:
@@ -115,7 +131,16 @@ def main() -> int:
     parser = cli.Parser(__doc__, prog="python -m metalearn.benchmark")
     parser.add_argument("--config", required=True, action="append", help="FILE[:argument]; repeat for several rows")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="compiled peak bytes alone; runs nothing")
     args = parser.parse()
+    if args.memory:
+        rows = [memory(spec, args.overrides) for spec in args.config]
+        table = [[r["config"].rpartition(":")[2], f"{r['temp_bytes'] / 2**20:.1f}",
+                  f"{r['argument_bytes'] / 2**20:.1f}", f"{r['compile_seconds']:.1f}"] for r in rows]
+        report.show({"tables": [{"title": f"one compiled update on {jax.devices()[0].device_kind}", "rows": table,
+                                 "columns": ["config", "temporaries MiB", "arguments MiB", "compile s"]}]})
+        cli.print_result({"rows": rows})
+        return 0
     rows = [measure(spec, args.overrides, max(args.rounds, 1)) for spec in args.config]
     columns = ["config", "ms/step (min-max)", "steps/s", "tokens/s", "GFLOP/step", "GFLOP/s", "of 2048^3",
                "of own shape", "compile s"]
