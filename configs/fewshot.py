@@ -180,7 +180,7 @@ TUNED = {
 def learner_names(task: str = "digits") -> list[str]:
     """The learners that a task can have: functions are measured along inner steps, so by those that take steps."""
     steps = ("maml", "fomaml", "anil", "metasgd", "cavia", "reptile", "imaml")
-    return list(steps if task in ("sinusoid", "linear") else LEARNERS)
+    return list(MEMORY if task == "memory" else steps if task in ("sinusoid", "linear") else LEARNERS)
 
 
 def sweep(arg: str = "digits"):
