@@ -65,7 +65,8 @@ def digits() -> dict:
 
 def smoke() -> dict:
     config = digits()
-    config["task"] |= dict(ways=3, queries=2)
+    config["task"] |= dict(pool="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
+                           new_pool="", ways=3, queries=2)
     config["learner"]["backbone"] |= dict(width=4, depth=2)
     config["train"] |= dict(batch=2, steps=4, steps_per_call=2, log_every=2, save_every=2)
     config["evaluators"]["fewshot"] |= dict(sets=("test",), episodes=8, chunk=4)
