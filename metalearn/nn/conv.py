@@ -2,8 +2,8 @@
 
 A vmapped `lax.conv` over its weights becomes a grouped convolution, many times slower; nine shifted copies of the
 image and one matmul become a batched matmul. The gradient of `reduce_window` max-pooling costs as much as the
-convolutions; choosing the larger of two does not (see `max_pool`). `lax.conv` stays as an option for weights that tasks share: it needs
-a ninth of the memory.
+convolutions; choosing the larger of two does not (see `max_pool`). `lax.conv` stays as an option for weights that
+tasks share: it needs a ninth of the memory.
 
 Batch statistics go in and out as values, so that a learner can say whose they are (see `nn.backbone`).
 """
