@@ -74,11 +74,19 @@ class Writer:
 
 
 def read(path: str) -> list[dict]:
-    """The complete lines of a .jsonl file, [] when it is absent; a line that a crash cut short is left out."""
+    """The complete lines of a .jsonl file, [] when it is absent; what a crash or a bad disk garbled is left out."""
     if not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+    found = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                entry = json.loads(line) if line.endswith("\n") else None
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                found.append(entry)
+    return found
 
 
 def _append(path: str, line: dict) -> None:
