@@ -45,7 +45,7 @@ class Writer:
 
     def _to_tensorboard(self, step, numbers, group):
         if self.tensorboard is not None:
-            for name, value in numbers.items():
+            for name, value in plain(numbers).items():
                 if isinstance(value, (int, float)):
                     self.tensorboard.add_scalar(f"{group}/{name}", value, step)
 
