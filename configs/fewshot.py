@@ -26,7 +26,8 @@ def get_config(arg: str = "") -> ConfigDict:
     default = "remat" if task == "memory" else "maml" if "outputs" in config else "protonet"
     config.pop("outputs", None)
     config = common.choose(learner, MEMORY if task == "memory" else LEARNERS, default)(config)
-    for field, value in TUNED.get(((task or "digits").partition("_")[0], learner or default), {}).items():
+    family = "full" if task.endswith("_full") else (task or "digits").partition("_")[0]
+    for field, value in TUNED.get((family, learner or default), {}).items():
         *path, last = field.split(".")
         block = config
         for name in path:
@@ -88,7 +89,18 @@ def omniglot_20w1s() -> dict:
 
 
 def cifar_fs_5w1s() -> dict:
-    return _config(_images("cifar_fs", queries=15), _conv4(64), 4, 4000, fewshot=_accuracy(600))
+    config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 1000,
+                     fewshot=_accuracy(600, chunk=50))
+    config["train"] |= dict(log_every=100, save_every=1000)
+    return config
+
+
+def full(make) -> dict:
+    """The papers' network and training length, for an accelerator or a night."""
+    config = make()
+    config["learner"]["backbone"] |= dict(width=64, down="max")
+    config["train"] |= dict(batch=16, steps=60000)
+    return config
 
 
 def cifar_fs_5w5s() -> dict:
@@ -137,6 +149,8 @@ def linear() -> dict:
 
 TASKS = dict(digits=digits, smoke=smoke, omniglot_5w1s=omniglot_5w1s, omniglot_20w1s=omniglot_20w1s,
              cifar_fs_5w1s=cifar_fs_5w1s, cifar_fs_5w5s=cifar_fs_5w5s, transfer=transfer, sinusoid=sinusoid,
+             omniglot_5w1s_full=lambda: full(omniglot_5w1s), omniglot_20w1s_full=lambda: full(omniglot_20w1s),
+             cifar_fs_5w1s_full=lambda: full(cifar_fs_5w1s), cifar_fs_5w5s_full=lambda: full(cifar_fs_5w5s),
              sinusoid_5=sinusoid_5, linear=linear, memory=memory)
 
 
@@ -191,6 +205,7 @@ MEMORY = dict(
 TUNED = {
     # many ways in training, as in the paper (60): one model serves 5 and 20 ways
     ("omniglot", "protonet"): {"task.train_ways": 60, "train.batch": 1, "train.steps": 3000},
+    ("full", "protonet"): {"task.train_ways": 20, "train.batch": 4},
 }
 
 
