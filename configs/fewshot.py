@@ -128,7 +128,7 @@ def sinusoid() -> dict:
     task = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.141592653589793),
                 x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
     evaluator = dict(name="adaptation", split="test", steps=10, episodes=1000, chunk=100, seed=1)
-    config = _config(task, dict(name="mlp", widths=(40, 40)), 25, 70000, adaptation=evaluator)
+    config = _config(task, dict(name="mlp", widths=(40, 40)), 25, 30000, adaptation=evaluator)
     config["optim"] |= dict(decay="constant", clip=0.0)
     config["train"] |= dict(steps_per_call=500, log_every=500, save_every=5000)
     return config | dict(outputs=1)
