@@ -111,7 +111,7 @@ def other_learner(name: str) -> dict:
 
 
 def sweep(arg: str = "phases"):
-    """phases: K from 1 to unlimited, three seeds from 2**7 to 2**10 and at unlimited K, where the layouts differ too. models: every learner."""
+    """phases: K from 1 to unlimited, three seeds past 2**6, the layouts at unlimited K. models: every learner."""
     common.choose(arg, dict.fromkeys(("phases", "models")), "")
     if arg == "models":
         yield {"_config": "configs/gpicl.py:digits"}
