@@ -153,9 +153,9 @@ def cartpole() -> dict:
     """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3)."""
     config = policy(CARTPOLE, CARTPOLE_SIZES, window=8, start_frac=0.2, prompt_span=60, scale=60.0)
     config["learner"] |= dict(prompt=3)
-    config["train"] |= dict(batch=64)
-    config["evaluators"]["few"] |= dict(rounds=4, repeats=1)
-    config["evaluators"]["demo"] |= dict(repeats=1)
+    config["train"] |= dict(batch=64, steps=4000, save_every=4000)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_random"), rounds=4, repeats=1)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=1)
     return config
 
 
@@ -265,7 +265,7 @@ SWEEPS = {
     "point": ("point", ("metadt", "no_context", "dt", "explorer")),
     "point_parts": ("point", PARTS),
     "point_table": ("point", ABLATIONS),
-    "cartpole": ("cartpole", PARTS),
+    "cartpole": ("cartpole", PARTS[:4]),
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
     "reach": ("reach", ("metadt", "no_prompt")),
     "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
