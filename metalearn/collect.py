@@ -1,6 +1,6 @@
 """Collect offline data for a config whose task is `offline`, into one file that the config can then name.
 
-  python -m metalearn.collect --config=configs/metadt.py:point --out=point.npz [--config.task.behaviour=mixed ...]
+  python -m metalearn.collect --config=configs/metadt.py:point --out=point.npz [--config.task.quality=expert ...]
   bash launch/local.sh --config=configs/metadt.py:point --config.task.data=point.npz ...
 
 The same config and seeds give the same file. An existing file is refused, never overwritten.
@@ -32,15 +32,17 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
         with within("env"):
             built = lookup.build("envs", env["name"], **{k: v for k, v in env.items() if k != "name"})
         ids = behaviours.task_ids(task.train_tasks, task.test_tasks)
-        param_BX, logs = behaviours.collect(built, task.behaviour, ids, task.episodes, task.task_seed, task.data_seed)
+        param_BX, logs = behaviours.collect(built, task.behaviour, ids, task.episodes, task.task_seed, task.data_seed,
+                                            task.quality, task.sac.to_dict())
     return_BE = logs.rtg_BT[..., 0]
     facts = {k: v for k, v in built.facts.items() if isinstance(v, (str, int, float, bool))}
-    header = {"env": env, "env_facts": facts, "behaviour": task.behaviour, "task_seed": task.task_seed,
-              "data_seed": task.data_seed, "task_ids": ids.tolist(), "train_tasks": task.train_tasks,
+    header = {"env": env, "env_facts": facts, "behaviour": task.behaviour, "quality": task.quality,
+              "task_seed": task.task_seed, "data_seed": task.data_seed, "task_ids": ids.tolist(), "train_tasks": task.train_tasks,
               "episodes": task.episodes, "steps": built.length,
               "mean_return": np.round(return_BE.mean(1), 4).tolist(),
               "best_return": np.round(return_BE.max(1), 4).tolist(),
               "versions": workdir.versions()}
+    header |= {"sac": task.sac.to_dict()} if task.behaviour == "sac" else {}
     sha = trajectories.save(out, param_BX, logs, header)
     rows = [[i, f"{r.mean():.2f}", f"{r.min():.2f}", f"{r.max():.2f}"] for i, r in enumerate(return_BE[:10])]
     report.show({"tables": [{"title": f"{task.behaviour} in {env['name']}: returns of the first tasks",

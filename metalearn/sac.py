@@ -16,12 +16,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.types import Array, Env, PyTree
+from metalearn import rollout
+from metalearn.types import Array, Env, PyTree, Trajectories
 from metalearn.validate import positive, require
 
 DISCOUNT, SLOWNESS = 0.99, 0.995  # the second: what a slow copy keeps of itself per update
 STD = (-5.0, 2.0)  # bounds of the actor's log standard deviation
 B1, B2, EPS = 0.9, 0.999, 1e-8  # Adam
+
+
+FIELDS = ("steps", "random_steps", "every", "hidden", "batch", "lr", "temperature")
+TRIES = 4  # episodes per checkpoint by which `medium` is found
+
+
+def collect(env: Env, param_BX: np.ndarray, episodes: int, seed: int, quality: str, agent: dict) -> Trajectories:
+    """Trajectories (B x E, T, ...) of `episodes` per task by agents that learn on that very task.
+
+    quality   mixed (every task's checkpoints in their order, spread evenly over its episodes) | medium (the first
+              checkpoint whose return is halfway from the untrained to the last) | expert (the last)
+    agent     what `learn` takes
+    """
+    ladder = learn(env, param_BX, seed, **agent)
+    B, last = len(param_BX), agent["steps"] // agent["every"]
+    key_tries, key_runs = jax.random.split(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 1))
+    policy = lambda actor, time, obs_BS, rew_B, key: (
+        actor, jax.vmap(sample)(actor, obs_BS, jax.random.split(key, len(obs_BS))))
+    if env.host is None:
+        play = jax.jit(lambda actor, key: rollout.run(env, policy, actor, jnp.asarray(param_BX), key))
+    else:
+        once = jax.jit(policy)
+        play = lambda actor, key: rollout.run(env, once, actor, param_BX, key)
+    at = lambda rung_B, key: play(jax.tree.map(lambda a: a[rung_B, jnp.arange(B)], ladder), key)
+
+    rung_BE = np.tile(np.round(np.linspace(0, last, episodes)).astype(int), (B, 1))
+    if quality == "expert":
+        rung_BE[:] = last
+    if quality == "medium":
+        score_KB = np.stack([np.mean([at(np.full(B, k), jax.random.fold_in(key_tries, k * TRIES + i)).rtg_BT[:, 0]
+                                      for i in range(TRIES)], 0) for k in range(last + 1)])
+        rung_BE[:] = np.argmax(score_KB >= (score_KB[0] + score_KB[-1]) / 2, axis=0)[:, None]
+    runs = [at(rung_BE[:, e], jax.random.fold_in(key_runs, e)) for e in range(episodes)]
+    return jax.tree.map(lambda *a: np.stack(a, 1).reshape(B * episodes, *a[0].shape[1:]), *runs)
 
 
 def check(*, steps: int, random_steps: int, every: int, hidden: int, batch: int, lr: float, temperature: float) -> None:

@@ -21,10 +21,23 @@ def test_collect_and_use(tmp_path):
         collect.run(settings, out)
 
 
+def test_agents_that_learn(tmp_path):
+    """Behaviour `sac`: its settings are in the file, and a config with others does not take it for its own."""
+    few = ("task.sac.steps=40", "task.sac.random_steps=10", "task.sac.every=20", "task.sac.hidden=8")
+    settings = config.load("configs/metadt.py:smoke", (*SMALL, "task.behaviour=sac", *few))
+    out = str(tmp_path / "sac.npz")
+    assert collect.run(settings, out)["steps"] == 5 * 4 * 20
+    assert trajectories.load(out)[2]["sac"]["steps"] == 40
+    with pytest.raises(ConfigError, match="config.task.sac.every=15"):
+        collect.run(config.load("configs/metadt.py:smoke", (*SMALL, "task.behaviour=sac", *few, "task.sac.every=15")),
+                    str(tmp_path / "other.npz"))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_only_offline_tasks(tmp_path):
     with pytest.raises(ConfigError, match="config.task.name=projected"):
         collect.run(config.load("configs/gpicl.py:smoke"), str(tmp_path / "a.npz"))
-    settings = config.load("configs/metadt.py:smoke", ("task.behaviour=sac",))
-    with pytest.raises(ConfigError, match="config.task.behaviour=sac"):
+    settings = config.load("configs/metadt.py:smoke", ("task.behaviour=ppo",))
+    with pytest.raises(ConfigError, match="config.task.behaviour=ppo"):
         collect.run(settings, str(tmp_path / "a.npz"))
     assert not list(tmp_path.iterdir())
