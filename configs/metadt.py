@@ -25,7 +25,7 @@ Encoders trained otherwise (FOCAL, CORRO, CSRO) under the same policy: the sweep
 
 Variants: smoke, point_world, point, explorer (what makes few-shot work without demonstrations and without random steps:
 see METHODS), velocity_world, velocity, cartpole_world, cartpole, cheetah_vel_world, cheetah_vel (extra `rl`),
-reach_world, reach (extra `metaworld`), paper_<environment>_world and paper_<environment> (published hyper-parameters).
+darkroom_world, darkroom, reach_world, reach (extra `metaworld`). Published hyper-parameters: configs/metadt_paper.py.
 """
 
 import json
@@ -64,8 +64,8 @@ def get_config(arg: str = "") -> ConfigDict:
 def offline(env: dict, **changes) -> dict:
     """The data: 45 + 40 tasks, 100 episodes each, collected at start-up from the seeds."""
     return dict(name="offline", env=env, data="", keep="", behaviour="history", quality="mixed", sac=SAC,
-                train_tasks=45, test_tasks=40, episodes=100, task_seed=0, data_seed=0, horizon=4, window=20, start_frac=1.0, prompt_span=20,
-                prompt_top=0, wish="return", scale=10.0) | changes
+                train_tasks=45, test_tasks=40, episodes=100, task_seed=0, data_seed=0, horizon=4, window=20,
+                start_frac=1.0, prompt_span=20, prompt_top=0, wish="return", scale=10.0) | changes
 
 
 def world(env: dict, sizes: dict, **changes) -> dict:
@@ -161,6 +161,22 @@ def cartpole() -> dict:
     return config
 
 
+DARKROOM = dict(name="darkroom", length=30, size=7)
+
+
+def darkroom_world() -> dict:
+    return world(DARKROOM, SIZES, behaviour="search")
+
+
+def darkroom() -> dict:
+    """49 cells, one of which pays: nothing but trying cells tells the task, so the policy samples, as `explorer`."""
+    config = policy(DARKROOM, SIZES, window=30, prompt_span=30, behaviour="search", wish="rank", scale=1.0)
+    config["learner"] |= dict(head="gaussian")
+    config["train"] |= dict(steps=2000, save_every=2000)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_none", "few_random", "few_sample"), explore_steps=15)
+    return config
+
+
 CHEETAH = dict(name="mujoco", robot="cheetah_vel", length=200, observe_x=False)
 
 
@@ -187,71 +203,30 @@ def cheetah_vel() -> dict:
     return config
 
 
-REACH = dict(name="metaworld", tools=("reach",), length=500, reward_version="v2")
+REACH = dict(name="metaworld", tools=("reach",), length=150, reward_version="v2")
+REACH_DATA = dict(behaviour="scripted", train_tasks=45, test_tasks=20, episodes=20)
 
 
 def reach_world() -> dict:
-    return world(REACH, SIZES, behaviour="scripted", train_tasks=15, test_tasks=5, episodes=10)
+    return world(REACH, SIZES, **REACH_DATA)
 
 
 def reach() -> dict:
-    """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`."""
-    config = policy(REACH, SIZES, behaviour="scripted", train_tasks=15, test_tasks=5, episodes=10, start_frac=0.1,
-                    prompt_span=40, scale=500.0)
+    """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`.
+
+    Episodes of 150 steps instead of the published 500: the experts arrive within 60.
+    """
+    config = policy(REACH, SIZES, **REACH_DATA, start_frac=0.1, prompt_span=40, scale=500.0)
     config["optim"] |= dict(lr=1e-3)
+    config["train"] |= dict(steps=2000, save_every=2000)
     config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=1)
     config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=1)
     return config
 
 
-# published: (environment, K, P, learning rate, return scale, updates, of them without prompts, world-model decoder)
-PAPER = {
-    "point": (POINT, 20, 5, 1e-4, 10.0, 100_000, 20_000, "reward"),
-    "cheetah_vel": (CHEETAH | dict(observe_x=True), 20, 5, 5e-5, 500.0, 200_000, 20_000, "reward"),
-    "cheetah_dir": (CHEETAH | dict(robot="cheetah_dir", observe_x=True), 20, 5, 6e-6, 500.0, 100_000, 20_000, "reward"),
-    "ant_dir": (CHEETAH | dict(robot="ant_dir", observe_x=True), 20, 5, 5e-5, 500.0, 500_000, 70_000, "reward"),
-    "hopper": (CHEETAH | dict(robot="hopper_param", observe_x=True), 8, 3, 5e-5, 500.0, 100_000, 20_000, "transition"),
-    "walker": (CHEETAH | dict(robot="walker_param", observe_x=True), 8, 3, 5e-5, 500.0, 100_000, 20_000, "transition"),
-    "reach": (REACH, 20, 5, 1e-7, 500.0, 300_000, 100_000, "reward"),
-}
-WORLD_STEPS = dict(point=212_000, cheetah_vel=4_200_000, cheetah_dir=187_000, ant_dir=4_200_000, hopper=1_400_000,
-                   walker=1_400_000, reach=1_400_000)
-
-
-def paper(name: str, phase: str):
-    """The published hyper-parameters. Not run here; data: a trajectory file (`task.data`) of your own policies, except
-    for Point-Robot. Reach's learning rate is printed as 1e-7 in the released code."""
-    env, window, prompt, lr, scale, steps, warm, decoder = PAPER[name]
-    train_tasks = {"cheetah_dir": 2, "reach": 15}.get(name, 45)
-    tasks = dict(train_tasks=train_tasks, test_tasks=2 if name == "cheetah_dir" else 5)
-    behaviour = {"point": "history", "cheetah_vel": "gaits", "cheetah_dir": "gaits", "reach": "scripted"}
-    tasks |= dict(behaviour=behaviour.get(name, "random"))
-    sizes = dict(decoders=decoder, embed=16, hidden=128, code=16)
-
-    def make_world() -> dict:
-        config = world(env, sizes, **tasks)
-        config["optim"] = common.adam(1e-3)
-        config["train"] |= dict(batch=128, steps=WORLD_STEPS[name], log_every=1000, save_every=10_000)
-        return config
-
-    def make_policy() -> dict:
-        length = env["length"]
-        config = policy(env, sizes, window=window, start_frac=0.0, prompt_span=length, scale=scale, **tasks)
-        config["learner"] |= dict(prompt=prompt, prompt_frac=1.0, warm_steps=warm, action_dropout=0.0, depth=3,
-                                  width=128, mlp=512, activation="relu", dropout=0.1)
-        config["optim"] = common.adam(lr, warmup_steps=10_000, clip=0.25, weight_decay=1e-4, freeze="^world/")
-        config["train"] |= dict(batch=128, steps=steps, log_every=500, save_every=10_000)
-        return config
-
-    return make_world if phase == "world" else make_policy
-
-
-VARIANTS = {"smoke": smoke, "point_world": point_world, "point": point, "explorer": explorer,
-            "velocity_world": velocity_world, "velocity": velocity, "cartpole_world": cartpole_world,
-            "cartpole": cartpole, "cheetah_vel_world": cheetah_vel_world, "cheetah_vel": cheetah_vel,
-            "reach_world": reach_world, "reach": reach}
-VARIANTS |= {f"paper_{name}": paper(name, "policy") for name in PAPER}
-VARIANTS |= {f"paper_{name}_world": paper(name, "world") for name in PAPER}
+VARIANTS = {make.__name__: make for make in (
+    smoke, point_world, point, explorer, velocity_world, velocity, cartpole_world, cartpole, darkroom_world, darkroom,
+    cheetah_vel_world, cheetah_vel, reach_world, reach)}
 
 
 def _assign(config: dict, changes: dict) -> None:
@@ -268,8 +243,9 @@ SWEEPS = {
     "point_parts": ("point", PARTS),
     "point_table": ("point", ABLATIONS),
     "cartpole": ("cartpole", PARTS[:4]),
+    "darkroom": ("darkroom", ("metadt", "no_context", "dt")),
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
-    "reach": ("reach", ("metadt", "no_prompt")),
+    "reach": ("reach", ("metadt", "no_prompt", "dt")),
     "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
 }
 ENCODERS = {"model": "metadt", "metric": "focal_dt", "contrast": "corro_dt", "csro": "csro_dt"}
@@ -303,60 +279,44 @@ def sweep(arg: str = "point"):
 
 
 def summarise(results, arg: str = "point") -> dict:
-    """returns[method][protocol]: mean over seeds and tasks, 95 % interval over tasks, interquartile mean, per seed."""
+    """One table of returns[method][protocol] over seeds and test tasks, with the lines that they are to be read by."""
     import numpy as np
 
+    from metalearn import comparison
+
     base, methods = common.choose(arg, SWEEPS | {"encoders": ("encoders", ("metadt",))}, "point")
-    worlds = [h for _, h, _ in results if "probe_r2" in h]
-    found, lines, behaviour = {}, {}, None
+    found, won, lines, behaviour_B = {}, {}, {}, None
     for _, headline, workdir in results:
-        if "probe_r2" in headline:
+        if "probe_r2" in headline:  # a world model
             continue
-        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            config = json.load(file)
+        config = _read(workdir, "config.json")
         method = _method(config, methods)
         if arg == "encoders":  # methods differ in where the encoder came from
-            with open(os.path.join(config["init_from"], "config.json"), encoding="utf-8") as file:
-                method = ENCODERS[json.load(file)["learner"]["objective"]]
+            method = ENCODERS[_read(config["init_from"], "config.json")["learner"]["objective"]]
         for name in ("few", "demo"):
-            with open(os.path.join(workdir, "eval", f"{name}.json"), encoding="utf-8") as file:
-                facts = json.load(file)["facts"]
-            for protocol, tasks in facts["returns"].items():
-                found.setdefault(method, {}).setdefault(protocol, []).append(tasks)
-            behaviour = facts["behaviour_returns"] if method == "metadt" else behaviour
+            facts = _read(workdir, "eval", f"{name}.json")["facts"]
+            for protocol, tasks_B in facts["returns"].items():
+                found.setdefault(method, {}).setdefault(protocol, []).append(tasks_B)
+            for protocol, tasks_B in facts["successes"].items():
+                won.setdefault(method, {}).setdefault(protocol, []).append(tasks_B)
+            behaviour_B = facts["behaviour_returns"] if method == "metadt" else behaviour_B
         if method != "explorer":  # whose behaviour line is that of other data
             lines = {k: headline[k] for k in REFERENCES if k in headline}
-    middle = lambda a: float(np.sort(a)[len(a) // 4: len(a) - len(a) // 4].mean())
-    half = lambda a: float(1.96 * a.std(ddof=1) / len(a) ** 0.5)
-    returns, rows = {}, []
-    for method, protocols in found.items():
-        for protocol, runs in protocols.items():
-            runs_RB = np.asarray(runs, float)
-            task_B = runs_RB.mean(0)
-            entry = dict(mean=task_B.mean(), ci95=half(task_B), iqm=middle(runs_RB.ravel()),
-                         seeds=runs_RB.mean(1).tolist())
-            returns.setdefault(method, {})[protocol] = entry
-            rows.append([method, protocol, f"{entry['mean']:.2f} ± {entry['ci95']:.2f}", f"{entry['iqm']:.2f}",
-                         " ".join(f"{s:.2f}" for s in entry["seeds"])])
-    differences, ours = {}, found.get("metadt", {})
-    for protocol in ("zero", "few_none", "few_random", "demo"):
-        for other in found:
-            if other != "metadt" and protocol in ours and protocol in found[other]:
-                gap_B = np.mean(ours[protocol], 0) - np.mean(found[other][protocol], 0)
-                differences[f"metadt-{other}, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
-        if protocol in ours and behaviour is not None:
-            gap_B = np.mean(ours[protocol], 0) - behaviour
-            differences[f"metadt-behaviour, {protocol}"] = dict(mean=gap_B.mean(), ci95=half(gap_B))
-    headline = {"returns": returns, "references": lines, "differences": differences, "seeds": len(worlds),
-                "world_test_mse": [h.get("test_mse") for h in worlds],
-                "world_probe_r2": [h["probe_r2"] for h in worlds]}
-    table = {"title": f"{base}: returns (± 95 % interval over test tasks of the mean over seeds)",
-             "columns": ["method", "protocol", "return", "IQM", "seeds"], "rows": rows}
-    gaps = {"title": "paired differences over tasks", "columns": ["pair", "difference"],
-            "rows": [[k, f"{v['mean']:.2f} ± {v['ci95']:.2f}"] for k, v in differences.items()]}
-    refs = {"title": "references on the same tasks", "columns": ["line", "return"],
-            "rows": [[k, f"{v:.2f}"] for k, v in lines.items()]}
-    return {"headline": headline, "tables": [table, gaps, refs]}
+    result = comparison.compare(found, "metadt", behaviour_B, f"{base}: returns")
+    worlds = [h for _, h, _ in results if "probe_r2" in h]
+    result["headline"] |= {"references": lines, "seeds": SEEDS, "world_test_mse": [h.get("test_mse") for h in worlds],
+                           "world_probe_r2": [h["probe_r2"] for h in worlds]}
+    if won:
+        result["headline"]["success"] = {m: {k: float(np.mean(v)) for k, v in p.items()} for m, p in won.items()}
+        result["tables"].insert(1, comparison.compare(won, "metadt", None, "success rate")["tables"][0])
+    result["tables"].append({"title": "references on the same tasks", "columns": ["line", "return"],
+                             "rows": [[k, f"{v:.2f}"] for k, v in lines.items()]})
+    return result
+
+
+def _read(*parts: str) -> dict:
+    with open(os.path.join(*parts), encoding="utf-8") as file:
+        return json.load(file)
 
 
 def _method(config: dict, methods) -> str:

@@ -37,8 +37,8 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
     return_BE = logs.rtg_BT[..., 0]
     facts = {k: v for k, v in built.facts.items() if isinstance(v, (str, int, float, bool))}
     header = {"env": env, "env_facts": facts, "behaviour": task.behaviour, "quality": task.quality,
-              "task_seed": task.task_seed, "data_seed": task.data_seed, "task_ids": ids.tolist(), "train_tasks": task.train_tasks,
-              "episodes": task.episodes, "steps": built.length,
+              "task_seed": task.task_seed, "data_seed": task.data_seed, "task_ids": ids.tolist(),
+              "train_tasks": task.train_tasks, "episodes": task.episodes, "steps": built.length,
               "mean_return": np.round(return_BE.mean(1), 4).tolist(),
               "best_return": np.round(return_BE.max(1), 4).tolist(),
               "versions": workdir.versions()}

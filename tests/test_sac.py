@@ -1,4 +1,4 @@
-"""Soft actor-critic: it learns, its densities integrate to one, tasks share nothing, lock-step simulators give the same."""
+"""Soft actor-critic: it learns, its densities integrate to one, tasks share nothing, a simulator gives the same."""
 
 import dataclasses
 

@@ -9,7 +9,8 @@ from metalearn.types import Prompted
 from metalearn.validate import ConfigError
 
 FIELDS = dict(env=dict(name="velocity", length=12), data="", keep="", behaviour="history",
-              quality="mixed", sac={}, train_tasks=4, test_tasks=3, episodes=10, task_seed=0, data_seed=0, horizon=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
+              quality="mixed", sac={}, train_tasks=4, test_tasks=3, episodes=10, task_seed=0, data_seed=0,
+              horizon=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
               wish="return", scale=10.0)
 
 SAC = dict(steps=40, random_steps=10, every=20, hidden=8, batch=8, lr=1e-3, temperature=0.1)

@@ -77,7 +77,8 @@ def make(
     num = train_tasks + test_tasks
     ids = behaviours.task_ids(train_tasks, test_tasks)
     want = {"env": dict(env), "behaviour": behaviour, "quality": quality, "task_seed": task_seed,
-            "data_seed": data_seed, "task_ids": ids.tolist(), "episodes": episodes} | ({"sac": dict(sac)} if behaviour == "sac" else {})
+            "data_seed": data_seed, "task_ids": ids.tolist(), "episodes": episodes}
+    want |= {"sac": dict(sac)} if behaviour == "sac" else {}
     if data:
         param_BX, logs, header = trajectories.load(data)
         have = header.get("env", {})
