@@ -23,8 +23,7 @@ from metalearn.validate import require, within
 def run(config: ConfigDict, out: str) -> dict[str, Any]:
     """Collects by `config.task`, writes `out`, returns the headline numbers; ConfigError before any work."""
     began = time.monotonic()
-    require(not os.path.exists(out), "--out", out, "exists already; nothing was overwritten")
-    require(out.endswith(".npz"), "--out", out, "must end in .npz")
+    trajectories.refuse(out)
     task = config.task
     require(task.name == "offline", "config.task.name", task.name, "must be offline: only its tasks are collected")
     env = task.env.to_dict()
@@ -49,15 +48,16 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
                              "columns": ["task", "mean", "worst", "best"], "rows": rows}]})
     return {"out": out, "sha256": sha, "tasks": len(ids), "episodes": task.episodes, "steps": int(logs.mask_BT.sum()),
             "return_mean": float(return_BE.mean()), "return_best": float(return_BE.max(1).mean()),
-            "bytes": os.path.getsize(out), "seconds": time.monotonic() - began}
+            "bytes": os.path.getsize(out) if os.path.isfile(out) else 0, "seconds": time.monotonic() - began}
 
 
 def main() -> int:
     parser = cli.Parser(__doc__, prog="python -m metalearn.collect")
     parser.add_argument("--config", required=True, help="FILE[:argument]; its task must be offline")
-    parser.add_argument("--out", required=True, help="the .npz to write")
+    parser.add_argument("--out", required=True, help="the .npz to write, or minari:NAMESPACE/NAME-v0")
     args = parser.parse()
-    cli.print_result(run(config_lib.load(args.config, args.overrides), os.path.abspath(args.out)))
+    out = args.out if args.out.startswith("minari:") else os.path.abspath(args.out)
+    cli.print_result(run(config_lib.load(args.config, args.overrides), out))
     return 0
 
 

@@ -53,7 +53,7 @@ def make(
     """The distribution.
 
     env          {"name": ..., its fields}: which environment the data are (to be) from
-    data         a trajectory file; "" collects `episodes` per task by `behaviour` with (task_seed, data_seed)
+    data         a trajectory file or minari:NAME; "" collects `episodes` per task by `behaviour` and the two seeds
     quality      mixed | medium | expert: how skilled the behaviour is (see `behaviours`)
     sac          settings of the agents of behaviour `sac` (see `sac.learn`); read by no other
     keep         where to keep what is collected here, and to find it again; "": nowhere
