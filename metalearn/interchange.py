@@ -8,6 +8,7 @@ masks) is made again on reading. Needs the extra `minari`; datasets lie where Mi
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,15 @@ def write(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[
                 rewards=[float(r) for r in pick(episodes.rew_BT)], terminations=pick(episodes.done_BT).tolist(),
                 truncations=pick(episodes.cut_BT).tolist()))
     box = lambda size, bound: gymnasium.spaces.Box(-bound, bound, (size,), np.float32)
-    try:
-        made = minari.create_dataset_from_buffers(
-            name, buffers, observation_space=box(episodes.obs_BTS.shape[-1], np.inf), action_space=box(
-                episodes.act_BTA.shape[-1], 1.0), algorithm_name=str(header.get("behaviour")), data_format="hdf5",
-            description=f"{B} tasks x {E} episodes; the task of each is in its metadata")
-    except ValueError as error:  # a name that Minari has no place for
-        raise ConfigError(field, path, f"is no name for Minari ({error})") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses an author and an environment of gymnasium's
+        try:
+            made = minari.create_dataset_from_buffers(
+                name, buffers, observation_space=box(episodes.obs_BTS.shape[-1], np.inf), action_space=box(
+                    episodes.act_BTA.shape[-1], 1.0), algorithm_name=str(header.get("behaviour")), data_format="hdf5",
+                description=f"{B} tasks x {E} episodes; the task of each is in its metadata")
+        except ValueError as error:  # a name that Minari has no place for
+            raise ConfigError(field, path, f"is no name for Minari ({error})") from None
     made.storage.update_metadata({HEADER: json.dumps(header)})
     made.storage.update_episode_metadata([{"task": b, "rank": e, "param": np.asarray(param_BX[b])}
                                           for b in range(B) for e in range(E)])
