@@ -108,3 +108,9 @@ def test_nothing_committed_names_a_machine_or_a_registry():
             found = pattern.search(path.read_text(errors="ignore")) if path != pathlib.Path(__file__) else None
             assert not found, f"{name(path)}: {found and found.group()}"
 
+
+
+def test_every_learner_has_a_golden_update():
+    golden = [p.stem for p in (ROOT / "tests" / "golden").glob("*.json")]
+    learners = [p.stem for p in (ROOT / "metalearn" / "learners").glob("*.py") if p.stem != "__init__"]
+    assert not set(learners) - set(golden), "record one: see the fixture `golden` of tests/conftest.py"

@@ -27,7 +27,7 @@ def _parts(arg, *overrides):
 
 
 @pytest.mark.parametrize("name", list(configs.LEARNERS))
-def test_gradients_are_finite_and_reach_every_parameter(name):
+def test_gradients_are_finite_and_reach_every_parameter(name, golden):
     experiment, state, batch = _parts(f"smoke,{name}")
     grads, _, means = jax.jit(experiment.learner.grads)(state.params, state.carry, batch, _key(2))
     assert jax.tree.structure(grads) == jax.tree.structure(state.params)
@@ -36,6 +36,7 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
     # a constant added to every logit of a ridge head changes no softmax
     assert [d for d in dead if name != "r2d2" or d != "['bias']"] == []
     assert float(means["loss"].count) > 0
+    golden(name, grads)
     out = jax.jit(experiment.learner.predict)(state.params, state.carry, batch)
     assert out.shape == (*batch.y_BT.shape, 3) and np.isfinite(out).all()
 

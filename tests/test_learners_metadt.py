@@ -120,12 +120,13 @@ def test_members_of_the_family_trace(task, batch, changes):
     assert jax.eval_shape(learner.predict, params, carry, batch)["act_BTA"].shape == (6, 5, 1)
 
 
-def test_the_family_gives_actions_and_gradients(task, batch):
+def test_the_family_gives_actions_and_gradients(task, batch, golden):
     changes = dict(wish="histogram", head="gaussian", prompt_norm=False, prompt_select="random")
     learner = build(task, **changes)
     params, carry = jax.jit(learner.init)(jax.random.key(1), batch)
     grads, _, means = jax.jit(learner.grads)(params, carry, batch, jax.random.key(2))
     assert all(np.isfinite(np.asarray(g)).all() for g in jax.tree.leaves(grads)) and float(means["loss"].compute()) != 0
+    golden("metadt", grads)
     out = jax.jit(learner.predict)(params, carry, batch)
     assert out["act_BTA"].shape == (6, 5, 1) and np.abs(np.asarray(out["act_BTA"])).max() <= 1
     assert (float(out["std_BTA"].max()) > 0) == (changes.get("head") == "gaussian")

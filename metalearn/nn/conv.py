@@ -2,8 +2,8 @@
 
 A vmapped `lax.conv` over its weights becomes a grouped convolution, many times slower; nine shifted copies of the
 image and one matmul become a batched matmul. The gradient of `reduce_window` max-pooling costs as much as the
-convolutions; max over a reshaped axis does not. `lax.conv` stays as an option for weights that tasks share: it needs
-a ninth of the memory.
+convolutions; choosing the larger of two does not (see `max_pool`). `lax.conv` stays as an option for weights that
+tasks share: it needs a ninth of the memory.
 
 Batch statistics go in and out as values, so that a learner can say whose they are (see `nn.backbone`).
 """
@@ -30,10 +30,16 @@ def conv3x3(x_NHWD: Array, kernel: Array, method: str) -> Array:
 
 
 def max_pool(x_NHWD: Array) -> Array:
-    """2x2 maximum, stride 2; an odd last row or column is dropped."""
+    """2x2 maximum, stride 2; an odd last row or column is dropped.
+
+    By selection, not by `max`, whose gradient goes to the entries *equal* to the maximum: where XLA fuses the input
+    and computes it a second time with another rounding, none is equal, and the gradient is lost or 0 / 0.
+    """
     N, H, W, D = x_NHWD.shape
     x = x_NHWD[:, : H // 2 * 2, : W // 2 * 2].reshape(N, H // 2, 2, W // 2, 2, D)
-    return x.max(4).max(2)
+    larger = lambda a, b: jnp.where(a >= b, a, b)
+    x = larger(x[:, :, 0], x[:, :, 1])
+    return larger(x[:, :, :, 0], x[:, :, :, 1])
 
 
 class Norm(nn.Module):
