@@ -80,19 +80,18 @@ def learn(env: Env, param_BX: Array, seed: int, *, steps: int, random_steps: int
     check(steps=steps, random_steps=random_steps, every=every, hidden=hidden, batch=batch, lr=lr,
           temperature=temperature)
     S, A, B = env.facts["obs_size"], env.facts["act_size"], len(param_BX)
-    root = jax.random.key(seed, impl="threefry2x32")
-    key_init, key_env, key_act, key_update = jax.random.split(root, 4)
+    key_init, key_env, key_act, key_update = jax.random.split(jax.random.key(seed, impl="threefry2x32"), 4)
     keys = lambda key, t: jax.random.split(jax.random.fold_in(key, t), B)
     agents = jax.vmap(lambda key: _init(key, S, A, hidden))(jax.random.split(key_init, B))
     zeros = lambda *tail: jnp.zeros((B, steps, *tail))
     seen = {"obs": zeros(S), "act": zeros(A), "rew": zeros(), "next": zeros(S), "done": zeros()}
 
-    def choose(agents, t, obs_BS):
+    def choose(agents, t, obs_BS, key_act):
         """Uniform at first, then the actor's own draws."""
         uniform_BA = jax.vmap(lambda k: jax.random.uniform(k, (A,), minval=-1, maxval=1))(keys(key_act, t))
         return jnp.where(t < random_steps, uniform_BA, jax.vmap(sample)(agents["actor"], obs_BS, keys(key_act, t)))
 
-    def absorb(agents, seen, t, step):
+    def absorb(agents, seen, t, step, key_update):
         """Notes one step of every task; one update each."""
         seen = {k: a.at[:, t].set(step[k].astype(a.dtype)) for k, a in seen.items()}
         update = jax.vmap(lambda agent, seen, key: _update(agent, _draw(seen, t, batch, key), key, lr, temperature))
@@ -101,37 +100,40 @@ def learn(env: Env, param_BX: Array, seed: int, *, steps: int, random_steps: int
 
     first = agents["actor"]
     if env.host is None:
-        def step(carry, t):
-            agents, seen, state, obs_BS = carry
-            act_BA = choose(agents, t, obs_BS)
-            key_step, key_reset = jax.random.split(jax.random.fold_in(key_env, t))
-            state, next_BS, rew_B, done_B = jax.vmap(env.step)(jax.random.split(key_step, B), state, act_BA, param_BX)
-            agents, seen = absorb(agents, seen, t, dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, done=done_B))
-            over_B = done_B | ((t + 1) % env.length == 0)
-            fresh = jax.vmap(env.reset)(jax.random.split(key_reset, B), param_BX)
-            pick = lambda new, old: jnp.where(over_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-            state, obs_BS = jax.tree.map(pick, fresh, (state, next_BS))
-            return (agents, seen, state, obs_BS), None
+        def whole(agents, seen, param_BX, key_env, key_act, key_update):
+            def step(carry, t):
+                agents, seen, state, obs_BS = carry
+                act_BA = choose(agents, t, obs_BS, key_act)
+                key_step, key_reset = jax.random.split(jax.random.fold_in(key_env, t))
+                state, next_BS, rew_B, done_B = jax.vmap(env.step)(
+                    jax.random.split(key_step, B), state, act_BA, param_BX)
+                seen_now = dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, done=done_B)
+                agents, seen = absorb(agents, seen, t, seen_now, key_update)
+                over_B = done_B | ((t + 1) % env.length == 0)
+                fresh = jax.vmap(env.reset)(jax.random.split(key_reset, B), param_BX)
+                pick = lambda new, old: jnp.where(over_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                state, obs_BS = jax.tree.map(pick, fresh, (state, next_BS))
+                return (agents, seen, state, obs_BS), None
 
-        def stage(carry, number):
-            carry, _ = jax.lax.scan(step, carry, number * every + jnp.arange(every))
-            return carry, carry[0]["actor"]
+            def stage(carry, number):
+                carry, _ = jax.lax.scan(step, carry, number * every + jnp.arange(every))
+                return carry, carry[0]["actor"]
 
-        def whole(agents, seen, param_BX):
             state, obs_BS = jax.vmap(env.reset)(jax.random.split(key_env, B), param_BX)
             return jax.lax.scan(stage, (agents, seen, state, obs_BS), jnp.arange(steps // every))[1]
 
-        later = jax.jit(whole)(agents, seen, param_BX)
+        # keys are arguments, not constants: other seeds are the same program
+        later = jax.jit(whole)(agents, seen, jnp.asarray(param_BX), key_env, key_act, key_update)
     else:
         choose, absorb, ladder = jax.jit(choose), jax.jit(absorb, donate_argnums=(0, 1)), []
         first = jax.tree.map(np.asarray, first)  # `absorb` takes the agents' memory over
         for t in range(steps):
             if t % env.length == 0:
                 obs_BS, advance = env.host(np.asarray(param_BX), seed + 1 + t)
-            act_BA = np.asarray(choose(agents, np.int32(t), obs_BS))
+            act_BA = np.asarray(choose(agents, np.int32(t), obs_BS, key_act))
             next_BS, rew_B, done_B = advance(act_BA)
-            agents, seen = absorb(agents, seen, np.int32(t), dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS,
-                                                                  done=done_B))
+            seen_now = dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, done=done_B)
+            agents, seen = absorb(agents, seen, np.int32(t), seen_now, key_update)
             obs_BS = next_BS
             if (t + 1) % every == 0:
                 ladder.append(jax.tree.map(np.asarray, agents["actor"]))
