@@ -46,7 +46,8 @@ def learner(network: dict, **changes) -> dict:
 
 def optim(lr: float, feedback_lr: float, **changes) -> dict:
     """Adam for the network, Adam for its feedback model; norms are taken, and clipped, within each."""
-    return common.adam(lr, groups=dict(feedback=dict(match="^(feedback|adapter)/", lr=feedback_lr, clip=0.0)), **changes)
+    mine = dict(match="^(feedback|adapter)/", lr=feedback_lr, clip=0.0)
+    return common.adam(lr, groups=dict(feedback=mine), **changes)
 
 
 def gated_recall(arm: str = "cdni", length: int = 24) -> dict:
