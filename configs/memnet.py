@@ -34,17 +34,20 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def feedback(**changes) -> dict:
     """A linear feedback model that sees the state alone; see metalearn.learners.memnet."""
-    return dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False) | changes
+    return dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False, trace=0.0, aux=0.0,
+                adapter="none") | changes
 
 
 def learner(network: dict, **changes) -> dict:
-    return dict(name="memnet", network=network, inputs="x", rule="synthetic", window=3, feedback=feedback(),
+    return dict(name="memnet", network=network, members=(), inputs="x", rule="synthetic", window=3,
+                feedback=feedback(), speeds=dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match=""),
                 curriculum=dict(start=0, bits=0.15), replicas=1, unroll=4, remat=False) | changes
 
 
 def optim(lr: float, feedback_lr: float, **changes) -> dict:
     """Adam for the network, Adam for its feedback model; norms are taken, and clipped, within each."""
-    return common.adam(lr, groups=dict(feedback=dict(match="^feedback/", lr=feedback_lr, clip=0.0)), **changes)
+    mine = dict(match="^(feedback|adapter)/", lr=feedback_lr, clip=0.0)
+    return common.adam(lr, groups=dict(feedback=mine), **changes)
 
 
 def gated_recall(arm: str = "cdni", length: int = 24) -> dict:

@@ -39,18 +39,22 @@ class Segment(NamedTuple):
 
 
 def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedback: Callable | None, *,
-                       true_rate: float = 1.0, synthetic_rate: float = 1.0) -> Segment:
+                       true_rate: float = 1.0, synthetic_rate: float = 1.0,
+                       auxiliary: Callable | None = None) -> Segment:
     """The gradient of one segment with the future's gradient injected at its end.
 
     segment(params, state) -> (loss_B, state, aux)
     feedback(state, aux) -> delta          what to inject, a tree like the state; None injects nothing (truncated BPTT)
     true_rate, synthetic_rate   weights of the two parts of `grads`; the target has them at 1
+    auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux)
     """
 
     def objective(params, state):
         loss_B, after, aux = segment(params, state)
         after_stopped = jax.lax.stop_gradient(after)
         delta = jax.lax.stop_gradient(feedback(after_stopped, jax.lax.stop_gradient(aux))) if feedback else None
+        if auxiliary:
+            loss_B = loss_B + auxiliary(params, aux, delta)
         return (loss_B.sum(), inner(delta, after) if feedback else 0.0), (after_stopped, delta, aux)
 
     if feedback is None:
@@ -103,17 +107,17 @@ def health(prediction: PyTree, target: PyTree, counts_B: Array) -> dict[str, Mea
     """How good predictions are, over the samples that count.
 
     sg_cosine   cosine of prediction and target (0 where either is zero)
-    sg_ratio    |prediction| / |target|, from their mean squares
+    sg_ratio    mean |prediction| / mean |target|
     sg_r2       1 - |target - prediction|^2 / |target|^2: 0 for a model that says nothing, below 0 for one that harms
     """
-    square = lambda t: jnp.square(norm_B(t)) - EPS
+    square = lambda t: jnp.maximum(jnp.square(norm_B(t)) - EPS, 0.0)  # rounding must not send it below 0
     p_B, t_B = square(prediction) * counts_B, square(target) * counts_B
     gap_B = square(jax.tree.map(jnp.subtract, prediction, target)) * counts_B
     dot_B = sum(jax.tree.leaves(jax.tree.map(
         lambda p, t: (p * t).reshape(p.shape[0], -1).sum(-1), prediction, target))) * counts_B
     cosine_B = dot_B / (jnp.sqrt(p_B * t_B) + EPS)
     return {"sg_cosine": Mean.of(cosine_B, counts_B), "sg_r2": Mean((t_B - gap_B).sum(), t_B.sum()),
-            "sg_energy": Mean(p_B.sum(), t_B.sum())}
+            "sg_ratio": Mean(jnp.sqrt(p_B).sum(), jnp.sqrt(t_B).sum())}
 
 
 def boundary_gradients(segment: Callable, params: PyTree, state: PyTree, num: int) -> list[PyTree]:

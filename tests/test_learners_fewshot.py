@@ -98,10 +98,9 @@ def test_one_batch_can_be_learnt_by_heart(name, lr=3e-3):
 
 
 @pytest.mark.parametrize("overrides,word", [
-    (["task.ways=9"], "classes"), (["task.rotations=some"], "rotations"),
-    (["task.queries=400"], "examples"), (["task.test_split=classes:3-99"], "split"),
+    (["task.ways=9"], "classes"), (["task.rotations=some"], "rotations"), (["task.queries=400"], "examples"),
+    (["task.test_split=classes:3-99"], "split"), (["task.pool=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
     (["learner.backbone.depth=5"], "max-pool"), (["learner.backbone.down=sideways"], "down"),
-    (["task.pool=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
 ])
 def test_bad_input_is_one_line(overrides, word):
     with pytest.raises(ConfigError) as error:

@@ -8,10 +8,12 @@ import pytest
 from metalearn import lookup
 from metalearn.validate import ConfigError
 
-FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False)
+FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
+                trace=0.0, aux=0.0, adapter="none")
+SPEEDS = dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match="")
 NSE = dict(name="nse", slots=4, width=3, hidden=4, controller="lstm", similarity="dot", memory="constant")
-BASE = dict(network=NSE, inputs="x", rule="synthetic", window=3, feedback=FEEDBACK, curriculum=dict(start=0, bits=0.15),
-            replicas=1, unroll=1, remat=False)
+BASE = dict(network=NSE, members=(), inputs="x", rule="synthetic", window=3, feedback=FEEDBACK, speeds=SPEEDS,
+            curriculum=dict(start=0, bits=0.15), replicas=1, unroll=1, remat=False)
 
 
 def build(task_changes=None, **changes):

@@ -10,7 +10,7 @@ from metalearn.learners import world
 from metalearn.nn import world as world_nn
 from metalearn.validate import ConfigError
 
-TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history",
+TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history", quality="mixed", sac={},
             train_tasks=4, test_tasks=2, episodes=6,
             task_seed=0, data_seed=0, horizon=3, window=4, start_frac=0.5, prompt_span=0, prompt_top=0, wish="return",
             scale=10.0)

@@ -80,3 +80,11 @@ def test_logits_are_those_of_a_loop_in_numpy(made):
     got = net.apply({"params": jax.tree.map(jnp.float32, p)}, TOKENS)
     np.testing.assert_allclose(got, expected, atol=2e-5)
     assert np.abs(expected).max() > 0.5
+
+
+@pytest.mark.parametrize("mask_LL", [None, MASK])
+def test_the_last_positions_alone_are_those_of_all(made, mask_LL):
+    net, params = made
+    full, last = (net.apply({"params": params}, TOKENS, mask_LL, last) for last in (None, 2))
+    assert last.shape == (2, 2, 2)
+    np.testing.assert_allclose(last, full[:, 2:], atol=1e-6)

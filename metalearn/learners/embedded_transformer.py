@@ -33,8 +33,8 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         y_BSV = jax.nn.one_hot(y_BS, V) if "ways" in facts else y_BS
         label_BLV = jnp.concatenate([y_BSV, jnp.zeros((len(y_BSV), Q, V))], 1)
         tokens_BLI = jnp.concatenate([jnp.concatenate([h_BSD, h_BQD], 1), label_BLV], -1)
-        out_BLV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q))
-        return out_BLV[:, S:], carry
+        out_BQV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q), Q)
+        return out_BQV, carry
 
     def init(key, batch: Episodes):
         key_body, key_reader = jax.random.split(key)

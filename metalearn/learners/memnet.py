@@ -7,12 +7,12 @@ same batch until no position that counts is left, so a batch of short episodes c
 in order; an episode that does not fill its last window is padded with positions that do not count.
 
   rule     tbptt               no credit crosses a boundary
-           synthetic           a feedback model says what credit will come (see `synthetic`)
+           synthetic           a feedback model says what credit will come (see `synthetic`, `credit`)
            bptt                the whole episode, one update per batch
            bptt_equal_updates  the whole episode, as many updates on each batch as the other rules make
 
 A reconstruction of "Fast & Slow Learning" (arXiv 2011.05438) from its abstract and sources: read, write (with memory
-itself) and output states each have a feedback head. Feedback models live in the parameters beside the network, under
+itself) and output states each have a feedback head. Feedback models live in the parameters beside the networks, under
 `feedback/`, so that they checkpoint, freeze and transfer like the rest; give them an optimiser group of their own.
 """
 
@@ -24,46 +24,58 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metalearn import metrics, synthetic
+from metalearn import credit, fast, metrics, synthetic, windows
+from metalearn import curriculum as curriculum_lib
 from metalearn.nn import feedback as feedback_nn
 from metalearn.nn import memory
 from metalearn.types import Array, Episodes, Learner, Mean, PyTree, Stream
-from metalearn.validate import fraction, nonnegative, one_of, positive, require, within
+from metalearn.validate import call, multiple_of, one_of, positive, require, within
 
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
-INPUTS = ("x", "x_and_last_label")
-NATS = 0.6931471805599453  # per bit
 
 
-def make(facts, *, network: dict, inputs: str, rule: str, window: int, feedback: dict, curriculum: dict,
-         replicas: int, unroll: int, remat: bool) -> Learner:
-    """A memory network and the rule that trains it.
+def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window: int, feedback: dict, speeds: dict,
+         curriculum: dict, replicas: int, unroll: int, remat: bool) -> Learner:
+    """Memory networks and the rule that trains them.
 
     network     {"name": nse | ntm | lrua | dnc | lstm | outer_lstm | gated, ...its sizes}, see `nn.memory`
+    members     (): that network alone; else a dict of changes to it for each of several networks that share one
+                feedback model, each on its own part of the batch
     inputs      x | x_and_last_label (MANN's protocol: the label comes one step late)
     rule        see the module; `window` is T, at most the episode's length
-    feedback    context, clock, hidden, heads, gamma, clip, gate: see `_check_feedback`
-    curriculum  start (0: off), bits: a replica's task level rises by one when its loss falls below `bits`
+    feedback    see `credit.make`
+    speeds      fast and slow learning, see `fast.make`
+    curriculum  see `curriculum.make`: each replica has a level of its own
     replicas    independent copies (seeds) trained side by side, each on its own part of the batch
     unroll      steps per iteration of the compiled scan
     remat       recompute each window in the backward pass of full BPTT: memory by window instead of by step
     """
     one_of(RULES, rule=rule)
-    one_of(INPUTS, inputs=inputs)
+    one_of(windows.INPUTS, inputs=inputs)
     positive(replicas=replicas, unroll=unroll)
     length, targets = facts["length"], facts.get("targets", "classes")
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = facts["ways"] if targets == "classes" else facts["outputs"]
-    core = memory.make(network, outputs=outputs)
+    cores = tuple(memory.make(network | changes, outputs=outputs) for changes in members or ({},))
     with within("feedback"):
-        _check_feedback(targets=targets, **feedback)
+        options = call(credit.make, targets, window, len(cores), **feedback)
+    with within("speeds"):
+        rates = call(fast.make, rule, options.context, len(cores), **speeds)
     with within("curriculum"):
-        _check_curriculum(facts, **curriculum)
-    curriculum = curriculum | {"most": facts.get("max_level", 0)}
-    setup = Setup(core, inputs, rule, window, feedback, curriculum, targets, outputs, unroll, remat)
+        levels = call(curriculum_lib.make, facts, len(cores), **curriculum)
+    reader = windows.Reader(inputs, targets, outputs, window, unroll, remat)
+    setup = Setup(cores, reader, rule, options, rates, levels)
+    features = facts["features"] + (outputs if inputs == "x_and_last_label" else 0)
+    shape = jax.ShapeDtypeStruct((1, 1, features), jnp.float32)
+    shapes = [jax.eval_shape(core.init, jax.random.key(0), shape) for core in cores]
+    if rule == "synthetic":
+        credit.check_states(options, [jax.eval_shape(lambda p, c=c: c.start(p, 1), p)
+                                      for c, p in zip(cores, shapes, strict=True)])
 
     def init(key, batch: Episodes):
-        mine = _part(batch, replicas, 0)
+        parts = replicas * len(cores)
+        multiple_of("replicas x members", parts, **{"config.train.batch": batch.mask_BT.shape[0]})
+        mine = windows.part(batch, replicas, 0)
         params = [_init(setup, k, mine) for k in jax.random.split(key, replicas)]
         inner = [_start(setup, p, mine) for p in params]
         carry = {"batch": jnp.zeros((), jnp.int32), "segment": jnp.zeros((), jnp.int32),
@@ -71,7 +83,7 @@ def make(facts, *, network: dict, inputs: str, rule: str, window: int, feedback:
         return _stack(params), carry
 
     def grads(params, carry, batch: Episodes, key):
-        mark = _mark(batch)
+        mark = windows.mark(batch)
         k = jnp.where(mark == carry["mark"], carry["segment"], 0)
         ahead_BT = batch.mask_BT * (jnp.arange(batch.mask_BT.shape[1]) >= (k + 1) * window)
         done = (rule == "bptt") | (ahead_BT.sum() == 0)
@@ -86,7 +98,7 @@ def make(facts, *, network: dict, inputs: str, rule: str, window: int, feedback:
         return g, carry, means
 
     def pace(data, carry):
-        if curriculum["start"]:
+        if levels.start:
             data = data | {"level": jnp.atleast_1d(carry["inner"]["level"])}
         return data, carry["batch"]
 
@@ -97,261 +109,189 @@ def make(facts, *, network: dict, inputs: str, rule: str, window: int, feedback:
     def _stack(trees):
         return trees[0] if replicas == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
-    features = facts["features"] + (outputs if inputs == "x_and_last_label" else 0)
-    shape = jax.ShapeDtypeStruct((1, 1, features), jnp.float32)
-    size = lambda: memory.state_size(core, jax.eval_shape(core.init, jax.random.key(0), shape))
-    stream = _stream(setup) if replicas == 1 else None
-    return Learner(init, grads, predict, lambda length: size(), stream, pace=pace, warn=_warn)
+    size = lambda: sum(memory.state_size(core, p) for core, p in zip(cores, shapes, strict=True)) // len(cores)
+    single = replicas == len(cores) == 1 and rates.scope == "persistent"
+    return Learner(init, grads, predict, lambda length: size(), _stream(setup) if single else None, pace=pace,
+                   warn=credit.warn)
 
 
 class Setup(NamedTuple):
     """What `make` was told, in one value."""
 
-    core: memory.Core
-    inputs: str
+    cores: tuple[memory.Core, ...]
+    reader: windows.Reader
     rule: str
-    window: int
-    feedback: dict
-    curriculum: dict
-    targets: str
-    outputs: int
-    unroll: int
-    remat: bool
+    feedback: credit.Options
+    speeds: fast.Options
+    levels: curriculum_lib.Options
 
-
-def _check_feedback(*, targets: str, context: str, clock: bool, hidden: int, heads: tuple, gamma: float, clip: float,
-                    gate: bool) -> None:
-    """context, clock: what G sees besides the state (`synthetic.context`); hidden: 0 is linear; heads: groups of the
-    state that get one, () all; gamma: discount on what comes after the next boundary; clip: largest per-sample norm of
-    what is injected, 0 is none; gate: inject only while the running R^2 is above 0."""
-    one_of(synthetic.CONTEXTS, context=context)
-    require(context != "label" or targets != "real", "context", context, "needs a task with labels; this one has none")
-    nonnegative(hidden=hidden, clip=clip)
-    fraction(gamma=gamma)
-
-
-def _check_curriculum(facts, *, start: int, bits: float) -> None:
-    nonnegative(start=start, bits=bits)
-    require(not start or "max_level" in facts, "start", start, "must be 0: this task has no levels")
-    require(start <= facts.get("max_level", 0), "start", start, f"must be at most {facts.get('max_level', 0)}")
-
-
-def _warn(numbers) -> list[str]:
-    if numbers.get("sg_r2", 0.0) < 0:
-        return ["synthetic gradients do harm, their R^2 is below 0: lower the feedback's learning rate or gate them"]
-    return []
-
-
-def _mark(batch: Episodes) -> Array:
-    """A number that tells batches apart, so that a new one starts from a fresh state whatever came before it."""
-    total = jnp.zeros((), jnp.uint32)
-    for leaf in (batch.task_B, batch.index_BT, batch.y_BT):
-        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
-        total = total * 31 + (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum()
-    return total
-
-
-def _part(batch: Episodes, parts: int, i: int) -> Episodes:
-    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:])[i], batch)
-
-
-def _labels(setup: Setup, y_BT: Array) -> Array:
-    return jax.nn.one_hot(y_BT, setup.outputs) if setup.targets == "classes" else y_BT
-
-
-class Window(NamedTuple):
-    """Some steps of a batch, time-major; weight_TB makes the sum over a batch its mean loss times its size."""
-
-    x_TBX: Array
-    y_TB: Array
-    mask_TB: Array
-    weight_TB: Array
-
-
-def _window(setup: Setup, batch: Episodes, start: Array, steps: int) -> Window:
-    def cut(a_BT):
-        short = -a_BT.shape[1] % steps
-        a_BT = jnp.pad(a_BT, ((0, 0), (0, short), *[(0, 0)] * (a_BT.ndim - 2))) if short else a_BT
-        return jnp.swapaxes(jax.lax.dynamic_slice_in_dim(a_BT, start, steps, axis=1), 0, 1)
-
-    x_TBX = cut(batch.x_BTX.reshape(*batch.x_BTX.shape[:2], -1))
-    if setup.inputs == "x_and_last_label":
-        before_BT = jnp.roll(batch.y_BT, 1, axis=1)
-        seen_TBV = _labels(setup, cut(before_BT))
-        first_T = (start + jnp.arange(steps) == 0)[:, None, None]
-        x_TBX = jnp.concatenate([x_TBX, jnp.where(first_T, 0.0, seen_TBV)], -1)
-    mask_TB = cut(batch.mask_BT)
-    scale = batch.mask_BT.shape[0] / jnp.maximum(batch.mask_BT.sum(), 1.0)
-    return Window(x_TBX, cut(batch.y_BT), mask_TB, mask_TB * scale)
+    def parts(self, batch: Episodes) -> list[Episodes]:
+        """Each network's part of a batch."""
+        return [windows.part(batch, len(self.cores), i) for i in range(len(self.cores))]
 
 
 def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
+    """{net: {member: ...}, and what the feedback path needs}."""
     key_net, key_feedback = jax.random.split(key)
-    net = setup.core.init(key_net, _window(setup, batch, jnp.int32(0), 1).x_TBX)
-    params = {"net": net}
+    batch = setup.parts(batch)[0]
+    x_TBX = setup.reader.cut(batch, jnp.int32(0), 1).x_TBX
+    keys = [key_net, *(jax.random.fold_in(key_net, i) for i in range(1, len(setup.cores)))]
+    nets = [core.init(k, x_TBX) for core, k in zip(setup.cores, keys, strict=True)]
+    params = {"net": {str(i): net for i, net in enumerate(nets)}}
     if setup.rule == "synthetic":
-        message, context = _shapes(setup, net, batch.mask_BT.shape[0])
-        params["feedback"] = feedback_nn.init(key_feedback, setup.feedback["hidden"], message, context)
+        num = len(batch.mask_BT)
+        states = [core.start(net, num) for core, net in zip(setup.cores, nets, strict=True)]
+        params |= credit.init(setup.feedback, key_feedback, states, _no_context(setup, num))
     return params
 
 
-def _shapes(setup: Setup, net: PyTree, num: int):
-    """(message, context) of `num` fresh episodes."""
-    state = setup.core.start(net, num)
-    size = synthetic.context_size(setup.feedback["context"], setup.feedback["clock"], setup.outputs)
-    return feedback_nn.messages(state, _heads(setup, state)), jnp.zeros((num, size))
+def _no_context(setup: Setup, num: int) -> Array:
+    return jnp.zeros((num, synthetic.context_size(setup.feedback.context, setup.feedback.clock, setup.reader.outputs)))
 
 
 def _start(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
     """What one replica carries from update to update."""
     inner: dict[str, Any] = {}
-    num = batch.mask_BT.shape[0]
+    num = len(batch.mask_BT) // len(setup.cores)
     if setup.rule in ("tbptt", "synthetic"):
-        inner["state"] = setup.core.start(params["net"], num)
-    if setup.rule == "synthetic":
-        context = _shapes(setup, params["net"], num)[1]
-        inner |= {"context": context} if context.size else {}  # checkpoints hold no empty arrays
-        inner["energy"] = jnp.zeros(2)  # running means of |target|^2 and of what is left of it: the gate's R^2
-    if setup.curriculum["start"]:
-        inner |= {"level": jnp.int32(setup.curriculum["start"]), "bits": jnp.ones(()), "sums": jnp.zeros(2)}
-    return inner
-
-
-def _read(setup: Setup, net: PyTree, state: PyTree, window: Window):
-    """(loss_B, state, extras) of one window: the segment function of `synthetic`."""
-    state, logits_TBV = memory.unroll(setup.core, net, state, window.x_TBX, unroll=setup.unroll)
-    loss_TB = metrics.position_loss(logits_TBV, window.y_TB, setup.targets)
-    return (loss_TB * window.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
-
-
-def _read_all(setup: Setup, net: PyTree, state: PyTree, window: Window):
-    """`_read` over a whole episode; with `remat` the backward pass keeps only the states between windows."""
-    steps, T = len(window.mask_TB), setup.window
-    if not setup.remat or steps <= T:
-        return _read(setup, net, state, window)
-    pad = lambda a: jnp.pad(a, ((0, -steps % T), *[(0, 0)] * (a.ndim - 1)))
-    pieces = jax.tree.map(lambda a: pad(a).reshape(-1, T, *a.shape[1:]), window)
-
-    def body(state, piece):
-        loss_B, state, extras = jax.checkpoint(functools.partial(_read, setup))(net, state, piece)
-        return state, (loss_B, extras)
-
-    state, (loss_SB, extras) = jax.lax.scan(body, state, pieces)
-    joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:steps], extras)
-    return loss_SB.sum(0), state, joined
+        for i, core in enumerate(setup.cores):
+            net = params["net"][str(i)]
+            mine = {"state": core.start(net, num)}
+            if setup.rule == "synthetic":
+                message = feedback_nn.messages(mine["state"], credit.heads(setup.feedback, mine["state"]))
+                mine |= credit.start(setup.feedback, message, _no_context(setup, num))
+            if setup.speeds.scope == "episodic":
+                mine["weights"] = fast.start(setup.speeds, net, num)
+            inner[str(i)] = mine
+    return inner | curriculum_lib.begin(setup.levels)
 
 
 def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Array, done: Array):
     """One update's gradient of one replica: (grads, inner, means)."""
-    num, T = batch.mask_BT.shape[0], setup.window
-    core, rule, before = setup.core, setup.rule, inner
-    if rule in ("bptt", "bptt_equal_updates"):
-        window = _window(setup, batch, jnp.int32(0), batch.mask_BT.shape[1])
-        whole = lambda net, _: _read_all(setup, net, core.start(net, num), window)
-        out = synthetic.grads_by_synthetic(whole, params["net"], (), None)
-    else:
-        window = _window(setup, batch, k * T, T)
-
-        def segment(net, state):
-            fresh = core.start(net, num)
-            state = jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, state)
-            return _read(setup, net, state, window)
-
-        feedback = None
-        if rule == "synthetic":
-            feedback = functools.partial(_feedback, setup, params, inner, batch, window, k)
-        out = synthetic.grads_by_synthetic(segment, params["net"], inner["state"], feedback)
-        inner = inner | {"state": out.state}
-
-    grads = {"net": jax.tree.map(lambda g: g / num, out.grads)}
-    right_TB = metrics.position_correct(out.aux["logits"], window.y_TB, setup.targets)
-    means = {"loss": Mean.of(out.aux["loss"], window.mask_TB), "accuracy": Mean.of(right_TB, window.mask_TB)}
-    if rule == "synthetic":
-        grads["feedback"], inner, more = _learn_feedback(setup, params, before, inner, batch, window, k, out)
-        means |= more
-    if setup.curriculum["start"]:
-        inner = inner | _climb(setup, inner, out.aux["loss"], window.mask_TB, done)
-        means["level"] = Mean.of(inner["level"])
-    return grads, inner, means
+    grads, out, all_means, paths = {"net": {}}, dict(inner), [], []
+    for i, (core, mine) in enumerate(zip(setup.cores, setup.parts(batch), strict=True)):
+        name = str(i)
+        if setup.rule in ("bptt", "bptt_equal_updates"):
+            g, seen, window = _whole(setup, core, params["net"][name], mine)
+        else:
+            own = {k: params[k][name] for k in ("adapter", "aux") if k in params}
+            own |= {"net": params["net"][name], "feedback": params.get("feedback")}
+            g, seen, window, out[name], path, health = _segment(setup, core, own, inner[name], mine, k)
+            paths.append((path, health))
+        num = len(mine.mask_BT)
+        for part, tree in g.items():
+            grads.setdefault(part, {})[name] = jax.tree.map(lambda leaf, num=num: leaf / num, tree)
+        right_TB = metrics.position_correct(seen["logits"], window.y_TB, setup.reader.targets)
+        all_means.append({"loss": Mean.of(seen["loss"], window.mask_TB),
+                          "accuracy": Mean.of(right_TB, window.mask_TB)})
+    means = jax.tree.map(lambda *m: sum(m[1:], m[0]), *all_means)
+    if setup.rule == "synthetic":
+        path, health = credit.merge(*zip(*paths, strict=True))
+        grads, means = grads | path, means | health
+    if setup.levels.start:
+        out |= curriculum_lib.climb(setup.levels, inner, seen["loss"], window.mask_TB, done)
+        means["level"] = Mean.of(out["level"])
+    return grads, out, means
 
 
-def _ahead(batch: Episodes, boundary: Array) -> Array:
-    """1.0 for samples with something that counts at or after the boundary; the others' future gradient is 0."""
-    return ((jnp.arange(batch.mask_BT.shape[1]) >= boundary) * batch.mask_BT).max(1)
+def _whole(setup: Setup, core: memory.Core, net: PyTree, batch: Episodes):
+    """Full backpropagation: ({net: gradient}, what was seen, the episode as a window)."""
+    window = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1])
+    segment = lambda net, _: setup.reader.read_all(core, net, core.start(net, len(batch.mask_BT)), window)
+    out = synthetic.grads_by_synthetic(segment, net, (), None)
+    return {"net": out.grads}, out.aux, window
 
 
-def _next_context(setup: Setup, batch: Episodes, window: Window, k: Array, aux: PyTree) -> Array:
-    error_TBV = metrics.position_error(aux["logits"], window.y_TB, setup.targets)
-    return jax.lax.stop_gradient(synthetic.context(
-        setup.feedback["context"], setup.feedback["clock"], _labels(setup, batch.y_BT), batch.mask_BT,
-        (k + 1) * setup.window, error_TBV, aux["loss"], window.mask_TB))
+def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, batch: Episodes, k: Array):
+    """One network's window k: (gradients {net[, aux]}, what was seen, the window, what it carries on, the feedback
+    path's gradients, its health)."""
+    reader, options = setup.reader, setup.feedback
+    num, T = len(batch.mask_BT), reader.steps
+    window, ahead_B = reader.cut(batch, k * T, T), windows.ahead(batch, (k + 1) * T)
+    renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
+    weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
+    told = lambda seen: credit.context(
+        options, batch, windows.labels(batch.y_BT, reader.targets, reader.outputs), (k + 1) * T, window,
+        metrics.position_error(seen["logits"], window.y_TB, reader.targets), seen["loss"])
 
+    def segment(trained, state):
+        state = renew(core.start(trained["net"], num), state)
+        if weights is None:
+            return reader.read(core, trained["net"], state, window, first=options.aux > 0)
+        after, logits_TBV = fast.unroll(core, trained["net"], weights, state, window.x_TBX)
+        return reader.score(logits_TBV, after, window)
 
-def _heads(setup: Setup, state: PyTree) -> tuple[str, ...]:
-    with within("feedback"):
-        return feedback_nn.covered(state, tuple(setup.feedback["heads"]))
+    def feedback(state, seen):
+        delta = credit.ask(options, params["feedback"], params.get("adapter"), state, told(seen))
+        return credit.inject(options, delta, inner, ahead_B)
 
-
-def _ask(setup: Setup, params: PyTree, state: PyTree, context_BC: Array) -> PyTree:
-    """The feedback model's answer as a tree like the state."""
-    message = feedback_nn.messages(state, _heads(setup, state))
-    said = feedback_nn.apply(params["feedback"], setup.feedback["hidden"], message, context_BC)
-    return feedback_nn.restore(said, state)
-
-
-def _feedback(setup: Setup, params, inner, batch, window, k, state, aux) -> PyTree:
-    """What is injected at the end of window k."""
-    options = setup.feedback
-    delta = _ask(setup, params, state, _next_context(setup, batch, window, k, aux))
-    by_B = options["gamma"] * _ahead(batch, (k + 1) * setup.window)
-    if options["gate"]:
-        by_B = by_B * (inner["energy"][1] < inner["energy"][0])
-    return synthetic.scale_B(synthetic.clip(delta, options["clip"]), by_B)
-
-
-def _learn_feedback(setup: Setup, params, before, inner, batch, window, k, out: synthetic.Segment):
-    """(feedback's gradient, inner, means): regression at the boundary where window k began, on what came of it."""
-    counts_B = _ahead(batch, k * setup.window) * (k > 0)  # the first state is a constant: nobody asks about it
-
-    context = before.get("context", jnp.zeros((len(counts_B), 0)))
-
-    def loss(feedback):
-        said = _ask(setup, params | {"feedback": feedback}, before["state"], context)
-        return synthetic.regression(said, out.target, counts_B), said
-
-    grads, said = jax.grad(loss, has_aux=True)(params["feedback"])
-    covered = feedback_nn.restore(feedback_nn.messages(out.target, _heads(setup, out.target)), out.target)
-    means = synthetic.health(said, covered, counts_B)
-    energy = jnp.stack([means["sg_r2"].count, means["sg_r2"].count - means["sg_r2"].total])
-    energy = jnp.where(counts_B.sum() > 0, 0.99 * before["energy"] + 0.01 * energy, before["energy"])
-    inner = inner | {"energy": energy}
-    if "context" in before:
-        inner = inner | {"context": _next_context(setup, batch, window, k, out.aux)}
-    return grads, inner, means
-
-
-def _climb(setup: Setup, inner, loss_TB: Array, mask_TB: Array, done: Array) -> dict:
-    """The curriculum's state: bits per position of this batch so far, their running mean over batches, the level."""
-    sums = inner["sums"] + jnp.stack([(loss_TB * mask_TB).sum() / NATS, mask_TB.sum()])
-    bits = jnp.where(done, 0.9 * inner["bits"] + 0.1 * sums[0] / jnp.maximum(sums[1], 1.0), inner["bits"])
-    solved = done & (bits < setup.curriculum["bits"])
-    level = jnp.minimum(inner["level"] + solved, setup.curriculum["most"])
-    return {"level": level, "bits": jnp.where(solved, 1.0, bits), "sums": jnp.where(done, 0.0, sums)}
+    trained = {name: params[name] for name in ("net", "aux") if name in params}
+    if setup.rule == "tbptt":
+        out = synthetic.grads_by_synthetic(segment, trained, inner["state"], None)
+        return out.grads, out.aux, window, {"state": out.state}, None, None
+    auxiliary = None
+    if options.aux:
+        auxiliary = lambda p, seen, delta: credit.auxiliary(options, p["aux"], seen["first"], delta, ahead_B)
+    true_rate, synthetic_rate = fast.rates(setup.speeds)
+    out = synthetic.grads_by_synthetic(segment, trained, inner["state"], feedback, true_rate=true_rate,
+                                       synthetic_rate=synthetic_rate, auxiliary=auxiliary)
+    asked_B = windows.ahead(batch, k * T) * (k > 0)  # the first state is a constant: nobody asks about it
+    path, carried, health = credit.learn(options, params["feedback"], params.get("adapter"), inner, out.target, asked_B)
+    carried["state"] = out.state
+    if "context" in inner:
+        carried["context"] = told(out.aux)
+    if options.trace:
+        read = lambda state: segment(trained, state)[1]
+        context_BC = carried.get("context", jnp.zeros((num, 0)))
+        carried["trace"] = credit.trace(options, read, inner, out.state, context_BC, k)
+    if weights is not None:
+        before = renew(core.start(params["net"], num), inner["state"])
+        carried["weights"] = fast.step(setup.speeds, core, params["net"], weights, before, window.x_TBX, out.delta)
+    return out.grads, out.aux, window, carried, path, health
 
 
 def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:
-    """Outputs at every position of whole episodes, (B, T, V)."""
-    window = _window(setup, batch, jnp.int32(0), batch.mask_BT.shape[1])
-    state = setup.core.start(params["net"], batch.mask_BT.shape[0])
-    _, logits_TBV = memory.unroll(setup.core, params["net"], state, window.x_TBX, unroll=setup.unroll)
-    return jnp.swapaxes(logits_TBV, 0, 1)
+    """Outputs at every position of whole episodes, (B, T, V), or (K, B, T, V) of K members."""
+    out = []
+    for i, core in enumerate(setup.cores):
+        net, length = params["net"][str(i)], batch.mask_BT.shape[1]
+        state = core.start(net, len(batch.mask_BT))
+        if setup.speeds.scope == "episodic":
+            logits_TBV = _predict_fast(setup, core, params, state, batch)
+        else:
+            x_TBX = setup.reader.cut(batch, jnp.int32(0), length).x_TBX
+            _, logits_TBV = memory.unroll(core, net, state, x_TBX, unroll=setup.reader.unroll)
+        out.append(jnp.swapaxes(logits_TBV, 0, 1))
+    return out[0] if len(out) == 1 else jnp.stack(out)
+
+
+def _predict_fast(setup: Setup, core: memory.Core, params: PyTree, state: PyTree, batch: Episodes) -> Array:
+    """With fast weights, which the feedback model moves at test time too: window after window."""
+    net, length, T = params["net"]["0"], batch.mask_BT.shape[1], setup.reader.steps
+    adapter, options = params.get("adapter", {}).get("0"), setup.feedback
+
+    def body(carry, k):
+        state, weights = carry
+        window = setup.reader.cut(batch, k * T, T)
+        after, logits_TBV = fast.unroll(core, net, weights, state, window.x_TBX)
+        told_BC = credit.context(options, batch, jnp.zeros((*batch.mask_BT.shape, 0)), (k + 1) * T, window, None, None)
+        delta = credit.ask(options, params["feedback"], adapter, after, told_BC)
+        by_B = options.gamma * windows.ahead(batch, (k + 1) * T)
+        delta = synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
+        return (after, fast.step(setup.speeds, core, net, weights, state, window.x_TBX, delta)), logits_TBV
+
+    start = (state, fast.start(setup.speeds, net, len(batch.mask_BT)))
+    _, logits_STBV = jax.lax.scan(body, start, jnp.arange(-(-length // T)))
+    return logits_STBV.reshape(-1, *logits_STBV.shape[2:])[:length]
 
 
 def _stream(setup: Setup) -> Stream:
+    core = setup.cores[0]
+
     def step(params, state, x_BX, y_prev_B):
-        if setup.inputs == "x_and_last_label":
-            x_BX = jnp.concatenate([x_BX, jax.nn.one_hot(y_prev_B, setup.outputs)], -1)
-        state, logits_TBV = memory.unroll(setup.core, params["net"], state, x_BX[None])
+        if setup.reader.inputs == "x_and_last_label":
+            x_BX = jnp.concatenate([x_BX, jax.nn.one_hot(y_prev_B, setup.reader.outputs)], -1)
+        state, logits_TBV = memory.unroll(core, params["net"]["0"], state, x_BX[None])
         return state, logits_TBV[0]
 
-    return Stream(lambda params, num, length: setup.core.start(params["net"], num), step)
+    return Stream(lambda params, num, length: core.start(params["net"]["0"], num), step)

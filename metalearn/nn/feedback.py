@@ -92,6 +92,22 @@ def apply(params: PyTree, hidden: int, message: dict[str, Array], context_BC: Ar
     return Feedback(hidden).apply({"params": params}, message, context_BC)
 
 
+def sizes(params: PyTree) -> dict[str, int]:
+    """{group: features of the message} that a model was made for."""
+    first = lambda group: f"{group}_in" if f"{group}_in" in params else f"{group}_out"
+    groups = [name.removesuffix("_out") for name in params if name.endswith("_out")]
+    return {group: params[first(group)]["kernel"].shape[-2] for group in groups}
+
+
+def from_table(params: PyTree, group: str, table_AC: Array) -> PyTree:
+    """A linear vector head's (outputs, [state, context, 1]) matrix as a tree like its parameters."""
+    size = sizes(params)[group]
+    out = {f"{group}_out": {"kernel": table_AC[:, :size].T, "bias": table_AC[:, -1]}}
+    if f"{group}_beside" in params:
+        out[f"{group}_beside"] = {"kernel": table_AC[:, size:-1].T}
+    return out
+
+
 def init_adapter(message: dict[str, Array], shared: dict[str, Array]) -> PyTree:
     """{group: P (n_shared, n)}: the identity, cut or padded with zeros."""
     return {g: jnp.eye(shared[g].shape[-1], message[g].shape[-1]) for g in message}
