@@ -62,7 +62,10 @@ def digits() -> dict:
     """Practice on made-up characters, the exam on characters held out (and on handwritten digits): no download."""
     task = _images("strokes", train_split="classes:0-499", val_split="classes:500-599", test_split="classes:500-599",
                    new_pool="digits")
-    return _config(task, _conv4(32, depth=2), 8, 1500, fewshot=_accuracy(600, (), ("test", "new")))
+    config = _config(task, _conv4(32, depth=2), 8, 1000, fewshot=_accuracy(600, (), ("test", "new")))
+    config["optim"] |= dict(lr=3e-3)
+    config["train"] |= dict(log_every=100)
+    return config
 
 
 def smoke() -> dict:
@@ -207,6 +210,7 @@ MEMORY = dict(
 TUNED = {
     # many ways in training, as in the paper (60): one model serves 5 and 20 ways
     ("omniglot", "protonet"): {"task.train_ways": 60, "train.batch": 1, "train.steps": 3000},
+    ("omniglot", "maml"): {"optim.lr": 3e-3, "train.steps": 2000},
     ("full", "protonet"): {"task.train_ways": 20, "train.batch": 4},
 }
 
