@@ -49,8 +49,9 @@ def _config(task: dict, backbone: dict, batch: int, steps: int, **evaluators) ->
                 train=common.train(batch=batch, steps=steps, steps_per_call=10))
 
 
-def _accuracy(episodes: int, sets: tuple = ("test",), chunk: int = 10) -> dict:
-    return dict(name="fewshot", sets=sets, episodes=episodes, chunk=chunk, seed=1, episodes_sha256=())
+def _accuracy(episodes: int, sha256: tuple, sets: tuple = ("test",), chunk: int = 50) -> dict:
+    """Frozen episodes; `sha256` begins the hash that those of each set must have."""
+    return dict(name="fewshot", sets=sets, episodes=episodes, chunk=chunk, seed=1, episodes_sha256=sha256)
 
 
 def _conv4(width: int, depth: int = 4, down: str = "max") -> dict:
@@ -61,7 +62,7 @@ def digits() -> dict:
     """Practice on made-up characters, the exam on characters held out (and on handwritten digits): no download."""
     task = _images("strokes", train_split="classes:0-499", val_split="classes:500-599", test_split="classes:500-599",
                    new_pool="digits")
-    return _config(task, _conv4(32, depth=2), 8, 1500, fewshot=_accuracy(600, sets=("test", "new"), chunk=50))
+    return _config(task, _conv4(32, depth=2), 8, 1500, fewshot=_accuracy(600, (), ("test", "new")))
 
 
 def smoke() -> dict:
@@ -70,13 +71,13 @@ def smoke() -> dict:
                            new_pool="", ways=3, queries=2)
     config["learner"]["backbone"] |= dict(width=4, depth=2)
     config["train"] |= dict(batch=2, steps=4, steps_per_call=2, log_every=2, save_every=2)
-    config["evaluators"]["fewshot"] |= dict(sets=("test",), episodes=8, chunk=4)
+    config["evaluators"]["fewshot"] |= dict(sets=("test",), episodes=8, chunk=4, episodes_sha256=())
     return config
 
 
 def omniglot_5w1s() -> dict:
     task = _images("omniglot", image_size=28, channels=1, rotations="all")
-    config = _config(task, _conv4(64, down="stride"), 8, 6000, fewshot=_accuracy(1000, chunk=50))
+    config = _config(task, _conv4(64, down="stride"), 8, 6000, fewshot=_accuracy(1000, ("e592bd1e3deb9840",)))
     config["train"] |= dict(log_every=100, save_every=1000)
     return config
 
@@ -85,12 +86,13 @@ def omniglot_20w1s() -> dict:
     config = omniglot_5w1s()
     config["task"] |= dict(ways=20)
     config["train"] |= dict(batch=4)
+    config["evaluators"]["fewshot"] |= dict(episodes_sha256=("c1b7e7c12596dd28",))
     return config
 
 
 def cifar_fs_5w1s() -> dict:
     config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 1000,
-                     fewshot=_accuracy(600, chunk=50))
+                     fewshot=_accuracy(600, ()))
     config["train"] |= dict(log_every=100, save_every=1000)
     return config
 
@@ -112,14 +114,14 @@ def cifar_fs_5w5s() -> dict:
 def transfer() -> dict:
     task = _images("digits", train_split="classes:0-9", val_split="classes:0-9", test_split="classes:0-9",
                    new_pool="fashion_mnist+emnist/letters", image_size=16, channels=1)
-    return _config(task, _conv4(32, depth=3), 8, 600, fewshot=_accuracy(600, sets=("new", "test")))
+    return _config(task, _conv4(32, depth=3), 8, 600, fewshot=_accuracy(600, (), ("new", "test")))
 
 
 def memory() -> dict:
     """The setting of the memory dial: Conv4-32 on 28x28, 8 tasks, 5-way 5-shot, 20 inner steps."""
     task = _images("digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
                    image_size=28, shots=5)
-    config = _config(task, _conv4(32), 8, 2, fewshot=_accuracy(10))
+    config = _config(task, _conv4(32), 8, 2, fewshot=_accuracy(50, ()))
     config["train"] |= dict(steps_per_call=1, log_every=1, save_every=1)
     return config
 
@@ -128,7 +130,7 @@ def sinusoid() -> dict:
     task = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.141592653589793),
                 x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
     evaluator = dict(name="adaptation", split="test", steps=10, episodes=1000, chunk=100, seed=1)
-    config = _config(task, dict(name="mlp", widths=(40, 40)), 25, 70000, adaptation=evaluator)
+    config = _config(task, dict(name="mlp", widths=(40, 40)), 25, 30000, adaptation=evaluator)
     config["optim"] |= dict(decay="constant", clip=0.0)
     config["train"] |= dict(steps_per_call=500, log_every=500, save_every=5000)
     return config | dict(outputs=1)
