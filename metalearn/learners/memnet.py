@@ -56,7 +56,7 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
     length, targets = facts["length"], facts.get("targets", "classes")
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = facts["ways"] if targets == "classes" else facts["outputs"]
-    cores = tuple(memory.make(network | changes, outputs=outputs) for changes in members or ({},))
+    cores = tuple(memory.make(network | dict(changes), outputs=outputs) for changes in members or ({},))
     with within("feedback"):
         options = call(credit.make, targets, window, len(cores), **feedback)
     with within("speeds"):

@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import positive, require
-
-SPLITS = ("train", "exact")
 
 
 def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
@@ -28,10 +27,7 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_items * (1 if split == "train" else 2)
         T = (most + 1) * step + rows
-        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
-        level_R = data["level"]
-        level_B = jnp.repeat(level_R, num // level_R.shape[0], total_repeat_length=num)
-        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+        task_B, level_B, root = _memory.draw(data, key, split, num)
 
         def episode(task, level):
             key_items, key_number, key_query = jax.random.split(jax.random.fold_in(root, task), 3)
@@ -53,4 +49,4 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
 
     facts = {"targets": "bits", "outputs": bits, "features": bits + 2, "length": (max_items + 1) * step + rows,
              "max_level": max_items}
-    return TaskDist(data, sample, SPLITS, facts)
+    return TaskDist(data, sample, _memory.SPLITS, facts)

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import positive, require
-
-SPLITS = ("train", "exact")
 
 
 def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: int) -> TaskDist:
@@ -31,10 +30,7 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_length * (1 if split == "train" else 2)
         T = most + 1 + most * repeats
-        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
-        level_R = data["level"]
-        level_B = jnp.repeat(level_R, num // level_R.shape[0], total_repeat_length=num)
-        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+        task_B, level_B, root = _memory.draw(data, key, split, num)
 
         def episode(task, level):
             key_rows, key_length, key_repeats = jax.random.split(jax.random.fold_in(root, task), 3)
@@ -55,4 +51,4 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
 
     facts = {"targets": "bits", "outputs": bits, "features": bits + 1, "length": max_length * (1 + repeats) + 1,
              "max_level": max_length}
-    return TaskDist(data, sample, SPLITS, facts)
+    return TaskDist(data, sample, _memory.SPLITS, facts)
