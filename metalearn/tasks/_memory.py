@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metalearn.types import Array
+from metalearn.validate import require
 
 SPLITS = ("train", "exact")
+
+
+def start(task_seed: int, level: int) -> dict:
+    """The data of such a task; the level may be one for each copy of a learner."""
+    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
+    return {"task_seed": np.int32(task_seed), "level": np.array([level], np.int32)}
 
 
 def draw(data, key: Array, split: str, num: int) -> tuple[Array, Array, Array]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, TaskDist
@@ -21,7 +20,7 @@ from metalearn.validate import positive, require
 def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
     positive(bits=bits, rows=rows)
     require(max_items >= 2, "max_items", max_items, "must be at least 2")
-    data = {"task_seed": np.int32(task_seed), "level": np.array([max_items], np.int32)}
+    data = _memory.start(task_seed, max_items)
     step = rows + 1
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, TaskDist
-from metalearn.validate import positive, require
+from metalearn.validate import positive
 
 
 def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: int) -> TaskDist:
     """bits: features of a row; max_length: longest n in training; repeats: most repetitions (1: copy);
     exact: training episodes all have n = level."""
     positive(bits=bits, max_length=max_length, repeats=repeats)
-    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    data = {"task_seed": np.int32(task_seed), "level": np.array([max_length], np.int32)}
+    data = _memory.start(task_seed, max_length)
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_length * (1 if split == "train" else 2)
