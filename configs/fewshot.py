@@ -23,15 +23,23 @@ def get_config(arg: str = "") -> ConfigDict:
     task, _, learner = arg.partition(",")
     make = common.choose(task, TASKS, "digits")
     config = make()
-    default = "maml" if "outputs" in config else "protonet"
+    default = "remat" if task == "memory" else "maml" if "outputs" in config else "protonet"
     config.pop("outputs", None)
-    config = common.choose(learner, LEARNERS, default)(config)
+    config = common.choose(learner, MEMORY if task == "memory" else LEARNERS, default)(config)
+    family = "full" if task.endswith("_full") else (task or "digits").partition("_")[0]
+    for field, value in TUNED.get((family, learner or default), {}).items():
+        *path, last = field.split(".")
+        block = config
+        for name in path:
+            block = block[name]
+        assert last in block, field
+        block[last] = value
     return ConfigDict(config)
 
 
 def _images(pool: str, **changes) -> dict:
     return dict(name="fewshot", pool=pool, train_split="train", val_split="val", test_split="test", new_pool="",
-                image_size=0, channels=0, flat=False, rotations=False, ways=5, shots=1, queries=5, train_ways=0,
+                image_size=0, channels=0, flat=False, rotations="none", ways=5, shots=1, queries=5, train_ways=0,
                 form="pair", num_tasks=0, task_seed=0) | changes
 
 
@@ -45,27 +53,32 @@ def _accuracy(episodes: int, sets: tuple = ("test",), chunk: int = 10) -> dict:
     return dict(name="fewshot", sets=sets, episodes=episodes, chunk=chunk, seed=1, episodes_sha256=())
 
 
-def _conv4(width: int, depth: int = 4) -> dict:
-    return dict(name="conv4", width=width, depth=depth, norm="batch", conv="patches")
+def _conv4(width: int, depth: int = 4, down: str = "max") -> dict:
+    return dict(name="conv4", width=width, depth=depth, norm="batch", conv="patches", down=down)
 
 
 def digits() -> dict:
-    task = _images("digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9")
-    return _config(task, _conv4(32, depth=3), 8, 600, fewshot=_accuracy(600))
+    """Practice on made-up characters, the exam on characters held out (and on handwritten digits): no download."""
+    task = _images("strokes", train_split="classes:0-499", val_split="classes:500-599", test_split="classes:500-599",
+                   new_pool="digits")
+    return _config(task, _conv4(32, depth=2), 8, 1500, fewshot=_accuracy(600, sets=("test", "new"), chunk=50))
 
 
 def smoke() -> dict:
     config = digits()
-    config["task"] |= dict(ways=3, queries=2)
+    config["task"] |= dict(pool="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
+                           new_pool="", ways=3, queries=2)
     config["learner"]["backbone"] |= dict(width=4, depth=2)
     config["train"] |= dict(batch=2, steps=4, steps_per_call=2, log_every=2, save_every=2)
-    config["evaluators"]["fewshot"] |= dict(episodes=8, chunk=4)
+    config["evaluators"]["fewshot"] |= dict(sets=("test",), episodes=8, chunk=4)
     return config
 
 
 def omniglot_5w1s() -> dict:
-    task = _images("omniglot", image_size=28, channels=1, rotations=True)
-    return _config(task, _conv4(64), 16, 3000, fewshot=_accuracy(1000))
+    task = _images("omniglot", image_size=28, channels=1, rotations="all")
+    config = _config(task, _conv4(64, down="stride"), 8, 6000, fewshot=_accuracy(1000, chunk=50))
+    config["train"] |= dict(log_every=100, save_every=1000)
+    return config
 
 
 def omniglot_20w1s() -> dict:
@@ -76,7 +89,18 @@ def omniglot_20w1s() -> dict:
 
 
 def cifar_fs_5w1s() -> dict:
-    return _config(_images("cifar_fs", queries=15), _conv4(64), 4, 4000, fewshot=_accuracy(600))
+    config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 1000,
+                     fewshot=_accuracy(600, chunk=50))
+    config["train"] |= dict(log_every=100, save_every=1000)
+    return config
+
+
+def full(make) -> dict:
+    """The papers' network and training length, for an accelerator or a night."""
+    config = make()
+    config["learner"]["backbone"] |= dict(width=64, down="max")
+    config["train"] |= dict(batch=16, steps=60000)
+    return config
 
 
 def cifar_fs_5w5s() -> dict:
@@ -91,25 +115,43 @@ def transfer() -> dict:
     return _config(task, _conv4(32, depth=3), 8, 600, fewshot=_accuracy(600, sets=("new", "test")))
 
 
+def memory() -> dict:
+    """The setting of the memory dial: Conv4-32 on 28x28, 8 tasks, 5-way 5-shot, 20 inner steps."""
+    task = _images("digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
+                   image_size=28, shots=5)
+    config = _config(task, _conv4(32), 8, 2, fewshot=_accuracy(10))
+    config["train"] |= dict(steps_per_call=1, log_every=1, save_every=1)
+    return config
+
+
 def sinusoid() -> dict:
     task = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.141592653589793),
                 x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
     evaluator = dict(name="adaptation", split="test", steps=10, episodes=1000, chunk=100, seed=1)
-    config = _config(task, dict(name="mlp", widths=(40, 40)), 25, 15000, adaptation=evaluator)
+    config = _config(task, dict(name="mlp", widths=(40, 40)), 25, 70000, adaptation=evaluator)
     config["optim"] |= dict(decay="constant", clip=0.0)
     config["train"] |= dict(steps_per_call=500, log_every=500, save_every=5000)
     return config | dict(outputs=1)
 
 
+def sinusoid_5() -> dict:
+    config = sinusoid()
+    config["task"] |= dict(shots=5)
+    return config
+
+
 def linear() -> dict:
     config = sinusoid()
+    config["train"] |= dict(steps=15000)
     config["task"] = dict(name="linear", features=4, shots=10, queries=10, noise=0.1, num_tasks=0, task_seed=0)
     return config
 
 
 TASKS = dict(digits=digits, smoke=smoke, omniglot_5w1s=omniglot_5w1s, omniglot_20w1s=omniglot_20w1s,
              cifar_fs_5w1s=cifar_fs_5w1s, cifar_fs_5w5s=cifar_fs_5w5s, transfer=transfer, sinusoid=sinusoid,
-             linear=linear)
+             omniglot_5w1s_full=lambda: full(omniglot_5w1s), omniglot_20w1s_full=lambda: full(omniglot_20w1s),
+             cifar_fs_5w1s_full=lambda: full(cifar_fs_5w1s), cifar_fs_5w5s_full=lambda: full(cifar_fs_5w5s),
+             sinusoid_5=sinusoid_5, linear=linear, memory=memory)
 
 
 def _with(name: str, **fields):
@@ -127,6 +169,13 @@ def _maml(**changes):
     return on
 
 
+def _pretrained(config: dict) -> dict:
+    """Functions: one network for all tasks, fine-tuned to each (Finn et al. 2017, section 5.1)."""
+    if config["task"]["name"] != "fewshot":
+        return _maml(inner_steps=0, inner_lr=0.02)(config)
+    return _with("pretrained", finetune="head", eval_steps=100, eval_lr=0.1, weight_decay=0.01)(config)
+
+
 LEARNERS = dict(
     protonet=_with("protonet"),
     matchingnet=_with("matchingnet", scale=10.0),
@@ -140,42 +189,86 @@ LEARNERS = dict(
     reptile=_with("reptile", inner_rule="sgd", inner_lr=0.05, inner_steps=5, inner_batch=5, eval_steps=20),
     imaml=_with("imaml", inner_steps=5, eval_steps=10, inner_lr=0.1, penalty=0.5, cg_steps=5, damping=0.0,
                 task_chunk=0),
-    pretrained=_with("pretrained", finetune="head", eval_steps=100, eval_lr=0.1, weight_decay=0.01),
+    pretrained=_pretrained,
 )
+
+
+MEMORY = dict(
+    plain=_maml(inner_steps=20, inner_lr=0.01, remat=False),
+    remat=_maml(inner_steps=20, inner_lr=0.01),
+    truncated=_maml(inner_steps=20, inner_lr=0.01, order="truncated", exact_steps=5),
+    first=_maml(inner_steps=20, inner_lr=0.01, order="first"),
+)
+
+
+# what a learner does differently on a task family (the name before the first _)
+TUNED = {
+    # many ways in training, as in the paper (60): one model serves 5 and 20 ways
+    ("omniglot", "protonet"): {"task.train_ways": 60, "train.batch": 1, "train.steps": 3000},
+    ("full", "protonet"): {"task.train_ways": 20, "train.batch": 4},
+}
 
 
 def learner_names(task: str = "digits") -> list[str]:
     """The learners that a task can have: functions are measured along inner steps, so by those that take steps."""
-    steps = ("maml", "fomaml", "anil", "metasgd", "cavia", "reptile", "imaml")
-    return list(steps if task in ("sinusoid", "linear") else LEARNERS)
+    steps = ("maml", "fomaml", "anil", "metasgd", "cavia", "reptile", "imaml", "pretrained")
+    functions = task.partition("_")[0] in ("sinusoid", "linear")
+    return list(MEMORY if task == "memory" else steps if functions else LEARNERS)
 
 
 def sweep(arg: str = "digits"):
-    """Every learner on one task; each has fields of its own, so each run is a config argument of its own."""
-    task = arg.partition(",")[0] or "digits"
-    for name in learner_names(task):
-        yield dict(_config=f"configs/fewshot.py:{task},{name}", seed=0)
+    """TASK[,LEARNER[,LEARNER ...]]: every learner (or those named) on one task, 3 seeds where a run takes a minute."""
+    task, *names = (arg or "digits").split(",")
+    seeds = range(3 if task.partition("_")[0] in ("digits", "sinusoid", "transfer") else 1)
+    for name in names or learner_names(task):
+        for seed in seeds:
+            # each learner has fields of its own, so each is a config argument of its own
+            yield dict(_config=f"configs/fewshot.py:{task},{name}", seed=seed)
 
 
 def summarise(results: list) -> dict:
-    """One table of all learners, out of the runs' headlines and their own configs."""
-    rows, headline = [], {}
+    """One table of all learners, out of the runs' headlines and their own configs: means over seeds."""
+    found: dict = {}
     for _, numbers, workdir in results:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            learner = json.load(file)["learner"]
-        name = next((n for n, block in LEARNERS.items() if _matches(block, learner)), learner["name"])
-        value, ci95, near = ((numbers[k] for k in ("accuracy", "ci95", "nearest_neighbour")) if "accuracy" in numbers
-                             else (numbers["mse_10"], numbers["mse_10_ci95"], numbers["mse_nearest_neighbour"]))
-        rows.append([name, f"{value:.4f} ± {ci95:.4f}", f"{near:.4f}", f"{numbers['seconds']:.0f}"])
-        headline |= {name: value, f"{name}_ci95": ci95, "nearest_neighbour": near}
-    return {"headline": headline, "tables": [{"title": "all learners on the same frozen episodes",
-            "columns": ["learner", "accuracy, or error after 10 steps", "nearest neighbour", "seconds"], "rows": rows}]}
+            config = json.load(file)
+        found.setdefault(_name(config), []).append(numbers)
+    rows, headline = [], {}
+    for name, runs in found.items():
+        columns = [k for k in MEASURED if k in runs[0]]
+        cells = [_over_seeds([run[k] for run in runs]) for k in columns]
+        near = next(runs[0][k] for k in ("nearest_neighbour", "mse_nearest_neighbour") if k in runs[0])
+        rows.append([name, len(runs), *(text for _, _, text in cells), f"{near:.4f}",
+                     f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"])
+        headline |= {f"{name}_{k}": value for k, (value, _, _) in zip(columns, cells, strict=True)}
+        headline |= {"nearest_neighbour": near}
+    title = "all learners on the same frozen episodes (± 95 % interval over seeds)"
+    return {"headline": headline, "tables": [{
+        "title": title, "columns": ["learner", "seeds", *columns, "nearest neighbour", "seconds"], "rows": rows}]}
 
 
-def _matches(block, learner: dict) -> bool:
-    """Whether a saved learner block is the one that `block` makes, whatever its backbone."""
-    for name in ("fewshot", "sinusoid"):
-        made = block(dict(task=dict(name=name), learner=dict(backbone=None)))["learner"]
-        if {k: v for k, v in made.items() if k != "backbone"} == {k: v for k, v in learner.items() if k != "backbone"}:
-            return True
-    return False
+MEASURED = ("accuracy", "accuracy_test", "accuracy_new", "mse_0", "mse_1", "mse_10")
+
+
+def _over_seeds(values: list[float]) -> tuple[float, float, str]:
+    """(mean, half-width, text) with Student's t for the few seeds there are; one seed has no interval."""
+    n, mean = len(values), sum(values) / len(values)
+    if n == 1:
+        return mean, float("nan"), f"{mean:.4f}"
+    spread = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5
+    half = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(n, 2.6) * spread / n**0.5
+    return mean, half, f"{mean:.4f} ± {half:.4f}"
+
+
+def _name(config: dict) -> str:
+    """Which of LEARNERS a saved config has: its block of fields, whatever the backbone and what is tuned."""
+    saved = config["learner"]
+    for name, block in LEARNERS.items():
+        made = block(dict(task=config["task"], learner=dict(backbone=None)))["learner"]
+        kind = lambda block: [block.get(k) for k in KINDS] + [block.get("inner_steps") == 0]
+        if kind(made) == kind(saved):
+            return name
+    return saved["name"]
+
+
+KINDS = ("name", "adapt", "order", "learn_lr")

@@ -111,7 +111,7 @@ def other_learner(name: str) -> dict:
 
 
 def sweep(arg: str = "phases"):
-    """phases: K from 1 to unlimited, three seeds near the border, the layouts at unlimited K. models: every learner."""
+    """phases: K from 1 to unlimited, three seeds past 2**6, the layouts at unlimited K. models: every learner."""
     common.choose(arg, dict.fromkeys(("phases", "models")), "")
     if arg == "models":
         yield {"_config": "configs/gpicl.py:digits"}
@@ -124,6 +124,9 @@ def sweep(arg: str = "phases"):
     yield {"task.num_tasks": 0, "seed": 0}
     for layout in ("shifted", "query"):
         yield {"task.num_tasks": 0, "seed": 0, "learner.layout": layout}
+    for seed in (1, 2):  # the far side of the border: runs differ most on the random set
+        yield {"task.num_tasks": 2**10, "seed": seed}
+        yield {"task.num_tasks": 0, "seed": seed}
 
 
 def summarise(results, arg: str = "phases") -> dict:

@@ -8,9 +8,9 @@
 
 The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
 others. `sweep()` yields dicts of dotted overrides; three keys are for the launcher: `_stage` (int: lower stages finish
-first), `_config` (another FILE:argument for this run), and '{dir}' inside a value (the sweep's directory, so that a
-later stage can say init_from='{dir}/000'). The config's `summarise(results)` turns the runs' headlines into one
-table, figure and RESULT line.
+first), `_config` (another FILE:argument for this run, from the repository's root), and '{dir}' inside a value (the
+sweep's directory, so that a later stage can say init_from='{dir}/000'). The config's `summarise(results)` turns the
+runs' headlines into one table, figure and RESULT line.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
 
 from metalearn import cli, report  # noqa: E402
 from metalearn import config as config_lib  # noqa: E402
-from metalearn import workdir as workdir_lib
+from metalearn import workdir as workdir_lib  # noqa: E402
 from metalearn.validate import require  # noqa: E402
 
 
@@ -43,7 +44,7 @@ def expand(spec: str, out: str) -> list[dict]:
     runs = []
     for number, overrides in enumerate(combinations):
         overrides = {k: v.replace("{dir}", out) if isinstance(v, str) else v for k, v in overrides.items()}
-        stage, config = overrides.pop("_stage", 0), overrides.pop("_config", spec)
+        stage, config = overrides.pop("_stage", 0), os.path.join(ROOT, overrides.pop("_config", spec))
         words = [f"{field}={value}" for field, value in overrides.items()]
         config_lib.load(config, words)
         name = f"{number:03d}"
@@ -76,8 +77,7 @@ def run_local(runs: list[dict], out: str, jobs: int) -> list[str]:
         try:
             with open(os.path.join(out, "logs", run["name"] + ".txt"), "a", encoding="utf-8") as log:
                 code = subprocess.run([*pin, *run["command"]], stdout=log, stderr=log, env=environment,
-                                      cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))), check=False,
-                                      stdin=subprocess.DEVNULL).returncode
+                                      cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
         finally:
             slots.put(mine)
         text = " ".join(f"{k}={v}" for k, v in run["overrides"].items())

@@ -5,11 +5,15 @@
             episodes turns to the right one on the way. Episodes that set off the wrong way are what a sequence model
             needs: on data that always head for the goal it takes its own first action for evidence and runs away.
   explore   an expert that has to find out: it pursues a task drawn from the prior for some steps, then the right one
-  mixed     half of the episodes `history`, half `explore`
+  search    half of the episodes `history`, half `explore`
   expert    the right task, with little noise
   random    uniform actions
   scripted  `history` under the name that Meta-World's users know it by: its own experts, misled and noisy
   gaits     simulated runners: sine gaits out of a library, refined by hill climbing (see `gaits`)
+  sac       an agent that learns on each task by soft actor-critic, all tasks at once (see `sac`)
+
+`history`, `scripted`, `gaits` and `sac` come in qualities: `mixed` has skill rise over a task's episodes from nothing
+to all, `medium` holds it halfway and `expert` at its best throughout.
 
 Every draw is a function of (seed, task, episode).
 """
@@ -22,11 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import gaits, rollout
+from metalearn import gaits, rollout, sac
 from metalearn.types import Array, Env, Trajectories
-from metalearn.validate import one_of, require
+from metalearn.validate import one_of, require, within
 
-NAMES = ("history", "explore", "mixed", "expert", "random", "scripted", "gaits")
+NAMES = ("history", "explore", "search", "expert", "random", "scripted", "gaits", "sac")
+QUALITIES = ("mixed", "medium", "expert")
+SKILLED = ("history", "scripted", "gaits", "sac")  # behaviours that have them
 LIBRARY, CLIMBS = 1500, 20  # of `gaits`
 AT_ONCE = 50  # simulators outside JAX that run side by side
 SWITCH_FRAC = 0.3  # of `history` episodes that turn to the right task
@@ -45,31 +51,52 @@ def draw_tasks(env: Env, task_seed: int, ids: Array) -> Array:
     return jax.vmap(lambda i: env.draw(jax.random.fold_in(key, i)))(ids)
 
 
-def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed: int, seed: int) -> tuple:
-    """(param_BX, Trajectories with axes (B, E, T, ...)) as numpy arrays; episode e of E has skill rank e."""
+def check(behaviour: str, quality: str, agent: dict | None) -> None:
+    """ConfigError where these three cannot go together; `agent` is what `sac.learn` takes, and read by `sac` alone."""
     one_of(NAMES, behaviour=behaviour)
-    require(env.expert is not None or behaviour in ("random", "gaits"), "behaviour", behaviour,
-            f"needs an environment with an expert; {env.facts['name']} has none, so random or gaits")
+    one_of(QUALITIES, quality=quality)
+    require(quality == "mixed" or behaviour in SKILLED, "quality", quality,
+            f"must be mixed with behaviour={behaviour}: of these only {', '.join(SKILLED)} have skill")
+    if behaviour == "sac":
+        require(agent is not None and set(agent) == set(sac.FIELDS), "sac", agent,
+                "must have exactly the fields " + ", ".join(sac.FIELDS))
+        with within("sac"):
+            sac.check(**agent)
+
+
+def skills(quality: str, episodes: int) -> np.ndarray:
+    """skill_E in [0, 1] of a task's episodes."""
+    order_E = (np.arange(episodes) + 0.5) / episodes
+    return {"mixed": order_E, "medium": np.full(episodes, 0.5), "expert": np.ones(episodes)}[quality]
+
+
+def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed: int, seed: int,
+            quality: str = "mixed", agent: dict | None = None) -> tuple[np.ndarray, Trajectories]:
+    """(param_BX, Trajectories with axes (B, E, T, ...)) as numpy arrays; episode e of E has skill rank e."""
+    check(behaviour, quality, agent)
+    require(env.expert is not None or behaviour in ("random", "gaits", "sac"), "behaviour", behaviour,
+            f"needs an environment with an expert; {env.facts['name']} has none, so random, gaits or sac")
+    param_BX, skill_E = np.asarray(draw_tasks(env, task_seed, ids)), skills(quality, episodes)
     if behaviour == "gaits":
-        param_BX = np.asarray(draw_tasks(env, task_seed, ids))
-        flat = gaits.collect(env, param_BX, episodes, seed, LIBRARY, CLIMBS)
+        flat = gaits.collect(env, param_BX, skill_E, seed, LIBRARY, CLIMBS)
+    elif behaviour == "sac":
+        flat = sac.collect(env, param_BX, episodes, seed, quality, agent)
     elif env.host is None:
-        param_BX, flat = jax.jit(functools.partial(_collect, env, behaviour, episodes))(ids, task_seed, seed)
+        flat = jax.jit(functools.partial(_collect, env, behaviour))(ids, param_BX, skill_E, seed)
     else:
-        param_BX, flat = _collect(env, behaviour, episodes, ids, task_seed, seed)
+        flat = _collect(env, behaviour, ids, param_BX, skill_E, seed)
     shape = lambda a: np.asarray(a).reshape(len(ids), episodes, *a.shape[1:])
-    return np.asarray(param_BX), jax.tree.map(shape, flat)
+    return param_BX, jax.tree.map(shape, flat)
 
 
-def _collect(env: Env, behaviour: str, episodes: int, ids, task_seed, seed) -> tuple[Array, Trajectories]:
-    param_BX = draw_tasks(env, task_seed, ids)
+def _collect(env: Env, behaviour: str, ids, param_BX, skill_E, seed) -> Trajectories:
+    episodes = len(skill_E)
     many_NX = jnp.repeat(param_BX, episodes, 0)  # N = tasks x episodes, a task's episodes side by side
     key = jax.random.key(seed, impl="threefry2x32")
     key_script, key_run = jax.random.split(key)
     task_N, episode_N = jnp.repeat(jnp.asarray(ids), episodes), jnp.tile(jnp.arange(episodes), len(ids))
     keys_N = jax.vmap(lambda t, e: jax.random.fold_in(jax.random.fold_in(key_script, t), e))(task_N, episode_N)
-    order_N = (episode_N + 0.5) / episodes
-    script = jax.vmap(functools.partial(_script, env, behaviour))(keys_N, many_NX, order_N)
+    script = jax.vmap(functools.partial(_script, env, behaviour))(keys_N, many_NX, jnp.tile(skill_E, len(ids)))
 
     def policy(memory, time, obs_BS, rew_B, key):
         if behaviour == "random":
@@ -81,20 +108,19 @@ def _collect(env: Env, behaviour: str, episodes: int, ids, task_seed, seed) -> t
         return memory, jnp.clip(script["gain"][:, None] * act_BA + script["noise"][:, None] * noise_BA, -1, 1)
 
     if env.host is None:
-        return param_BX, rollout.run(env, policy, (many_NX, script), many_NX, key_run)
+        return rollout.run(env, policy, (many_NX, script), many_NX, key_run)
     runs = []
     for i in range(0, len(many_NX), AT_ONCE):  # every simulator holds a model in memory
         many, part = jax.tree.map(lambda a, i=i: a[i:i + AT_ONCE], (many_NX, script))
         runs.append(rollout.run(env, policy, (many, part), many, jax.random.fold_in(key_run, i)))
-    return param_BX, jax.tree.map(lambda *a: np.concatenate(a), *runs)
+    return jax.tree.map(lambda *a: np.concatenate(a), *runs)
 
 
-def _script(env: Env, behaviour: str, key: Array, param_X: Array, order: Array) -> dict[str, Array]:
+def _script(env: Env, behaviour: str, key: Array, param_X: Array, level: Array) -> dict[str, Array]:
     """What one episode does: pursue wrong_X until step `turn`, then the right task, with a gain and noise."""
     key_kind, key_skill, key_wrong, key_turns, key_turn, key_prior, key_probe = jax.random.split(key, 7)
     T, never = env.length, env.length + 1
-    # uniform within the episode's share of [0, 1]: sorted within a task, uniform over it
-    skill = jnp.clip(order + 0.01 * jax.random.normal(key_skill), 0, 1)
+    skill = jnp.clip(level + 0.01 * jax.random.normal(key_skill), 0, 1)
     turns = jax.random.uniform(key_turns) < SWITCH_FRAC
     history = {
         "wrong_X": param_X + (1 - skill) * jnp.asarray(env.spread_X) * jax.random.normal(key_wrong, param_X.shape),
@@ -105,7 +131,7 @@ def _script(env: Env, behaviour: str, key: Array, param_X: Array, order: Array) 
         "turn": jax.random.randint(key_probe, (), 1, max(2, round(PROBE_FRAC * T)) + 1),
         "gain": jnp.ones(()), "noise": jnp.full((), 0.2)}
     sure = {"wrong_X": param_X, "turn": jnp.zeros((), jnp.int32), "gain": jnp.ones(()), "noise": jnp.full((), 0.1)}
-    if behaviour == "mixed":
+    if behaviour == "search":
         which = jax.random.uniform(key_kind) < 0.5
         return jax.tree.map(lambda a, b: jnp.where(which, a, b), history, explore)
     return {"history": history, "scripted": history, "explore": explore, "expert": sure, "random": sure}[behaviour]

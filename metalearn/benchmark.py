@@ -1,24 +1,33 @@
 """How fast a config's update is on this device, and what share of the device's matrix rate it reaches.
 
   python -m metalearn.benchmark --config=configs/gpicl.py:digits [--rounds=5]
+  python -m metalearn.benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
 
-Prints steps/s, tokens/s (batch x episode length), compile time, model FLOP/s and its fraction of two rates measured
-in the same interleaved rounds: a 2048^3 matmul, and a matmul of the shape that dominates the update. FLOP are those of
-the matrix products in the program as written (counted in its jaxpr: forward, backward, task generation), so neither
-recomputation that the compiler drops nor element-wise work flatters the figure. Pass as many configs as you like.
+Prints steps/s, tasks/s (episodes), tokens/s (batch x episode length), compile time, model FLOP/s and its fraction of
+two rates measured in the same interleaved rounds: a 2048^3 matmul, and a matmul of the shape that dominates the
+update. FLOP are those of the matrix products in the program as written (counted in its jaxpr: forward, backward, task
+generation), so neither recomputation that the compiler drops nor element-wise work flatters the figure. Pass as many
+configs as you like.
+
+Where PyTorch is installed, MAML and prototypes on Conv4 have a second arm, the same update written there
+(`metalearn.torch_arm`), run in the same interleaved rounds.
+
+`--memory` compiles the update and runs nothing: the compiler's own figure of the bytes that it needs beside its
+arguments (parameters, optimiser state, pools) and results.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+import sys
 import time
 from collections import Counter
 
 import jax
 import jax.numpy as jnp
 
-from metalearn import cli, report, sharding, train
+from metalearn import cli, report, sharding, torch_arm, train
 from metalearn import config as config_lib
 from metalearn import experiment as experiment_lib
 from metalearn.types import Result
@@ -52,6 +61,18 @@ def flop(matmuls: Counter) -> float:
     return float(sum(2 * math.prod(shape) * count for shape, count in matmuls.items()))
 
 
+def memory(spec: str, overrides: list[str]) -> dict:
+    """Bytes of one config's compiled update: temporaries at their peak, and arguments."""
+    experiment = experiment_lib.build(config_lib.load(spec, overrides))
+    key = jax.random.key(0, impl="threefry2x32")
+    state = jax.eval_shape(train.make_init(experiment), experiment.task.data, key)
+    update = train.make_update(experiment, sharding.make_mesh(experiment.config.train.devices))
+    began = time.perf_counter()
+    used = update.lower(state, experiment.task.data, key, 1).compile().memory_analysis()
+    return {"config": spec, "temp_bytes": used.temp_size_in_bytes, "argument_bytes": used.argument_size_in_bytes,
+            "compile_seconds": time.perf_counter() - began}
+
+
 def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     """The figures of one config, medians over `rounds` interleaved rounds of about a second each."""
     config = config_lib.load(spec, overrides)
@@ -67,25 +88,36 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     compile_seconds = time.perf_counter() - began
 
     state, _ = compiled(state, data, key)
+    problem = torch_arm.lacks(config)
+    if problem:
+        print(problem, file=sys.stderr)
+    other = torch_arm.make(config, experiment.task.facts) if problem == "" else None
     peaks = {"2048^3": _matmul((1, 2048, 2048, 2048)), "own shape": _matmul(shape)}
-    seconds, rates = [], {name: [] for name in peaks}
+    seconds, torch_seconds, rates = [], [], {name: [] for name in peaks}
+    if other:
+        other()
     for _ in range(rounds):
         began = time.perf_counter()
         state, means = compiled(state, data, key)
         jax.block_until_ready(means)
         seconds.append((time.perf_counter() - began) / num)
+        if other:
+            torch_seconds.append(min(_time(other) for _ in range(3)))
         for name, (run, amount) in peaks.items():
             rates[name].append(amount / _time(run))
     step = statistics.median(seconds)
     peak = {name: statistics.median(r) for name, r in rates.items()}
-    length = experiment.task.facts.get("length", 1)
+    length, tasks = experiment.task.facts.get("length", 1), config.train.batch
+    theirs = statistics.median(torch_seconds) if other else None
+    beside = {"torch_ms_per_step": theirs * 1e3, "torch_tasks_per_second": tasks / theirs} if other else {}
     return {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,
-            "ms_min": min(seconds) * 1e3, "ms_max": max(seconds) * 1e3, "steps_per_second": 1 / step,
-            "tokens_per_second": config.train.batch * length / step, "model_gflop_per_step": work / 1e9,
+            "ms_min": min(seconds) * 1e3, "ms_max": max(seconds) * 1e3,
+            "steps_per_second": 1 / step, "tasks_per_second": tasks / step,
+            "tokens_per_second": tasks * length / step, "model_gflop_per_step": work / 1e9,
             "model_gflops": work / step / 1e9, "matmul_gflops": peak["2048^3"] / 1e9,
             "own_shape": "x".join(map(str, shape)), "own_shape_gflops": peak["own shape"] / 1e9,
             "fraction_of_matmul": work / step / peak["2048^3"],
-            "fraction_of_own_shape": work / step / peak["own shape"], "compile_seconds": compile_seconds}
+            "fraction_of_own_shape": work / step / peak["own shape"], "compile_seconds": compile_seconds} | beside
 
 
 def _matmul(shape):
@@ -115,12 +147,23 @@ def main() -> int:
     parser = cli.Parser(__doc__, prog="python -m metalearn.benchmark")
     parser.add_argument("--config", required=True, action="append", help="FILE[:argument]; repeat for several rows")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="compiled peak bytes alone; runs nothing")
     args = parser.parse()
+    if args.memory:
+        rows = [memory(spec, args.overrides) for spec in args.config]
+        table = [[r["config"].rpartition(":")[2], f"{r['temp_bytes'] / 2**20:.1f}",
+                  f"{r['argument_bytes'] / 2**20:.1f}", f"{r['compile_seconds']:.1f}"] for r in rows]
+        report.show({"tables": [{"title": f"one compiled update on {jax.devices()[0].device_kind}", "rows": table,
+                                 "columns": ["config", "temporaries MiB", "arguments MiB", "compile s"]}]})
+        cli.print_result({"rows": rows})
+        return 0
     rows = [measure(spec, args.overrides, max(args.rounds, 1)) for spec in args.config]
-    columns = ["config", "ms/step (min-max)", "steps/s", "tokens/s", "GFLOP/step", "GFLOP/s", "of 2048^3",
-               "of own shape", "compile s"]
+    columns = ["config", "ms/step (min-max)", "steps/s", "tasks/s", "PyTorch tasks/s", "tokens/s", "GFLOP/step",
+               "GFLOP/s", "of 2048^3", "of own shape", "compile s"]
     table = [[r["config"].rpartition(":")[2], f"{r['ms_per_step']:.2f} ({r['ms_min']:.2f}-{r['ms_max']:.2f})",
-              f"{r['steps_per_second']:.1f}", f"{r['tokens_per_second']:.0f}", f"{r['model_gflop_per_step']:.3f}",
+              f"{r['steps_per_second']:.1f}", f"{r['tasks_per_second']:.1f}",
+              f"{r['torch_tasks_per_second']:.1f}" if "torch_tasks_per_second" in r else "-",
+              f"{r['tokens_per_second']:.0f}", f"{r['model_gflop_per_step']:.3f}",
               f"{r['model_gflops']:.1f}", f"{r['fraction_of_matmul']:.2f} of {r['matmul_gflops']:.0f}",
               f"{r['fraction_of_own_shape']:.2f} of {r['own_shape_gflops']:.0f} ({r['own_shape']})",
               f"{r['compile_seconds']:.1f}"] for r in rows]

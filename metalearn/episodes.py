@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import metrics
-from metalearn.types import Array, Episodes, Mean, TaskDist
+from metalearn.gradients import grads_from_loss
+from metalearn.types import Array, Episodes, Learner, Mean, TaskDist
 from metalearn.validate import require
 
 
@@ -63,6 +64,21 @@ def answers(batch: Episodes, outputs_BQV: Array) -> Array:
     """Query outputs at their places in the episode, (B, T, V); zeros at the support, where nothing is asked."""
     S = batch.mask_BT.shape[1] - outputs_BQV.shape[1]
     return jnp.pad(outputs_BQV, ((0, 0), (S, 0), (0, 0)))
+
+
+def in_one_pass(facts: Mapping[str, Any], init: Callable, outputs: Callable, state_size: Callable) -> Learner:
+    """The learner that answers without adapting any weight: `outputs(params, carry, batch, train) -> (out_BQV, carry)`
+    of the queries alone."""
+
+    def loss(params, carry, batch: Episodes, key):
+        out_BQV, carry = outputs(params, carry, batch, True)
+        found = means(facts, out_BQV, parts(facts, batch)[3])
+        return found["loss"].compute(), (carry, found)
+
+    def predict(params, carry, batch: Episodes):
+        return answers(batch, outputs(params, carry, batch, False)[0])
+
+    return Learner(init, grads_from_loss(loss), predict, state_size)
 
 
 def by_steps(facts: Mapping[str, Any], adapt: Callable, answer: Callable, eval_steps: int) -> tuple[Callable, Callable]:

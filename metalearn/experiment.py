@@ -76,9 +76,7 @@ def _check_train(config: ConfigDict) -> None:
         nonnegative(eval_every=train.eval_every, devices=train.devices)
         # the last call is cut to what is left, so steps itself may be anything
         multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,
-                    eval_every=train.eval_every)
-        # a line of metrics covers whole intervals only if no checkpoint falls inside one
-        multiple_of("train.log_every", train.log_every, save_every=train.save_every)
+                    eval_every=train.eval_every, save_every=train.save_every)
 
 
 def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, suffix: str = "") -> dict[str, Any]:

@@ -22,8 +22,8 @@ SPREAD = {"f": 0.1, "A": 0.1, "phi": 0.3, "b": 0.05}  # proposal std of one clim
 NOISE, TURN_FRAC, POPULATION = 0.1, 0.5, 24
 
 
-def collect(env: Env, param_BX: np.ndarray, episodes: int, seed: int, library: int, climbs: int) -> Trajectories:
-    """Trajectories (B x E, T, ...) of `episodes` per task, skill rising within a task.
+def collect(env: Env, param_BX: np.ndarray, skill_E: np.ndarray, seed: int, library: int, climbs: int) -> Trajectories:
+    """Trajectories (B x E, T, ...) of one episode per task and skill in [0, 1].
 
     library   random gaits simulated for the first wish
     climbs    rounds of `POPULATION` proposals per wish, the best of which is kept if it is better
@@ -32,9 +32,8 @@ def collect(env: Env, param_BX: np.ndarray, episodes: int, seed: int, library: i
         raise ConfigError("behaviour", "gaits", f"{env.facts['name']} has no wishes that gaits could be climbed for")
     rng = np.random.default_rng(seed)
     wishes, table = climb(env, rng, library, climbs)
-    B, E = len(param_BX), episodes
-    wish_N = np.repeat(param_BX[:, 0], E)
-    skill_N = np.tile((np.arange(E) + 0.5) / E, B)
+    B, E = len(param_BX), len(skill_E)
+    wish_N, skill_N = np.repeat(param_BX[:, 0], E), np.tile(skill_E, B)
     wrong_N = wish_N + (1 - skill_N) * env.spread_X[0] * rng.standard_normal(B * E)
     wrong_N = np.clip(wrong_N, wishes.min(), wishes.max())
     turn_N = np.where(rng.random(B * E) < TURN_FRAC, rng.integers(5, env.length // 2, B * E), env.length)

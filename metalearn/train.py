@@ -89,9 +89,10 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         meta = {"config": config.to_dict(), "versions": workdir_lib.versions()}
         key_init, key_steps = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
         data = sharding.replicate(experiment.task.data, mesh)
-        init = make_init(experiment)
+        init, running = make_init(experiment), {}  # running: totals and counts since the last line of metrics
         if checkpoints.steps():
-            state, _ = checkpoints.restore(jax.eval_shape(init, data, key_init))
+            state, found = checkpoints.restore(jax.eval_shape(init, data, key_init))
+            running = found.get("running", {})
         else:
             state = init(data, key_init)
             if config.init_from:
@@ -102,7 +103,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
 
         train, step = config.train, int(state.step)
         writer = Writer(workdir, step, train.steps, quiet)
-        pending, means, warned = None, [], set()
+        pending, warned = None, set()
         saved = step if checkpoints.steps() else -1
         while step < train.steps:
             if train.eval_every and step and step % train.eval_every == 0:  # here, so that a resumed run makes it up
@@ -114,29 +115,30 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
             state, new = update(state, data, key_steps, num)
             step += num
             if pending is not None:  # fetched while the device is busy with the next call
-                means.append(jax.device_get(pending))
+                running = _add(running, jax.device_get(pending))
             pending = new
             due = lambda every, at=step: every and (at % every == 0 or at == train.steps)
             if due(train.log_every):
-                means.append(jax.device_get(pending))
-                numbers = _merge(means)
+                running, pending = _add(running, jax.device_get(pending)), None
+                numbers = {k: total / max(count, 1e-12) for k, (total, count) in running.items()}
                 writer.write(step, numbers)
                 for text in experiment.learner.warn(numbers):
                     if text not in warned:  # once a run: the numbers themselves are in metrics.jsonl
                         print(f"warning: step {step}: {text}", file=sys.stderr)
                     warned.add(text)
-                pending, means = None, []
+                running = {}
                 streak = int(state.opt_state.streak)
                 if streak >= train.max_bad_steps:
                     raise RuntimeError(f"{streak} updates in a row were not finite at step {step}; the last "
                                        f"checkpoint ({max(saved, 0)}) is kept")
-            # a signal is answered where a line of metrics ends, so that the lines of a resumed run are the same
-            stopping = stop.signal and due(train.log_every)
-            if due(train.save_every) or stopping:
-                checkpoints.save(step, state, meta)
+            number = stop.signal  # read once: it may come while we save
+            if due(train.save_every) or number:
+                if pending is not None:
+                    running, pending = _add(running, jax.device_get(pending)), None
+                checkpoints.save(step, state, meta | {"running": running})
                 saved = step
-            if stopping and step < train.steps:
-                raise Stopped(stop.signal, step)
+            if number and step < train.steps:
+                raise Stopped(number, step)
         if saved != step:
             checkpoints.save(step, state, meta)
         headline = experiment_lib.evaluate(experiment, state.params, state.carry, workdir)
@@ -147,12 +149,11 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         return headline
 
 
-def _merge(calls: list[dict[str, Mean]]) -> dict[str, float]:
-    """Means of several calls, each stacked over its steps, to plain numbers."""
-    names = calls[0].keys()
-    total = {k: sum(float(np.sum(c[k].total, dtype=np.float64)) for c in calls) for k in names}
-    count = {k: sum(float(np.sum(c[k].count, dtype=np.float64)) for c in calls) for k in names}
-    return {k: total[k] / max(count[k], 1e-12) for k in names}
+def _add(running: dict[str, tuple[float, float]], means: dict[str, Mean]) -> dict[str, tuple[float, float]]:
+    """{name: (total, count)} with one more call's means, stacked over its steps, in float64."""
+    add = lambda mean, old: tuple(o + float(np.sum(x, dtype=np.float64))
+                                  for o, x in zip(old, (mean.total, mean.count), strict=True))
+    return {k: add(mean, running.get(k, (0.0, 0.0))) for k, mean in means.items()}
 
 
 def _check_source(init_from: str, pretrained) -> None:

@@ -45,7 +45,7 @@ class Writer:
 
     def _to_tensorboard(self, step, numbers, group):
         if self.tensorboard is not None:
-            for name, value in numbers.items():
+            for name, value in plain(numbers).items():
                 if isinstance(value, (int, float)):
                     self.tensorboard.add_scalar(f"{group}/{name}", value, step)
 
@@ -74,11 +74,19 @@ class Writer:
 
 
 def read(path: str) -> list[dict]:
-    """The complete lines of a .jsonl file, [] when it is absent; a line that a crash cut short is left out."""
+    """The complete lines of a .jsonl file, [] when it is absent; what a crash or a bad disk garbled is left out."""
     if not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+    found = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                entry = json.loads(line) if line.endswith("\n") else None
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                found.append(entry)
+    return found
 
 
 def _append(path: str, line: dict) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
 import tempfile
+
+import pytest
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # before anything imports jax
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
@@ -18,3 +22,39 @@ def pytest_sessionfinish(session):
         folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
         if os.path.basename(folder).startswith("metalearn-tests-"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden():
+    """golden(name, tree): every leaf's sum, norm and last entry are those of tests/golden/<name>.json.
+
+    A learner's first gradients, so that no rewrite changes what it computes unseen. METALEARN_GOLDEN=write records
+    them anew: do so only with the reason in the commit's message.
+    """
+    return _golden
+
+
+def _golden(name: str, tree) -> None:
+    import jax
+    import numpy as np
+
+    from metalearn.types import leaf_name
+
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaf = np.asarray(leaf, np.float64)
+        found[leaf_name(path)] = [leaf.sum(), np.linalg.norm(leaf), leaf.ravel()[-1], leaf.size]
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("METALEARN_GOLDEN") == "write":
+        rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps([float(f'{x:.7g}') for x in v])}" for k, v in found.items())
+        path.write_text("{\n" + rows + "\n}\n")
+    expected = json.loads(path.read_text())
+    assert set(found) == set(expected)
+    for leaf, (total, norm, last, size) in expected.items():
+        # rounding differs between machines; a sum gathers that of all its terms
+        off = 1e-6 + 1e-3 * norm
+        np.testing.assert_allclose(found[leaf][1:], [norm, last, size], rtol=2e-3, atol=off, err_msg=leaf)
+        np.testing.assert_allclose(found[leaf][0], total, rtol=0, atol=off * size**0.5, err_msg=leaf)

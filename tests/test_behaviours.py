@@ -12,7 +12,7 @@ POINT = lookup.build("envs", "point_robot", length=20, goal_range=1.0)
 
 @pytest.fixture(scope="module")
 def found():
-    names = ("history", "explore", "expert", "mixed")
+    names = ("history", "explore", "expert", "search")
     return {name: behaviours.collect(POINT, name, np.arange(12), 20, 0, 0) for name in names}
 
 
@@ -36,8 +36,18 @@ def test_histories_get_better_and_set_off_the_wrong_way(found):
 
 def test_order_of_behaviours(found):
     mean = {name: steps.rtg_BT[..., 0].mean() for name, (_, steps) in found.items()}
-    assert mean["expert"] > mean["explore"] > mean["mixed"] > mean["history"]
+    assert mean["expert"] > mean["explore"] > mean["search"] > mean["history"]
     assert all(np.abs(steps.act_BTA).max() <= 1 for _, steps in found.values())
+
+
+def test_qualities_hold_the_skill(found):
+    """Expert histories beat medium ones, those the first third of mixed ones; mixed is what it was."""
+    held = {q: behaviours.collect(POINT, "history", np.arange(12), 20, 0, 0, q)[1].rtg_BT[..., 0]
+            for q in behaviours.QUALITIES}
+    np.testing.assert_array_equal(held["mixed"], found["history"][1].rtg_BT[..., 0])
+    assert held["expert"].mean() > held["medium"].mean() + 2
+    assert held["medium"].mean() > held["mixed"][:, :7].mean() + 1
+    np.testing.assert_allclose(behaviours.skills("mixed", 4), [0.125, 0.375, 0.625, 0.875])
 
 
 def test_refusals():

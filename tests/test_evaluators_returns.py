@@ -12,8 +12,8 @@ from metalearn.types import Learner
 from metalearn.validate import ConfigError
 
 TASK = dict(env=dict(name="point_robot", length=10, goal_range=1.0), data="", keep="", behaviour="history",
-            train_tasks=4,
-            test_tasks=3, episodes=6, task_seed=0, data_seed=0, horizon=2, window=4, start_frac=0.5, prompt_span=10,
+            quality="mixed", sac={}, train_tasks=4, test_tasks=3, episodes=6, task_seed=0,
+            data_seed=0, horizon=2, window=4, start_frac=0.5, prompt_span=10,
             prompt_top=0, wish="return", scale=10.0)
 FIELDS = dict(methods=("zero", "few_none", "few_random", "few_sample", "demo"), rounds=3, after=(1,), explore_steps=2,
               noise=0.3, target="fixed", target_value=-1.0, repeats=2, seed=0)

@@ -9,7 +9,7 @@ from metalearn import lookup
 from metalearn.types import Learner
 from metalearn.validate import ConfigError
 
-TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history",
+TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history", quality="mixed", sac={},
             train_tasks=8, test_tasks=6, episodes=6,
             task_seed=0, data_seed=0, horizon=2, window=5, start_frac=0.0, prompt_span=0, prompt_top=0, wish="return",
             scale=10.0)

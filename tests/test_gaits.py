@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from metalearn import gaits, lookup
+from metalearn import behaviours, gaits, lookup
 from metalearn.validate import ConfigError
 
 
@@ -33,11 +33,11 @@ def test_actions_by_hand():
 
 def test_later_episodes_are_better():
     param_BX = np.array([[0.1], [0.3], [0.5]], np.float32)
-    steps = gaits.collect(fake(), param_BX, 16, 0, library=64, climbs=20)
+    steps = gaits.collect(fake(), param_BX, behaviours.skills("mixed", 16), 0, library=64, climbs=20)
     assert steps.rew_BT.shape == (48, 12) and np.abs(steps.act_BTA).max() <= 1
     return_BE = np.asarray(steps.rtg_BT[:, 0]).reshape(3, 16)
     assert return_BE[:, -4:].mean() > return_BE[:, :8].mean() and return_BE[:, -4:].mean() > -2.4  # noise 0.1, 12 steps
-    again = gaits.collect(fake(), param_BX, 16, 0, library=64, climbs=20)
+    again = gaits.collect(fake(), param_BX, behaviours.skills("mixed", 16), 0, library=64, climbs=20)
     np.testing.assert_array_equal(steps.act_BTA, again.act_BTA)
 
 
@@ -49,4 +49,4 @@ def test_gaits_between_two_wishes():
 
 def test_only_runners_have_gaits():
     with pytest.raises(ConfigError, match="behaviour=gaits: velocity has no wishes"):
-        gaits.collect(lookup.build("envs", "velocity", length=3), np.zeros((1, 1)), 2, 0, 4, 1)
+        gaits.collect(lookup.build("envs", "velocity", length=3), np.zeros((1, 1)), np.ones(2), 0, 4, 1)

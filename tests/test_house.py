@@ -61,7 +61,8 @@ def test_doors(path):
     assert "flax.linen" not in used or within(path, "nn/"), "flax.linen is imported under nn/ alone"
     assert "orbax" not in used or within(path, "checkpoint.py"), "Orbax is imported in checkpoint.py alone"
     assert "tensorflow_datasets" not in used or within(path, "pools/"), "TFDS is imported under pools/ alone"
-    assert not used & {"torch", "pickle", "dill", "cloudpickle", "marshal"}, "no torch, and nothing that unpickles"
+    assert "torch" not in used or within(path, "torch_arm.py"), "torch is the benchmark's optional other arm alone"
+    assert not used & {"pickle", "dill", "cloudpickle", "marshal"}, "nothing that unpickles"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -108,3 +109,9 @@ def test_nothing_committed_names_a_machine_or_a_registry():
             found = pattern.search(path.read_text(errors="ignore")) if path != pathlib.Path(__file__) else None
             assert not found, f"{name(path)}: {found and found.group()}"
 
+
+
+def test_every_learner_has_a_golden_update():
+    golden = [p.stem for p in (ROOT / "tests" / "golden").glob("*.json")]
+    learners = [p.stem for p in (ROOT / "metalearn" / "learners").glob("*.py") if p.stem != "__init__"]
+    assert not set(learners) - set(golden), "record one: see the fixture `golden` of tests/conftest.py"

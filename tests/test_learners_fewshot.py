@@ -27,7 +27,7 @@ def _parts(arg, *overrides):
 
 
 @pytest.mark.parametrize("name", list(configs.LEARNERS))
-def test_gradients_are_finite_and_reach_every_parameter(name):
+def test_gradients_are_finite_and_reach_every_parameter(name, golden):
     experiment, state, batch = _parts(f"smoke,{name}")
     grads, _, means = jax.jit(experiment.learner.grads)(state.params, state.carry, batch, _key(2))
     assert jax.tree.structure(grads) == jax.tree.structure(state.params)
@@ -36,6 +36,7 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
     # a constant added to every logit of a ridge head changes no softmax
     assert [d for d in dead if name != "r2d2" or d != "['bias']"] == []
     assert float(means["loss"].count) > 0
+    golden(name, grads)
     out = jax.jit(experiment.learner.predict)(state.params, state.carry, batch)
     assert out.shape == (*batch.y_BT.shape, 3) and np.isfinite(out).all()
 
@@ -97,10 +98,34 @@ def test_one_batch_can_be_learnt_by_heart(name, lr=3e-3):
 
 
 @pytest.mark.parametrize("overrides,word", [
-    (["task.ways=9"], "classes"), (["task.queries=400"], "examples"), (["task.test_split=classes:3-99"], "split"),
-    (["learner.backbone.depth=5"], "max-pool"), (["task.pool=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
+    (["task.ways=9"], "classes"), (["task.rotations=some"], "rotations"), (["task.queries=400"], "examples"),
+    (["task.test_split=classes:3-99"], "split"), (["task.pool=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
+    (["learner.backbone.depth=5"], "max-pool"), (["learner.backbone.down=sideways"], "down"),
 ])
 def test_bad_input_is_one_line(overrides, word):
     with pytest.raises(ConfigError) as error:
         experiment_lib.build(config_lib.load("configs/fewshot.py:smoke", overrides))
     assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_zero_inner_steps_is_joint_training():
+    """The baseline of functions: the gradient is that of one network for all tasks, whatever the support says."""
+    experiment, state, batch = _parts("sinusoid,pretrained")
+    grads = jax.jit(lambda batch: experiment.learner.grads(state.params, (), batch, _key(2))[0])
+    S = experiment.task.facts["shots"]
+    other = batch.replace(y_BT=batch.y_BT.at[:, :S].add(5.0))
+    for a, b in zip(jax.tree.leaves(grads(batch)), jax.tree.leaves(grads(other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_table_names_each_learner_and_averages_over_seeds(tmp_path):
+    results = []
+    for n, (name, accuracy) in enumerate([("maml", 0.5), ("maml", 0.7), ("anil", 0.6), ("pretrained", 0.4)]):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        (folder / "config.json").write_text(config_lib.to_json(configs.get_config(f"digits,{name}")))
+        results.append(({}, dict(accuracy=accuracy, nearest_neighbour=0.3, seconds=1.0), str(folder)))
+    made = configs.summarise(results)
+    assert [row[:3] for row in made["tables"][0]["rows"]] == [
+        ["maml", 2, "0.6000 ± 1.2710"], ["anil", 1, "0.6000"], ["pretrained", 1, "0.4000"]]
+    assert made["headline"]["maml_accuracy"] == pytest.approx(0.6) and made["headline"]["nearest_neighbour"] == 0.3

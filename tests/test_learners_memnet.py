@@ -43,7 +43,8 @@ def silent():
     return out
 
 
-def test_a_fresh_feedback_model_leaves_truncated_backpropagation_as_it_is(silent):
+def test_a_fresh_feedback_model_leaves_truncated_backpropagation_as_it_is(silent, golden):
+    golden("memnet", silent["synthetic"][1][1][0])
     for (a, *_), (b, *_) in zip(silent["synthetic"][1], silent["tbptt"][1], strict=True):
         for x, y in zip(jax.tree.leaves(a["net"]), jax.tree.leaves(b["net"]), strict=True):
             np.testing.assert_array_equal(x, y)

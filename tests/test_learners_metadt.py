@@ -9,7 +9,7 @@ from metalearn import config, lookup, train
 from metalearn.learners import metadt
 from metalearn.validate import ConfigError
 
-TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history",
+TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history", quality="mixed", sac={},
             train_tasks=4, test_tasks=2,
             episodes=6, task_seed=0, data_seed=0, horizon=2, window=5, start_frac=0.5, prompt_span=7, prompt_top=0,
             wish="return", scale=10.0)
@@ -120,12 +120,13 @@ def test_members_of_the_family_trace(task, batch, changes):
     assert jax.eval_shape(learner.predict, params, carry, batch)["act_BTA"].shape == (6, 5, 1)
 
 
-def test_the_family_gives_actions_and_gradients(task, batch):
+def test_the_family_gives_actions_and_gradients(task, batch, golden):
     changes = dict(wish="histogram", head="gaussian", prompt_norm=False, prompt_select="random")
     learner = build(task, **changes)
     params, carry = jax.jit(learner.init)(jax.random.key(1), batch)
     grads, _, means = jax.jit(learner.grads)(params, carry, batch, jax.random.key(2))
     assert all(np.isfinite(np.asarray(g)).all() for g in jax.tree.leaves(grads)) and float(means["loss"].compute()) != 0
+    golden("metadt", grads)
     out = jax.jit(learner.predict)(params, carry, batch)
     assert out["act_BTA"].shape == (6, 5, 1) and np.abs(np.asarray(out["act_BTA"])).max() <= 1
     assert (float(out["std_BTA"].max()) > 0) == (changes.get("head") == "gaussian")

@@ -62,10 +62,11 @@ def test_answers_then_one_step_per_position(batch, start, optimiser):
     assert np.abs(expected[:, -1] - by_hand(start, batch.replace(y_BT=0 * batch.y_BT), optimiser)[:, -1]).max() > 0.05
 
 
-def test_maml_s_gradient_is_that_of_the_whole_episode(batch, start):
+def test_maml_s_gradient_is_that_of_the_whole_episode(batch, start, golden):
     """Central differences of the numpy loop in float64: through the inner steps, not only through the answers."""
     grads, carry, means = jax.jit(build().grads)(start, (), batch, jax.random.key(0))
     np.testing.assert_allclose(means["loss"].compute(), loss_by_hand(start, batch), rtol=1e-5)
+    golden("online", grads)
     wide = jax.tree.map(lambda a: np.asarray(a, np.float64), start)
     for name, leaf in wide["layer_0"].items():
         for at in np.ndindex(leaf.shape):

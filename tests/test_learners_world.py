@@ -10,7 +10,7 @@ from metalearn.learners import world
 from metalearn.nn import world as world_nn
 from metalearn.validate import ConfigError
 
-TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history",
+TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history", quality="mixed", sac={},
             train_tasks=4, test_tasks=2, episodes=6,
             task_seed=0, data_seed=0, horizon=3, window=4, start_frac=0.5, prompt_span=0, prompt_top=0, wish="return",
             scale=10.0)
@@ -52,9 +52,10 @@ def test_a_first_step_has_the_code_of_nothing(made, batch):
     np.testing.assert_allclose(code_BTC[first_B, 0], same_BC, atol=1e-6)
 
 
-def test_loss_and_errors_by_hand(task, made, batch):
+def test_loss_and_errors_by_hand(task, made, batch, golden):
     learner, params, carry = made
-    _, _, means = learner.grads(params, carry, batch, jax.random.key(0))
+    grads, _, means = jax.jit(learner.grads)(params, carry, batch, jax.random.key(0))
+    golden("world", grads)
     out = jax.device_get(learner.predict(params, carry, batch))
     now = jax.device_get(jax.tree.map(lambda a: a[:, 3:], batch.body))
     on = now.mask_BT > 0

@@ -8,7 +8,7 @@ from metalearn import episodes
 from metalearn.tasks import fewshot, linear, sinusoid
 
 BASE = dict(pool="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9", new_pool="",
-            image_size=0, channels=0, flat=False, rotations=False, ways=3, shots=2, queries=3, train_ways=0,
+            image_size=0, channels=0, flat=False, rotations="none", ways=3, shots=2, queries=3, train_ways=0,
             form="pair", num_tasks=0, task_seed=0)
 
 
@@ -22,7 +22,7 @@ def _draw(task, split="train", num=16, n=0):
 
 @pytest.fixture(scope="module")
 def turned():
-    task = fewshot.make(**BASE | dict(rotations=True))
+    task = fewshot.make(**BASE | dict(rotations="all"))
     return task, _draw(task)
 
 

@@ -8,9 +8,12 @@ from metalearn import behaviours, lookup, trajectories
 from metalearn.types import Prompted
 from metalearn.validate import ConfigError
 
-FIELDS = dict(env=dict(name="velocity", length=12), data="", keep="", behaviour="history", train_tasks=4, test_tasks=3,
-              episodes=10, task_seed=0, data_seed=0, horizon=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
+FIELDS = dict(env=dict(name="velocity", length=12), data="", keep="", behaviour="history",
+              quality="mixed", sac={}, train_tasks=4, test_tasks=3, episodes=10, task_seed=0, data_seed=0,
+              horizon=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
               wish="return", scale=10.0)
+
+SAC = dict(steps=40, random_steps=10, every=20, hidden=8, batch=8, lr=1e-3, temperature=0.1)
 
 
 def build(**changes):
@@ -105,7 +108,11 @@ def test_a_file_gives_the_same_tasks(tmp_path, task):
 @pytest.mark.parametrize("changes, text", [
     (dict(window=13), "window=13: must be at most 12, the shortest trajectory"),
     (dict(prompt_span=13), "prompt_span=13: must be at most 12"),
-    (dict(behaviour="sac"), "behaviour=sac: must be one of"),
+    (dict(behaviour="sarsa"), "behaviour=sarsa: must be one of"),
+    (dict(quality="good"), "quality=good: must be one of"),
+    (dict(behaviour="random", quality="expert"), "quality=expert: must be mixed with behaviour=random"),
+    (dict(behaviour="sac"), "sac={}: must have exactly the fields steps"),
+    (dict(behaviour="sac", sac=SAC | dict(every=7)), "sac.every=7: must divide steps=40"),
     (dict(env=dict(length=3)), "env.name"),
     (dict(env=dict(name="velocity", length=12, goal=1)), "env.goal=1: unknown field"),
     (dict(episodes=1), "episodes=1"), (dict(start_frac=1.5), "start_frac"), (dict(wish="rnk"), "nearest: rank"),

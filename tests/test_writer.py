@@ -1,6 +1,7 @@
 """metrics.jsonl: no wall clock, cut on resume, half-written lines, the progress line."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -51,6 +52,30 @@ def test_a_half_written_last_line_goes(tmp_path):
     assert path.read_bytes() == whole
     log.write(10, {"loss": 1.0})
     assert [line["step"] for line in lines(path)] == [2, 4, 6, 10]
+
+
+@pytest.mark.parametrize("rubbish", [b"\0\0\0\n", b'{"step": 4, "lo\n', b"[1]\n", b'{"loss": 1}\n', b"\xff\xfe\n"])
+def test_a_garbled_line_in_the_middle_goes(tmp_path, rubbish):
+    path, _ = fill(tmp_path)
+    first, _, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + rubbish + last)
+    assert [line["step"] for line in writer.read(str(path))] == [2, 6]
+    Writer(str(tmp_path), 6, 10, quiet=True)
+    assert path.read_bytes() == first + last
+
+
+def test_tensorboard_files_hold_the_same_numbers(tmp_path):
+    pytest.importorskip("tensorboardX", reason="TensorBoard files are written when tensorboardX is installed")
+    from tensorboardX.proto.event_pb2 import Event
+
+    fill(tmp_path)
+    (path,) = (tmp_path / "tb").iterdir()
+    found, data = {}, path.read_bytes()
+    while data:  # a record: its length, a checksum, itself, a checksum
+        (size,) = struct.unpack("<Q", data[:8])
+        event, data = Event.FromString(data[12:12 + size]), data[size + 16:]
+        found |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
+    assert found["train/loss", 4] == pytest.approx(1 / 3, abs=1e-5) and found["eval/score", 6] == 6
 
 
 def test_cutting_keeps_lines_byte_for_byte(tmp_path):

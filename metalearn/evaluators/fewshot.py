@@ -48,9 +48,9 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
         for i, name in enumerate(sets):
             hashes[name] = digest = frozen[name].digest
             wanted = episodes_sha256[i] if episodes_sha256 else ""
-            if not digest.startswith(wanted):
-                raise RuntimeError(f"the frozen episodes of {name} have the hash {digest[:16]}, not {wanted}: data, "
-                                   "protocol or seed differ from those that the config was written for")
+            require(digest.startswith(wanted), "episodes_sha256", wanted,
+                    f"the frozen episodes of {name} have the hash {digest[:16]}: data, protocol or seed differ from "
+                    "those that the config was written for; () accepts any")
             hits, near, source = [], [], []
             for batch in frozen[name]:
                 hits.append(np.asarray(score(params, carry, batch)))

@@ -207,8 +207,10 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
         plots = plots if series else []
         out = {"seed": seed, "target": target, "target_return": float(np.mean(target_E)), "repeats": repeats,
                "noise": noise, "horizon": h, "data_sha256": facts["sha256"], "behaviour": facts["behaviour"],
-               "returns": {n: tasks(a) for n, a in scores.items()}, "behaviour_returns": tasks(lines["behaviour"]),
-               "paths": paths, "goals": param_EX[::repeats][:4],
+               "quality": facts["quality"],
+               "returns": {n: tasks(a) for n, a in scores.items()},
+               "successes": {n: tasks(a) for n, a in won.items()},
+               "behaviour_returns": tasks(lines["behaviour"]), "paths": paths, "goals": param_EX[::repeats][:4],
                "environment": {k: v for k, v in env.facts.items() if not callable(v)},
                "episodes_sha256": sha.hexdigest()}
         title = f"returns on {E // repeats} test tasks (± 95 % interval over tasks; target {target})"

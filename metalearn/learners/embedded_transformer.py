@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import episodes
-from metalearn.gradients import grads_from_loss
 from metalearn.nn import backbone as backbone_lib
 from metalearn.nn.transformer import Transformer
 from metalearn.types import Episodes, Learner
@@ -34,13 +33,8 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         y_BSV = jax.nn.one_hot(y_BS, V) if "ways" in facts else y_BS
         label_BLV = jnp.concatenate([y_BSV, jnp.zeros((len(y_BSV), Q, V))], 1)
         tokens_BLI = jnp.concatenate([jnp.concatenate([h_BSD, h_BQD], 1), label_BLV], -1)
-        out_BLV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q))
-        return out_BLV[:, S:], carry
-
-    def loss(params, carry, batch: Episodes, key):
-        out_BQV, carry = outputs(params, carry, batch, True)
-        means = episodes.means(facts, out_BQV, episodes.parts(facts, batch)[3])
-        return means["loss"].compute(), (carry, means)
+        out_BQV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q), Q)
+        return out_BQV, carry
 
     def init(key, batch: Episodes):
         key_body, key_reader = jax.random.split(key)
@@ -49,11 +43,8 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         both = {"body": params, "reader": reader.init(key_reader, tokens_BLI)["params"]}
         return both, backbone_lib.start(body, params, batch.x_BTX)
 
-    def predict(params, carry, batch: Episodes):
-        return episodes.answers(batch, outputs(params, carry, batch, False)[0])
-
     support = facts["length"] * facts["shots"] // (facts["shots"] + facts["queries"])
-    return Learner(init, grads_from_loss(loss), predict, lambda length: 2 * width * depth * support)
+    return episodes.in_one_pass(facts, init, outputs, lambda length: 2 * width * depth * support)
 
 
 def mask(S: int, Q: int) -> np.ndarray:

@@ -50,7 +50,9 @@ def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
         return tokens(batch.x_BTX, batch.y_BT, ways, layout), mask_LL
 
     def logits(params, batch: Episodes) -> Array:
-        return net.apply(params, *read(batch))[:, -batch.y_BT.shape[1]:]  # in layout query, those of the queries
+        if layout == "query":
+            return net.apply(params, *read(batch), batch.y_BT.shape[1])  # of the queries, not of the supports
+        return net.apply(params, *read(batch))
 
     def attention(params, carry, batch: Episodes) -> list[Array]:
         return net.attention(params, *read(batch))

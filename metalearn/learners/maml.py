@@ -3,6 +3,7 @@
   order=second      differentiate through every inner step; order=first: not at all; order=truncated: the last ones
   adapt=head        ANIL (Raghu et al. 2020); adapt=context: CAVIA (Zintgraf et al. 2019)
   learn_lr=true     Meta-SGD (Li et al. 2017): a learnt rate for each adapted parameter
+  inner_steps=0     no meta-learning: trained on all tasks as on one, fine-tuned to each (the paper's baseline)
 
 Statistics (`backbone.norm`): the support is always normalised by its own; queries by their own (batch), by the
 support's (episode), or at prediction by moving averages of the adapted networks' query statistics (running).
@@ -28,7 +29,7 @@ def make(facts, *, backbone: dict, adapt: str, context: int, inner_steps: int, e
 
     backbone     {"name": conv4 | resnet12 | mlp, ...}, see `nn.backbone`
     adapt        all | head | context, with `context` the length of the context vector (0 for the others)
-    inner_steps  gradient steps on the support in training; eval_steps: in prediction
+    inner_steps  gradient steps on the support in training (0: joint training); eval_steps: in prediction
     inner_lr     their rate (with learn_lr: where the learnt rates start)
     order        second | first | truncated (differentiate the last `exact_steps` only; 0 for the other orders)
     remat        recompute the inner steps' activations in the backward pass
@@ -36,8 +37,8 @@ def make(facts, *, backbone: dict, adapt: str, context: int, inner_steps: int, e
     """
     episodes.need(facts, fixed_ways=True)
     one_of(ORDERS, order=order)
-    positive(inner_steps=inner_steps, inner_lr=inner_lr)
-    nonnegative(eval_steps=eval_steps, task_chunk=task_chunk)
+    positive(inner_lr=inner_lr)
+    nonnegative(inner_steps=inner_steps, eval_steps=eval_steps, task_chunk=task_chunk)
     require((exact_steps > 0) == (order == "truncated"), "exact_steps", exact_steps,
             "must be above 0 with order=truncated, else 0")
     exact = {"second": inner_steps, "first": 0, "truncated": exact_steps}[order]

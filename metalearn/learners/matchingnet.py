@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from metalearn import episodes
-from metalearn.gradients import grads_from_loss
 from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Episodes, Learner
 from metalearn.validate import positive
@@ -32,16 +31,8 @@ def make(facts, *, backbone: dict, scale: float) -> Learner:
         return jax.nn.logsumexp(similar_BQS[..., None], 2, b=member_BSV[:, None]) - jax.nn.logsumexp(
             similar_BQS, 2)[..., None], carry
 
-    def loss(params, carry, batch: Episodes, key):
-        logits_BQV, carry = logits(params, carry, batch, True)
-        means = episodes.means(facts, logits_BQV, episodes.parts(facts, batch)[3])
-        return means["loss"].compute(), (carry, means)
-
     def init(key, batch: Episodes):
         body = net.init(key, batch.x_BTX[0])
         return {"body": body, "log_scale": jnp.log(jnp.float32(scale))}, backbone_lib.start(net, body, batch.x_BTX)
 
-    def predict(params, carry, batch: Episodes):
-        return episodes.answers(batch, logits(params, carry, batch, False)[0])
-
-    return Learner(init, grads_from_loss(loss), predict, lambda length: net.features * facts["ways"] * facts["shots"])
+    return episodes.in_one_pass(facts, init, logits, lambda length: net.features * facts["ways"] * facts["shots"])

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from metalearn import episodes
-from metalearn.gradients import grads_from_loss
 from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Array, Episodes, Learner
 
@@ -24,19 +23,11 @@ def make(facts, *, backbone: dict) -> Learner:
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params, carry, x_BSX, x_BQX, train)
         return distances(h_BSD, y_BS, h_BQD, episodes.ways(facts, batch)), carry
 
-    def loss(params, carry, batch: Episodes, key):
-        logits_BQV, carry = logits(params, carry, batch, True)
-        means = episodes.means(facts, logits_BQV, episodes.parts(facts, batch)[3])
-        return means["loss"].compute(), (carry, means)
-
     def init(key, batch: Episodes):
         params = net.init(key, batch.x_BTX[0])
         return params, backbone_lib.start(net, params, batch.x_BTX)
 
-    def predict(params, carry, batch: Episodes):
-        return episodes.answers(batch, logits(params, carry, batch, False)[0])
-
-    return Learner(init, grads_from_loss(loss), predict, lambda length: net.features * facts["ways"])
+    return episodes.in_one_pass(facts, init, logits, lambda length: net.features * facts["ways"])
 
 
 def distances(h_BSD: Array, y_BS: Array, h_BQD: Array, ways: int) -> Array:

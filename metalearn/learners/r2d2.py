@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from metalearn import episodes
-from metalearn.gradients import grads_from_loss
 from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Array, Episodes, Learner
 from metalearn.validate import positive
@@ -29,21 +28,13 @@ def make(facts, *, backbone: dict, penalty: float, scale: float) -> Learner:
         out_BQV = jax.vmap(ridge, (0, 0, 0, None))(h_BSD, y_BSV, h_BQD, jnp.exp(params["log_penalty"]))
         return jnp.exp(params["log_scale"]) * out_BQV + params["bias"], carry
 
-    def loss(params, carry, batch: Episodes, key):
-        out_BQV, carry = outputs(params, carry, batch, True)
-        means = episodes.means(facts, out_BQV, episodes.parts(facts, batch)[3])
-        return means["loss"].compute(), (carry, means)
-
     def init(key, batch: Episodes):
         body = net.init(key, batch.x_BTX[0])
         params = {"body": body, "log_penalty": jnp.log(jnp.float32(penalty)), "log_scale": jnp.log(jnp.float32(scale)),
                   "bias": jnp.zeros(())}
         return params, backbone_lib.start(net, body, batch.x_BTX)
 
-    def predict(params, carry, batch: Episodes):
-        return episodes.answers(batch, outputs(params, carry, batch, False)[0])
-
-    return Learner(init, grads_from_loss(loss), predict, lambda length: net.features * episodes.num_outputs(facts))
+    return episodes.in_one_pass(facts, init, outputs, lambda length: net.features * episodes.num_outputs(facts))
 
 
 def ridge(h_SD: Array, y_SV: Array, h_QD: Array, penalty: Array) -> Array:

@@ -58,7 +58,8 @@ def shift(w_BM: Array, shift_BS: Array) -> Array:
 
 def sharpen(w_BM: Array, gamma_B1: Array) -> Array:
     """NTM: w^gamma, renormalised; by the largest weight first, so that a large gamma does not underflow to 0/0."""
-    scaled_BM = w_BM / (w_BM.max(-1, keepdims=True) + EPS)
+    # the scale cancels, so no gradient through the maximum (which recomputed inputs could lose, see nn.conv.max_pool)
+    scaled_BM = w_BM / (jax.lax.stop_gradient(w_BM.max(-1, keepdims=True)) + EPS)
     powered_BM = jnp.power(scaled_BM + EPS, gamma_B1)
     return powered_BM / powered_BM.sum(-1, keepdims=True)
 

@@ -1,9 +1,9 @@
 """Embeddings of examples by name, behind one record, and the policies for their normalisation statistics.
 
-  conv4      width, depth, norm, conv       depth blocks of conv 3x3, norm, ReLU, max-pool 2
-  resnet12   widths, norm, conv             four residual blocks, the mean over pixels
-  mlp        widths                         hidden layers on flattened inputs
-  pixels     (nothing)                      the input itself, flattened
+  conv4      width, depth, norm, conv, down   depth blocks of conv 3x3, norm, ReLU, max-pool 2
+  resnet12   widths, norm, conv               four residual blocks, the mean over pixels
+  mlp        widths                           hidden layers on flattened inputs
+  pixels     (nothing)                        the input itself, flattened
 
 `norm` says whose statistics normalise (papers differ in it silently):
 
@@ -14,6 +14,8 @@
   none       no normalisation, only a bias
 
 `conv` is patches (per-task weights) or lax (shared weights; less memory): the same function either way.
+`down` is max (pools, as most papers have it) or stride (convolutions of stride 2 in their place, as MAML has it on
+Omniglot: a quarter of the work).
 """
 
 from __future__ import annotations
@@ -76,10 +78,13 @@ def _image(facts, norm: str, conv: str, halvings: int) -> tuple[int, int]:
     return shape[0] // 2**halvings, shape[1] // 2**halvings
 
 
-def _conv4(facts, *, width: int, depth: int, norm: str, conv: str) -> Backbone:
+def _conv4(facts, *, width: int, depth: int, norm: str, conv: str, down: str) -> Backbone:
     validate.positive(width=width, depth=depth)
-    height, breadth = _image(facts, norm, conv, depth)
-    return _wrap(conv_lib.Conv4(depth, width, _kind(norm), conv), height * breadth * width, norm)
+    validate.one_of(("max", "stride"), down=down)
+    sides = _image(facts, norm, conv, depth)
+    if down == "stride":  # halves are rounded up
+        sides = tuple(-(-side // 2**depth) for side in facts["image_shape"][:2])
+    return _wrap(conv_lib.Conv4(depth, width, _kind(norm), conv, down), sides[0] * sides[1] * width, norm)
 
 
 def _resnet12(facts, *, widths: tuple[int, ...], norm: str, conv: str) -> Backbone:

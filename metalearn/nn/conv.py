@@ -2,8 +2,8 @@
 
 A vmapped `lax.conv` over its weights becomes a grouped convolution, many times slower; nine shifted copies of the
 image and one matmul become a batched matmul. The gradient of `reduce_window` max-pooling costs as much as the
-convolutions; max over a reshaped axis does not. `lax.conv` stays as an option for weights that tasks share: it needs
-a ninth of the memory.
+convolutions; choosing the larger of two does not (see `max_pool`). `lax.conv` stays as an option for weights that
+tasks share: it needs a ninth of the memory.
 
 Batch statistics go in and out as values, so that a learner can say whose they are (see `nn.backbone`).
 """
@@ -19,21 +19,31 @@ from metalearn.types import Array
 Stats = list[tuple[Array, Array]]  # (mean_D, var_D) of each normalisation layer, in the order of the layers
 
 
-def conv3x3(x_NHWD: Array, kernel: Array, method: str) -> Array:
-    """3x3 convolution, stride 1, same size; `kernel` (3, 3, in, out); method patches | lax."""
+def conv3x3(x_NHWD: Array, kernel: Array, method: str, stride: int = 1) -> Array:
+    """3x3 convolution with a border of zeros; `kernel` (3, 3, in, out); method patches | lax.
+
+    Sides become ceil(side / stride); row i of the result is centred on row i * stride.
+    """
     if method == "lax":
-        return jax.lax.conv_general_dilated(x_NHWD, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.conv_general_dilated(x_NHWD, kernel, (stride, stride), ((1, 1), (1, 1)),
+                                            dimension_numbers=("NHWC", "HWIO", "NHWC"))
     _, H, W, _ = x_NHWD.shape
     padded = jnp.pad(x_NHWD, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    patches = jnp.concatenate([padded[:, i:i + H, j:j + W] for i in range(3) for j in range(3)], -1)
+    patches = jnp.concatenate([padded[:, i:i + H:stride, j:j + W:stride] for i in range(3) for j in range(3)], -1)
     return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def max_pool(x_NHWD: Array) -> Array:
-    """2x2 maximum, stride 2; an odd last row or column is dropped."""
+    """2x2 maximum, stride 2; an odd last row or column is dropped.
+
+    By selection, not by `max`, whose gradient goes to the entries *equal* to the maximum: where XLA fuses the input
+    and computes it a second time with another rounding, none is equal, and the gradient is lost or 0 / 0.
+    """
     N, H, W, D = x_NHWD.shape
     x = x_NHWD[:, : H // 2 * 2, : W // 2 * 2].reshape(N, H // 2, 2, W // 2, 2, D)
-    return x.max(4).max(2)
+    larger = lambda a, b: jnp.where(a >= b, a, b)
+    x = larger(x[:, :, 0], x[:, :, 1])
+    return larger(x[:, :, :, 0], x[:, :, :, 1])
 
 
 class Norm(nn.Module):
@@ -69,12 +79,16 @@ class Film(nn.Module):
 
 
 class Conv4(nn.Module):
-    """`depth` blocks of conv 3x3, norm, ReLU, max-pool (Vinyals et al. 2016): x_NHWC -> (features_ND, stats)."""
+    """`depth` blocks of conv 3x3, norm, ReLU, max-pool (Vinyals et al. 2016): x_NHWC -> (features_ND, stats).
+
+    down=stride: convolutions of stride 2 instead of max-pools (Finn et al. 2017, on Omniglot): a quarter of the work.
+    """
 
     depth: int
     width: int
     norm: str
     method: str
+    down: str
 
     @nn.compact
     def __call__(self, x_NHWD: Array, stats: Stats | None = None, context_C: Array | None = None):
@@ -82,13 +96,13 @@ class Conv4(nn.Module):
         for i in range(self.depth):
             shape = (3, 3, x_NHWD.shape[-1], self.width)
             kernel = self.param(f"kernel_{i}", nn.initializers.he_normal(), shape)
-            x_NHWD = conv3x3(x_NHWD, kernel, self.method)
+            x_NHWD = conv3x3(x_NHWD, kernel, self.method, 2 if self.down == "stride" else 1)
             x_NHWD, used = Norm(self.norm, name=f"norm_{i}")(x_NHWD, stats and stats[i])
             out.append(used)
             if context_C is not None:
                 x_NHWD = Film(name=f"film_{i}")(x_NHWD, context_C)
             # ReLU and max commute, and pooled pixels are a quarter as many
-            x_NHWD = nn.relu(max_pool(x_NHWD))
+            x_NHWD = nn.relu(max_pool(x_NHWD) if self.down == "max" else x_NHWD)
         return x_NHWD.reshape(x_NHWD.shape[0], -1), out
 
 

@@ -25,6 +25,8 @@ from metalearn.nn import recurrent, transformer, vsml
 class Sequence:
     """init(key, tokens) -> params; apply(params, tokens_BLI, mask_LL) -> logits_BLV (f32).
 
+    A transformer's apply takes `last` too: logits of the last so many positions only.
+
     state_size(length)                                   floats readable after `length` positions
     stream_init(params, num, slots) -> state
     stream_step(params, state, token_B1I, t) -> (state, logits_B1V)
@@ -74,7 +76,7 @@ def _transformer(context, *, depth: int, width: int, num_heads: int, mlp: int, p
 
     return Sequence(
         init=lambda key, tokens: net.init(key, tokens)["params"],
-        apply=lambda params, tokens, mask=None: net.apply({"params": params}, tokens, mask),
+        apply=lambda params, tokens, mask=None, last=None: net.apply({"params": params}, tokens, mask, last),
         state_size=lambda length: 2 * width * depth * length,
         stream_init=lambda params, num, slots: net.empty_cache(num, slots),
         stream_step=step, stream_query=query,

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metalearn.types import Array
 
@@ -25,6 +26,7 @@ def _normal(scale: float):
 class Attention(nn.Module):
     """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots.
 
+    `last` keeps the last so many queries only: what nobody reads later need not be computed.
     Applied with `mutable="intermediates"` it also leaves its weights there, `weights_BHLL`; else they are never formed.
     """
 
@@ -33,7 +35,7 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None):
+    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None, last=None):
         D = x_BLD.shape[-1]
         shape = (*x_BLD.shape[:2], self.num_heads, D // self.num_heads)
         # one fused projection: three small matmuls leave a CPU core waiting
@@ -43,6 +45,9 @@ class Attention(nn.Module):
             put = lambda old, new: jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, position, 0, 0))
             cache = {"k": put(cache["k"], k_BLHK), "v": put(cache["v"], v_BLHK)}
             k_BLHK, v_BLHK = cache["k"].astype(q_BLHK.dtype), cache["v"].astype(q_BLHK.dtype)
+        if last is not None:
+            mask_LL = np.tri(x_BLD.shape[1], dtype=bool) if mask_LL is None else mask_LL
+            q_BLHK, mask_LL = q_BLHK[:, -last:], mask_LL[..., -last:, :]
         if mask_LL is None:
             y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, is_causal=True)
         else:
@@ -51,7 +56,7 @@ class Attention(nn.Module):
         if self.is_mutable_collection("intermediates"):
             causal = jnp.tri(q_BLHK.shape[1], k_BLHK.shape[1], dtype=bool)[None, None]
             self.sow("intermediates", "weights_BHLL", _weights(q_BLHK, k_BLHK, causal if mask_LL is None else mask))
-        y_BLD = y_BLHK.reshape(x_BLD.shape)
+        y_BLD = y_BLHK.reshape(*q_BLHK.shape[:2], D)
         return nn.Dense(D, dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
 
 
@@ -62,7 +67,7 @@ def _weights(q_BLHK: Array, k_BLHK: Array, mask: Array) -> Array:
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); dropout on both when `train`."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); dropout on both when `train`; of the `last` positions if given."""
 
     num_heads: int
     mlp: int
@@ -72,12 +77,12 @@ class Block(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None, train=False):
+    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None, train=False, last=None):
         norm = lambda name: nn.LayerNorm(dtype=jnp.float32, name=name)
         y, cache = Attention(self.num_heads, self.depth, self.dtype, name="attention")(
-            norm("norm_attention")(x_BLD), mask_LL, cache, position)
+            norm("norm_attention")(x_BLD), mask_LL, cache, position, last)
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x_BLD = x_BLD + drop(y)
+        x_BLD = (x_BLD if last is None else x_BLD[:, -last:]) + drop(y)
         h_BLF = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=_normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
         out = nn.Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="down")
         return x_BLD + drop(out({"gelu": nn.gelu, "relu": nn.relu}[self.activation](h_BLF))), cache
@@ -95,6 +100,7 @@ class Transformer(nn.Module):
 
     positions    0: no positional code; else the number of learned absolute positions
     mask_LL      boolean (L, L); None is causal
+    last         logits of the last so many positions only (the final block then computes no others)
     """
 
     num_outputs: int
@@ -114,12 +120,13 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(dtype=jnp.float32)
         self.head = nn.Dense(self.num_outputs, kernel_init=_normal(self.head_scale))
 
-    def __call__(self, tokens_BLI: Array, mask_LL: Array | None = None) -> Array:
+    def __call__(self, tokens_BLI: Array, mask_LL: Array | None = None, last: int | None = None) -> Array:
         x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
         if self.positions:
             x_BLD = x_BLD + self.position[: x_BLD.shape[1]]
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x_BLD, _ = block(x_BLD, mask_LL)
+        x_BLD, _ = self.blocks[-1](x_BLD, mask_LL, last=last)
         return self.head(self.norm(x_BLD))
 
     def extend(self, cache: Cache, tokens_BLI: Array, position: Array, mask_LL: Array) -> tuple[Cache, Array]:

@@ -1,6 +1,7 @@
 """Pools: labelled images on the host, by name or by file. The only folder that imports tensorflow_datasets.
 
   digits                 scikit-learn's 1,797 digits of 8x8, built in
+  strokes                600 made-up characters of 8x8 with 20 drawings each, made when asked for
   FILE.npz               `x` (N, height, width[, channels]) or (N, features), `y` (N,); optional x_test, y_test
   a folder of idx files  METALEARN_DATA/NAME with the four files of MNIST's format: mnist, fashion_mnist, emnist/letters
   omniglot, cifar_fs     the .npz files under METALEARN_DATA

@@ -14,6 +14,7 @@ import zlib
 
 import numpy as np
 
+from metalearn.pools import strokes
 from metalearn.pools.known import canonical, class_split, known, unlike, values_of
 from metalearn.validate import ConfigError, nearest, require
 
@@ -42,6 +43,9 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
 
         raw = load_digits()
         return make_raw(name, raw.images / 16.0, raw.target, None)
+    if name == "strokes":
+        x, y = strokes.draw()
+        return make_raw(name, x / np.float32(16), y, None)
     if name.endswith(".npz"):
         return _read_npz(name)
     name = canonical(name)
@@ -55,7 +59,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
         return checked(name, read_kept(name, folder) or read_prepared(name, folder))
     if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
         return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
-    names = ["digits", *known()]
+    names = ["digits", "strokes", *known()]
     hint = nearest(name, names) if name not in known() else ""
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
     raise ConfigError("pool", name, f"is not here ({where}, not prepared under {prepared}); "

@@ -37,7 +37,7 @@ def make(
     image_size: int,
     channels: int,
     flat: bool,
-    rotations: bool,
+    rotations: str,
     ways: int,
     shots: int,
     queries: int,
@@ -54,7 +54,8 @@ def make(
     new_pool     '' or pools never trained on, all of their classes: the split `new`
     image_size   side to resize to (0: as they are); channels 1 or 3 (0: as they are)
     flat         inputs as plain vectors instead of images
-    rotations    quarter turns count as classes of their own: four times as many
+    rotations    none | train | all: in which splits quarter turns of a class count as classes of their own, four times
+                 as many (Omniglot's protocol: all; `train` gives meta-training more classes and tests on upright ones)
     ways, shots, queries   classes per episode, support and query examples of each
     train_ways   classes per training episode (prototypes train better on more); 0 is `ways`
     form         pair (support, then queries) | stream (everything asked, labels one step late)
@@ -66,12 +67,13 @@ def make(
         require(value >= (2 if field == "ways" else 1), field, value, f"must be at least {2 if field == 'ways' else 1}")
     require(train_ways == 0 or train_ways >= 2, "train_ways", train_ways, "must be 0 (as ways) or at least 2")
     one_of(FORMS, form=form)
+    one_of(("none", "train", "all"), rotations=rotations)
     one_of((0, 1, 3), channels=channels)
     require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
     require(0 <= num_tasks <= MANY, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {MANY}")
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
     train_ways = train_ways or ways
-    turns = 4 if rotations else 1
+    turns = lambda split: 4 if rotations == "all" or rotations == split == "train" else 1
 
     sources = {"train": (pool, train_split), "val": (pool, val_split), "test": (pool, test_split)}
     if new_pool:
@@ -83,10 +85,10 @@ def make(
             have = member.x_NX.shape[1:]
             require(have == image_shape, "new_pool" if split == "new" else "pool", member.name,
                     f"has images of shape {have}, the others of {image_shape}: set image_size and channels")
-            _check(member, turns, train_ways if split == "train" else ways, shots + queries, split,
+            _check(member, turns(split), train_ways if split == "train" else ways, shots + queries, split,
                    "train_ways" if split == "train" and train_ways != ways else "ways")
     square = image_shape[0] == image_shape[1]
-    require(not rotations or square, "rotations", rotations, f"needs square images, not {image_shape}")
+    require(rotations == "none" or square, "rotations", rotations, f"needs square images, not {image_shape}")
 
     pixels = [member.x_NX for member in loaded["train"]]
     mean = float(np.mean([p.mean(dtype=np.float64) for p in pixels]))
@@ -100,7 +102,8 @@ def make(
         limit = data["num_tasks"] if split == "train" else MANY
         task_B = jax.random.randint(key, (num,), 0, limit)
         N = train_ways if split == "train" else ways
-        draw = lambda task: _episode(data[split], _key(data["task_seed"], task, split), N, shots, queries, turns, form)
+        draw = lambda task: _episode(data[split], _key(data["task_seed"], task, split), N, shots, queries, turns(split),
+                                     form)
         x_BTX, y_BT, index_BT = jax.vmap(draw)(task_B)
         if flat:
             x_BTX = x_BTX.reshape(*y_BT.shape, -1)
@@ -114,11 +117,12 @@ def make(
         "ways": ways, "shots": shots, "queries": queries, "train_ways": train_ways, "form": form,
         "length": ways * (shots + queries), "image_shape": None if flat else image_shape,
         "features": int(np.prod(image_shape)), "pool": pool, "new_pool": new_pool or pool,
-        "protocol": f"{ways}-way {shots}-shot, {queries} queries per class" + (", x4 rotations" if rotations else "")
+        "protocol": f"{ways}-way {shots}-shot, {queries} queries per class"
+                    + {"none": "", "train": ", x4 rotations in training", "all": ", x4 rotations"}[rotations]
                     + (", stream" if form == "stream" else "") + f", {image_shape[0]}x{image_shape[1]}",
         "num_tasks": num_tasks, "mean": mean, "std": std,
         "sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16],
-        "splits": {split: {"pool": named[0], "classes": sum(m.num_classes for m in loaded[split]) * turns,
+        "splits": {split: {"pool": named[0], "classes": sum(m.num_classes for m in loaded[split]) * turns(split),
                            "of": named[1], "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
                            "split_sha256": [m.split_sha256 for m in loaded[split]]}
                    for split, named in sources.items()},

@@ -35,6 +35,8 @@ def make(
     data: str,
     keep: str,
     behaviour: str,
+    quality: str,
+    sac: dict,
     train_tasks: int,
     test_tasks: int,
     episodes: int,
@@ -51,7 +53,9 @@ def make(
     """The distribution.
 
     env          {"name": ..., its fields}: which environment the data are (to be) from
-    data         a trajectory file; "" collects `episodes` per task by `behaviour` with (task_seed, data_seed)
+    data         a trajectory file or minari:NAME; "" collects `episodes` per task by `behaviour` and the two seeds
+    quality      mixed | medium | expert: how skilled the behaviour is (see `behaviours`)
+    sac          settings of the agents of behaviour `sac` (see `sac.learn`); read by no other
     keep         where to keep what is collected here, and to find it again; "": nowhere
     horizon      h, context steps that a code is read from
     window       K, steps that the policy sees
@@ -62,7 +66,7 @@ def make(
     scale        what returns-to-go are divided by before they enter a network
     """
     one_of(WISHES, wish=wish)
-    one_of(behaviours.NAMES, behaviour=behaviour)
+    behaviours.check(behaviour, quality, sac)
     positive(train_tasks=train_tasks, test_tasks=test_tasks, episodes=episodes, horizon=horizon, window=window,
              scale=scale)
     nonnegative(task_seed=task_seed, data_seed=data_seed, prompt_span=prompt_span, prompt_top=prompt_top)
@@ -72,8 +76,9 @@ def make(
         world = lookup.build("envs", env["name"], **{k: v for k, v in env.items() if k != "name"})
     num = train_tasks + test_tasks
     ids = behaviours.task_ids(train_tasks, test_tasks)
-    want = {"env": dict(env), "behaviour": behaviour, "task_seed": task_seed, "data_seed": data_seed,
-            "task_ids": ids.tolist(), "episodes": episodes}
+    want = {"env": dict(env), "behaviour": behaviour, "quality": quality, "task_seed": task_seed,
+            "data_seed": data_seed, "task_ids": ids.tolist(), "episodes": episodes}
+    want |= {"sac": dict(sac)} if behaviour == "sac" else {}
     if data:
         param_BX, logs, header = trajectories.load(data)
         have = header.get("env", {})
@@ -86,7 +91,7 @@ def make(
         require(not other, "keep", keep, f"holds data collected with another {', '.join(other)}")
         sha = header["sha256"]
     else:
-        param_BX, logs = behaviours.collect(world, behaviour, ids, episodes, task_seed, data_seed)
+        param_BX, logs = behaviours.collect(world, behaviour, ids, episodes, task_seed, data_seed, quality, sac)
         sha = trajectories.save(keep, param_BX, logs, want) if keep else trajectories.digest(
             {"rew": logs.rew_BT, "act": logs.act_BTA, "param": param_BX})
     E, T = logs.rew_BT.shape[1:]
@@ -131,6 +136,7 @@ def make(
         "obs_mean": obs.mean(0), "obs_std": obs.std(0) + 1e-3, "rew_std": float(train.rew_BT[train.mask_BT > 0].std()),
         "wish": wish, "scale": scale, "env": world,
         "env_fields": dict(env), "behaviour": behaviour if not data else header.get("behaviour"),
+        "quality": quality if not data else header.get("quality"),
         "train_best": best_B["train"], "sha256": sha, "num_tasks": train_tasks,
         "rew_quantiles": np.quantile(train.rew_BT[train.mask_BT > 0], np.linspace(0, 1, 11)[1:-1])}
     return TaskDist(parts, sample, SPLITS, facts)

@@ -1,4 +1,4 @@
-"""The attention weights that pictures show are those that the network computes with."""
+"""The Transformer against a loop in numpy; the attention weights that pictures show are those it computes with."""
 
 import jax
 import jax.numpy as jnp
@@ -49,3 +49,42 @@ def test_nothing_is_kept_unless_asked_for(made):
     formed = str(jax.make_jaxpr(lambda p: net.apply({"params": p}, TOKENS))(params)).count("dot_general")
     asked = str(jax.make_jaxpr(lambda p: transformer.attention(net, p, TOKENS))(params)).count("dot_general")
     assert asked > formed
+
+
+def test_logits_are_those_of_a_loop_in_numpy(made):
+    """Pre-LN blocks, one head and one query at a time, in float64."""
+    net, params = made
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    rng = np.random.default_rng(0)  # norms and biases start as ones and zeros: move them, so that they count
+    p = jax.tree.map(lambda a: a + 0.3 * rng.normal(size=a.shape), p)
+    dense = lambda p, x: x @ p["kernel"] + p["bias"]
+    gelu = lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    def norm(p, x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+    def one(tokens_LI):
+        x = dense(p["embed"], tokens_LI)
+        for block in (p["blocks_0"], p["blocks_1"]):
+            q, k, v = np.split(dense(block["attention"]["qkv"], norm(block["norm_attention"], x)), 3, -1)
+            mixed = np.zeros_like(x)
+            for head in (slice(0, 4), slice(4, 8)):
+                for t in range(len(x)):
+                    score = np.exp(k[: t + 1, head] @ q[t, head] / 2)  # sqrt of 4, a head's width
+                    mixed[t, head] = score / score.sum() @ v[: t + 1, head]
+            x = x + dense(block["attention"]["out"], mixed)
+            x = x + dense(block["down"], gelu(dense(block["up"], norm(block["norm_mlp"], x))))
+        return dense(p["head"], norm(p["norm"], x))
+
+    expected = np.stack([one(np.asarray(tokens, np.float64)) for tokens in TOKENS])
+    got = net.apply({"params": jax.tree.map(jnp.float32, p)}, TOKENS)
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+    assert np.abs(expected).max() > 0.5
+
+
+@pytest.mark.parametrize("mask_LL", [None, MASK])
+def test_the_last_positions_alone_are_those_of_all(made, mask_LL):
+    net, params = made
+    full, last = (net.apply({"params": params}, TOKENS, mask_LL, last) for last in (None, 2))
+    assert last.shape == (2, 2, 2)
+    np.testing.assert_allclose(last, full[:, 2:], atol=1e-6)

@@ -1,0 +1,31 @@
+"""Comparing methods: numbers by hand, pairs task by task, and an interval over seeds that knows its seeds."""
+
+import numpy as np
+import pytest
+
+from metalearn import comparison
+
+
+def test_summary_by_hand():
+    found = comparison.summary([[1.0, 2.0, 3.0, 100.0], [3.0, 4.0, 5.0, 102.0]])
+    assert found["seeds"] == [26.5, 28.5] and found["mean"] == 27.5
+    task_B = np.array([2.0, 3.0, 4.0, 101.0])
+    assert found["ci95"] == pytest.approx(1.96 * task_B.std(ddof=1) / 2)
+    assert found["iqm"] == 3.75  # 3, 3, 4, 5: the hundred does not count
+    low, high = found["iqm_ci95"]
+    assert low < found["iqm"] < high and low >= 2.75 and high <= 4.75  # never beyond the worse or better seed alone
+    same = comparison.summary([[1.0, 2.0, 3.0]] * 3)
+    assert same["iqm_ci95"] == [2.0, 2.0]  # seeds that agree leave nothing to draw
+
+
+def test_pairs_are_of_the_same_tasks():
+    """A constant gap under huge differences between tasks: paired, its interval is zero."""
+    task_B = np.array([-100.0, 0.0, 70.0])
+    found = {"ours": {"few": [task_B + 2, task_B + 4], "demo": [task_B]}, "theirs": {"few": [task_B, task_B + 2]}}
+    result = comparison.compare(found, "ours", task_B, "t")
+    gaps = result["headline"]["differences"]
+    assert gaps["ours-theirs, few"] == dict(mean=2.0, ci95=0.0)
+    assert gaps["ours-behaviour, few"]["mean"] == 3.0 and "ours-theirs, demo" not in gaps
+    assert result["headline"]["returns"]["theirs"]["few"]["mean"] == pytest.approx(-9.0)
+    assert len(result["tables"][0]["rows"]) == 3 and result["tables"][0]["rows"][0][:2] == ["ours", "few"]
+    assert not any("behaviour" in k for k in comparison.compare(found, "ours", None, "t")["headline"]["differences"])

@@ -1,0 +1,41 @@
+"""Convolution by patches is the convolution; pooling by reshape is max-pooling, its gradient too."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn.nn import backbone, conv
+
+
+def _normal(n, *shape):
+    return jax.random.normal(jax.random.key(n, impl="threefry2x32"), shape)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [7, 8])
+def test_patches_are_the_convolution(stride, side):
+    x_NHWD, kernel = _normal(0, 2, side, side, 3), _normal(1, 3, 3, 3, 5)
+    out = {method: conv.conv3x3(x_NHWD, kernel, method, stride) for method in ("patches", "lax")}
+    assert out["patches"].shape == (2, -(-side // stride), -(-side // stride), 5)
+    np.testing.assert_allclose(out["patches"], out["lax"], atol=1e-4)
+
+
+def test_max_pool_and_its_gradient():
+    x_NHWD = _normal(0, 2, 7, 6, 3)
+    window = lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    np.testing.assert_array_equal(conv.max_pool(x_NHWD), window(x_NHWD))
+    weight = _normal(1, 2, 3, 3, 3)
+    slopes = [jax.grad(lambda x, f=f: (f(x) * weight).sum())(x_NHWD) for f in (conv.max_pool, window)]
+    np.testing.assert_allclose(*slopes, atol=1e-6)
+
+
+@pytest.mark.parametrize("down,side,left", [("max", 28, 1), ("stride", 28, 2), ("stride", 32, 2), ("max", 17, 1)])
+def test_features_are_as_many_as_said(down, side, left):
+    block = dict(name="conv4", width=4, depth=4, norm="batch", conv="patches", down=down)
+    net = backbone.make(block, {"image_shape": (side, side, 1), "features": side * side})
+    x_NX = _normal(0, 2, side, side, 1)
+    h_ND, stats = net.apply(net.init(jax.random.key(0), x_NX), x_NX)
+    assert h_ND.shape == (2, net.features) == (2, left * left * 4) and len(stats) == 4
