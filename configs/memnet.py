@@ -31,7 +31,8 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t: with 3 seeds th
 
 def get_config(arg: str = "") -> ConfigDict:
     variants = {f.__name__: f for f in (gated_recall, cost, copy, repeat_copy, ntm_copy, associative_recall,
-                                        omniglot_online, rare_stream, digits_stream, smoke)}
+                                        omniglot_online, rare_stream, digits_stream, sinusoid,
+                                        few_shot, few_shot_stream, smoke)}
     variants |= {"omniglot_online_lstm": lambda: omniglot_online("lstm"), "omniglot_small": omniglot_small,
                  "omniglot_small_lstm": lambda: omniglot_small("lstm"), "shared": shared,
                  "shared_sizes": lambda: shared(({}, dict(width=6), dict(width=12)), "learned")}
@@ -218,6 +219,41 @@ def _brief(**changes) -> dict:
     """A run of 400 batches of `gated_recall`, measured every 20."""
     return {"train.steps": 3200, "train.save_every": 3200, "train.log_every": 160, "train.steps_per_call": 160,
             "train.eval_every": 160} | changes
+
+
+def sinusoid() -> dict:
+    """Sine waves from 10 points: x with y, then x alone. Tasks never repeat, so the logged loss is the error on new
+    ones."""
+    config = digits_stream()
+    config["task"] = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.14159),
+                          x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
+    config["learner"] |= dict(inputs="x_and_shown_label", network=MEMORIES["nse"], window=5)
+    config["train"] |= dict(batch=32, eval_every=0)
+    config["evaluators"] = {}
+    return config
+
+
+def few_shot() -> dict:
+    """5-way 1-shot on made-up characters; labels stand beside the support images."""
+    config = sinusoid()
+    config["task"] = dict(name="fewshot", pool="strokes", train_split="classes:0-499", val_split="classes:500-599",
+                          test_split="classes:500-599", new_pool="", image_size=0, channels=0, flat=True,
+                          rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="pair", num_tasks=0,
+                          task_seed=0)
+    config["learner"] |= dict(network=MEMORIES["lrua"])
+    config["evaluators"] = dict(fewshot=dict(name="fewshot", sets=("test",), episodes=256, chunk=64, seed=1,
+                                             episodes_sha256=()))
+    return config
+
+
+def few_shot_stream() -> dict:
+    """The same characters as a stream, the label one step late."""
+    config = few_shot()
+    config["task"] |= dict(form="stream", shots=5, queries=1)
+    config["learner"] |= dict(inputs="x_and_last_label")
+    config["evaluators"] = dict(instances=dict(name="instances", split="test", upto=6, episodes=256, chunk=64, seed=1,
+                                               targets={}))
+    return config
 
 
 FROZEN = {"seed": 1, "optim.freeze": "^feedback/"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metalearn import lookup
+from metalearn.types import Episodes
 from metalearn.validate import ConfigError
 
 FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
@@ -63,8 +64,8 @@ def test_windows_sum_to_the_episode_when_the_window_is_the_episode():
     _, whole = build(rule="bptt", window=7)
     batch = draw(task)
     params, carry = online.init(jax.random.key(1), batch)
-    a = online.grads(params, carry, batch, jax.random.key(0))[0]
-    b = whole.grads(params, whole.init(jax.random.key(1), batch)[1], batch, jax.random.key(0))[0]
+    a = jax.jit(online.grads)(params, carry, batch, None)[0]
+    b = jax.jit(whole.grads)(params, whole.init(jax.random.key(1), batch)[1], batch, None)[0]
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
@@ -83,9 +84,10 @@ def test_a_new_batch_starts_fresh_wherever_the_old_one_stopped():
     task, learner = build(rule="tbptt")
     first, second = draw(task, 0), draw(task, 1)
     params, carry = learner.init(jax.random.key(1), first)
-    _, middle, _ = learner.grads(params, carry, first, None)
-    _, after, _ = learner.grads(params, middle, second, None)
-    _, clean, _ = learner.grads(params, carry, second, None)
+    grads = jax.jit(learner.grads)
+    _, middle, _ = grads(params, carry, first, None)
+    _, after, _ = grads(params, middle, second, None)
+    _, clean, _ = grads(params, carry, second, None)
     for x, y in zip(jax.tree.leaves(after["inner"]), jax.tree.leaves(clean["inner"]), strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -100,22 +102,38 @@ def test_stream_is_predict_and_duplicating_the_batch_changes_nothing():
         state, logits_BV = learner.stream.step(params, state, batch.x_BTX[:, t], before)
         np.testing.assert_allclose(logits_BV, whole_BTV[:, t], rtol=1e-4, atol=1e-6)
     double = jax.tree.map(lambda a: jnp.concatenate([a, a]), batch)
-    a = learner.grads(params, carry, batch, None)[0]
-    b = learner.grads(params, learner.init(jax.random.key(1), double)[1], double, None)[0]
+    a = jax.jit(learner.grads)(params, carry, batch, None)[0]
+    b = jax.jit(learner.grads)(params, learner.init(jax.random.key(1), double)[1], double, None)[0]
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("targets", ["classes", "real"])
+def test_labels_stand_beside_what_is_not_asked_and_never_beside_what_is(targets):
+    facts = dict(length=4, features=2) | (dict(ways=3) if targets == "classes" else dict(outputs=1))
+    changes = dict(rule="tbptt", inputs="x_and_shown_label", window=2)
+    learner = lookup.build("learners", "memnet", facts, **BASE | changes)
+    y = jnp.array([[0, 1, 2, 1]]) if targets == "classes" else jnp.arange(4.0)[None, :, None]
+    mask_BT = jnp.array([[0.0, 0.0, 1.0, 1.0]])
+    batch = Episodes(jnp.ones((1, 4, 2)), y, mask_BT, jnp.zeros(1, jnp.int32), jnp.full((1, 4), -1))
+    params, carry = learner.init(jax.random.key(0), batch)
+    out_BTV = learner.predict(params, carry, batch)
+    asked = learner.predict(params, carry, batch.replace(y_BT=y.at[:, 2:].set(0)))
+    shown = learner.predict(params, carry, batch.replace(y_BT=y.at[:, :1].set(2)))
+    np.testing.assert_array_equal(out_BTV, asked)
+    assert np.abs(out_BTV - shown)[:, 2:].max() > 1e-4
 
 
 def test_replicas_are_separate_runs():
     task, learner = build(replicas=2)
     batch = draw(task, num=8)
     params, carry = learner.init(jax.random.key(1), batch)
-    g, *_ = learner.grads(params, carry, batch, None)
+    g, *_ = jax.jit(learner.grads)(params, carry, batch, None)
     _, alone = build()
     mine = lambda tree: jax.tree.map(lambda a: a[1], tree)
     half = jax.tree.map(lambda a: a[4:], batch)
     lone = {**jax.tree.map(lambda a: a, carry), "inner": mine(carry["inner"])}
-    h, *_ = alone.grads(mine(params), lone, half, None)
+    h, *_ = jax.jit(alone.grads)(mine(params), lone, half, None)
     for x, y in zip(jax.tree.leaves(mine(g)), jax.tree.leaves(h), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
     assert learner.predict(params, carry, half).shape == (2, 4, 7, 4)
@@ -192,7 +210,7 @@ def test_fast_weights_start_from_the_slow_ones_move_by_the_feedback_and_are_forg
     params, carry = learner.init(jax.random.key(1), batch)
     grads = jax.jit(learner.grads)
     a, carry, _ = grads(params, carry, batch, None)
-    b, *_ = slow.grads({"net": params["net"]}, slow.init(jax.random.key(1), batch)[1], batch, None)
+    b, *_ = jax.jit(slow.grads)({"net": params["net"]}, slow.init(jax.random.key(1), batch)[1], batch, None)
     for x, y in zip(jax.tree.leaves(a["net"]), jax.tree.leaves(b["net"]), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(learner.predict(params, (), batch), slow.predict({"net": params["net"]}, (), batch),
