@@ -14,6 +14,8 @@ Variants (the argument after the colon):
   lstm outer_lstm vsml vsml_nosym mlp sgd maml     the other learners on the digits task; sweep `models` tabulates all
 """
 
+from collections import Counter
+
 from ml_collections import ConfigDict
 
 from configs import common
@@ -177,9 +179,10 @@ def phase_diagram(results) -> dict:
         if K == 2**8:
             headline["transience_steps"] = [line["step"] for line in runs[K][0][1]]
             headline["transience_unseen_last"] = [line["unseen_last"] for line in runs[K][0][1]]
+    counted = lambda names: ", ".join(f"{n} x {name}" for name, n in sorted(Counter(names).items()))
     columns = ("K", "seeds", "phase", "seen first", "seen last", "unseen last", "new last", "L(seen)", "L(unseen)")
     keys = ("seen_first", "seen_last", "unseen_last", "newclass_last", "learning_seen", "learning_unseen")
-    rows = [["unlimited" if K == UNLIMITED else K, len(runs[K]), ", ".join(h["phase"] for h, _ in runs[K]),
+    rows = [["unlimited" if K == UNLIMITED else K, len(runs[K]), counted(h["phase"] for h, _ in runs[K]),
              *(f"{mean(K, n):.3f}" for n in keys)] for K in Ks]
     return {"headline": headline, "curves": [diagram, first, *course],
             "tables": [{"title": "phases by number of meta-training tasks", "columns": columns, "rows": rows}]}

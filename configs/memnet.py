@@ -7,6 +7,7 @@ Gradients in Neural Memory Controllers" (arXiv 2011.05438) from its abstract and
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 
@@ -23,12 +24,19 @@ ARMS = {
 }
 LENGTHS = (12, 24, 48)
 BATCHES = 1500
+HERE = os.path.abspath(__file__)
+SEEDS = (0, 1, 2)  # replicas, side by side in one program
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t: with 3 seeds the normal 1.96 would be far too narrow
 
 
 def get_config(arg: str = "") -> ConfigDict:
     variants = {f.__name__: f for f in (gated_recall, cost, copy, repeat_copy, ntm_copy, associative_recall,
-                                        omniglot_online, rare_stream, digits_stream, smoke)}
-    variants |= {"omniglot_lstm": lambda: omniglot_online("lstm")}
+                                        omniglot_online, rare_stream, digits_stream, sinusoid,
+                                        few_shot, few_shot_stream, smoke)}
+    variants |= {"omniglot_online_lstm": lambda: omniglot_online("lstm"), "omniglot_small": omniglot_small,
+                 "omniglot_small_lstm": lambda: omniglot_small("lstm"), "shared": shared,
+                 "shared_sizes": lambda: shared(({}, dict(width=6), dict(width=12)), "learned")}
+    variants |= {f"cost_{name}": functools.partial(cost, network=network) for name, network in MEMORIES.items()}
     return ConfigDict(common.choose(arg, variants, "gated_recall")())
 
 
@@ -68,12 +76,29 @@ def gated_recall(arm: str = "cdni", length: int = 24) -> dict:
     )
 
 
-def cost(rule: str = "synthetic", length: int = 256) -> dict:
-    """One update of an NSE memory and its compiled working memory: flat in L for window rules, growing for BPTT."""
-    config = gated_recall("cdni", length)
-    config["learner"] |= dict(rule=rule, window=16, replicas=1,
-                              network=dict(name="nse", slots=32, width=16, hidden=32, controller="lstm",
-                                           similarity="dot", memory="learned"))
+def shared(members: tuple = ({}, {}, {}), adapter: str = "none") -> dict:
+    """cDNI with one feedback model for three networks, each on its own 64 episodes a batch; 3 seeds."""
+    config = gated_recall("cdni", 24)
+    config["learner"] |= dict(members=members)
+    config["learner"]["feedback"] |= dict(adapter=adapter)
+    config["train"] |= dict(batch=3 * 192)
+    return config
+
+
+MEMORIES = {
+    "lstm": dict(name="lstm", hidden=32),
+    "outer_lstm": dict(name="outer_lstm", size=8, num_heads=4),
+    "nse": dict(name="nse", slots=32, width=16, hidden=32, controller="lstm", similarity="dot", memory="learned"),
+    "ntm": dict(name="ntm", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="learned", shifts=1),
+    "lrua": dict(name="lrua", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", decay=0.95),
+    "dnc": dict(name="dnc", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", links=True),
+}
+
+
+def cost(network: dict = MEMORIES["nse"]) -> dict:
+    """One update and its compiled working memory: flat in the episode's length for window rules, growing for BPTT."""
+    config = gated_recall("cdni", 256)
+    config["learner"] |= dict(rule="synthetic", window=16, replicas=1, network=network)
     config["train"] |= dict(batch=16, steps=1, steps_per_call=1, log_every=1, save_every=1, eval_every=0)
     config["evaluators"] = dict(cost=dict(name="update_cost", batch=16, repeats=20, positions=16))
     return config
@@ -93,36 +118,50 @@ def copying(task: dict, network: dict, **changes) -> dict:
     )
 
 
-LSTM = dict(name="lstm", hidden=64)
-NTM = dict(name="ntm", slots=32, width=12, hidden=64, reads=1, controller="lstm", memory="learned", shifts=1)
+SMALL = dict(name="lstm", hidden=16)
+NTM = dict(name="ntm", slots=32, width=12, hidden=64, reads=1, controller="ffn", memory="learned", shifts=1)
 
 
 def copy() -> dict:
-    """A window shorter than the dependency: the level rises by one when the loss falls below .15 bit."""
-    return copying(dict(bits=4, max_length=16, repeats=1, exact=True), LSTM, replicas=3, window=4,
-                   feedback=feedback(gamma=0.9, clip=1.0), curriculum=dict(start=2, bits=0.15))
+    """A window shorter than the dependency: the level rises by one when the loss falls below .15 bit. In small: an
+    LSTM of 16 units, rows of 2 bits, 3 seeds of 32 episodes."""
+    config = copying(dict(bits=2, max_length=8, repeats=1, exact=True), SMALL, replicas=3, window=4,
+                     feedback=feedback(gamma=0.9, clip=1.0, gate=True), curriculum=dict(start=1, bits=0.15))
+    config["optim"] = optim(3e-3, 3e-4, clip=1.0)
+    config["train"] |= dict(steps=COPY_UPDATES, save_every=COPY_UPDATES, log_every=2000)
+    return config
 
 
 def repeat_copy() -> dict:
     config = copy()
-    config["task"] |= dict(max_length=8, repeats=3)
-    config["evaluators"]["lengths"] |= dict(lengths=tuple(range(1, 17)))
+    config["task"] |= dict(max_length=5, repeats=3)
+    config["evaluators"]["lengths"] |= dict(lengths=tuple(range(1, 11)))
     return config
 
 
+COPY_UPDATES = 30000
+COPY_ARMS = {
+    "BPTT(T)": {"learner.rule": "tbptt"},
+    "DNI": {},
+    "DNI+Aux": {"learner.feedback.aux": 1.0},
+    "BP(lambda)": {"learner.feedback.trace": 1.0},
+}
+
+
 def ntm_copy() -> dict:
-    """NTM, full BPTT, trained up to 10 rows, measured up to 20."""
-    config = copying(dict(bits=4, max_length=10, repeats=1), NTM, rule="bptt", window=21)
-    config["optim"] |= dict(clip=10.0, lr=2e-3)
-    config["train"] |= dict(batch=32, steps=4000)
+    """NTM, full BPTT, trained up to 10 rows, measured up to 20; 3 seeds side by side."""
+    config = copying(dict(bits=4, max_length=10, repeats=1), NTM, rule="bptt", window=21, replicas=3)
+    config["optim"] |= dict(clip=10.0)
+    config["train"] |= dict(batch=96, steps=8000, save_every=8000)
     return config
 
 
 def associative_recall() -> dict:
-    """NTM, full BPTT, trained on 2..6 items of 3 x 6 bits, measured up to 12."""
+    """NTM, full BPTT, trained on 2..6 items of 2 x 6 bits, one more at a time, measured up to 12."""
     config = ntm_copy()
-    config["task"] = dict(name="associative_recall", bits=6, rows=3, max_items=6, task_seed=0)
-    config["learner"] |= dict(window=31)
+    config["task"] = dict(name="associative_recall", bits=6, rows=2, max_items=6, task_seed=0)
+    config["learner"] |= dict(window=23, network=NTM | dict(slots=48), curriculum=dict(start=2, bits=0.15))
+    config["train"] |= dict(steps=12000, save_every=12000)
     config["evaluators"]["lengths"] |= dict(lengths=tuple(range(2, 13)))
     return config
 
@@ -149,6 +188,15 @@ def omniglot_online(network: str = "lrua") -> dict:
     )
 
 
+def omniglot_small(network: str = "lrua") -> dict:
+    """The same protocol with smaller networks and fewer updates, for two cores."""
+    config = omniglot_online(network)
+    sizes = dict(slots=32, width=32, hidden=128, reads=2) if network == "lrua" else dict(hidden=128)
+    config["learner"]["network"] |= sizes
+    config["train"] |= dict(steps=5000, log_every=200, save_every=1000, eval_every=0)
+    return config
+
+
 def rare_stream() -> dict:
     """A stream in which a tenth of what is shown is a rare class: five labels nine times each, one five times."""
     config = omniglot_online()
@@ -167,6 +215,63 @@ def digits_stream() -> dict:
     return config
 
 
+def _brief(**changes) -> dict:
+    """A run of 400 batches of `gated_recall`, measured every 20."""
+    return {"train.steps": 3200, "train.save_every": 3200, "train.log_every": 160, "train.steps_per_call": 160,
+            "train.eval_every": 160} | changes
+
+
+def sinusoid() -> dict:
+    """Sine waves from 10 points: x with y, then x alone. Tasks never repeat, so the logged loss is the error on new
+    ones."""
+    config = digits_stream()
+    config["task"] = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.14159),
+                          x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
+    config["learner"] |= dict(inputs="x_and_shown_label", network=MEMORIES["nse"], window=5)
+    config["train"] |= dict(batch=32, eval_every=0)
+    config["evaluators"] = {}
+    return config
+
+
+def few_shot() -> dict:
+    """5-way 1-shot on made-up characters; labels stand beside the support images."""
+    config = sinusoid()
+    config["task"] = dict(name="fewshot", pool="strokes", train_split="classes:0-499", val_split="classes:500-599",
+                          test_split="classes:500-599", new_pool="", image_size=0, channels=0, flat=True,
+                          rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="pair", num_tasks=0,
+                          task_seed=0)
+    config["learner"] |= dict(network=MEMORIES["lrua"])
+    config["evaluators"] = dict(fewshot=dict(name="fewshot", sets=("test",), episodes=256, chunk=64, seed=1,
+                                             episodes_sha256=()))
+    return config
+
+
+def few_shot_stream() -> dict:
+    """The same characters as a stream, the label one step late."""
+    config = few_shot()
+    config["task"] |= dict(form="stream", shots=5, queries=1)
+    config["learner"] |= dict(inputs="x_and_last_label")
+    config["evaluators"] = dict(instances=dict(name="instances", split="test", upto=6, episodes=256, chunk=64, seed=1,
+                                               targets={}))
+    return config
+
+
+FROZEN = {"seed": 1, "optim.freeze": "^feedback/"}
+GATED = {"_stage": 1, "_config": f"{HERE}:gated_recall"}
+TRANSFER = {  # the first two only make feedback models, on episodes of 12 and of 24 steps; all others learn on 24
+    "source, 12 steps": {"_config": f"{HERE}:gated_recall", "task.length": 12},
+    "source, 24 steps": {"_config": f"{HERE}:gated_recall"},
+    "none: zero, frozen": GATED | FROZEN,
+    "zero, learned": GATED | {"seed": 1},
+    "transferred, frozen": GATED | FROZEN | {"init_from": "{dir}/000::^feedback/"},
+    "transferred, learned on": GATED | {"seed": 1, "init_from": "{dir}/000::^feedback/"},
+    "own, frozen": GATED | FROZEN | {"init_from": "{dir}/001::^feedback/"},
+    "three networks, one model": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared"},
+    "three sizes, learned adapters": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared_sizes"},
+}
+TRANSFER = {name: _brief(**changes) for name, changes in TRANSFER.items()}
+
+
 def smoke() -> dict:
     config = gated_recall("cdni", 6)
     config["learner"] |= dict(network=dict(name="nse", slots=4, width=5, hidden=6, controller="lstm", similarity="dot",
@@ -177,7 +282,8 @@ def smoke() -> dict:
 
 
 def sweep(arg: str = "gated_recall"):
-    """gated_recall: arms x lengths. cost: rules x lengths. copies: rules x windows. omniglot_online: LRUA and LSTM."""
+    """gated_recall: arms x lengths. copy, repeat_copy: rules x windows. shared: transferred and joint feedback. cost:
+    rules x lengths, then every memory. omniglot_online, omniglot_small: memory and LSTM."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
             for arm in ARMS:
@@ -189,63 +295,135 @@ def sweep(arg: str = "gated_recall"):
                        **{f"train.{k}": train[k] for k in paced}}
     elif arg in ("copy", "repeat_copy"):
         for window in (2, 3, 4, 5):
-            for rule in ("tbptt", "synthetic"):
-                yield {"learner.window": window, "learner.rule": rule}
+            for changes in COPY_ARMS.values():
+                yield {"learner.window": window} | changes
+    elif arg == "shared":
+        yield from (dict(run) for run in TRANSFER.values())
     elif arg == "cost":
         for length in (256, 1024, 4096):
             for rule in ("tbptt", "synthetic", "bptt"):
                 yield {"task.length": length, "learner.rule": rule,
                        "evaluators.cost.positions": length if rule == "bptt" else 16}
-    elif arg == "omniglot_online":
+        for name in MEMORIES:
+            for rule in ("tbptt", "synthetic"):
+                yield {"_config": f"{HERE}:cost_{name}", "learner.rule": rule}
+    elif arg in ("omniglot_online", "omniglot_small"):
         yield {}
-        yield {"_config": os.path.abspath(__file__) + ":omniglot_lstm"}
+        yield {"_config": f"{HERE}:{arg}_lstm"}
     else:
-        known = ("gated_recall", "cost", "copy", "repeat_copy", "omniglot_online")
+        known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", "omniglot_online", "omniglot_small")
         common.choose(arg, dict.fromkeys(known), "")
 
 
 def summarise(results, arg: str = "gated_recall") -> dict:
-    """The arms of gated recall in one table: rare and common accuracy, and batches until they reach .9."""
-    if arg == "cost":
-        table = {name: {f"{o['learner.rule']} L={o['task.length']}": h[name] for o, h, _ in results}
-                 for name in ("temp_bytes", "ms_per_update", "positions_per_second", "compile_seconds")}
-        rows = [[o["learner.rule"], o["task.length"], h["temp_bytes"], h["ms_per_update"]] for o, h, _ in results]
-        return {"headline": table, "tables": [{"title": "one update, NSE memory", "rows": rows,
-                                               "columns": ["rule", "L", "temp bytes", "ms"]}]}
-    if arg == "omniglot_online":
-        names = ("LRUA memory", "LSTM")
-        return {"headline": {n: {k: v for k, v in h.items() if k.startswith("instance_")}
-                             for n, (_, h, _) in zip(names, results, strict=False)}}
-    if arg not in ("", "gated_recall"):
-        return {"headline": {"longest_solved": [[o, h.get("longest_solved")] for o, h, _ in results]}}
-    headline = {"rare_accuracy": {}, "common_accuracy": {}, "batches_to_90": {}, "batches_to_90_common": {}}
-    rows = []
+    return {"cost": _cost_table, "copy": _copy_table, "repeat_copy": _copy_table, "shared": _shared_table,
+            "omniglot_online": _omniglot_table, "omniglot_small": _omniglot_table}.get(arg, _gated_table)(results)
+
+
+def _cost_table(results) -> dict:
+    names = [*(f"nse L={n}" for n in (256, 1024, 4096) for _ in range(3)), *(n for n in MEMORIES for _ in range(2))]
+    shown, headline, rows = ("temp_bytes", "ms_per_update", "positions_per_second", "compile_seconds"), {}, []
+    for name, (overrides, result, _) in zip(names, results, strict=False):
+        headline.setdefault(name, {})[overrides["learner.rule"]] = {k: result[k] for k in shown}
+        rows.append([name, overrides["learner.rule"], *(f"{result[k]:.4g}" for k in shown)])
+    over = {name: h["synthetic"]["ms_per_update"] / h["tbptt"]["ms_per_update"] - 1 for name, h in headline.items()
+            if {"synthetic", "tbptt"} <= h.keys()}
+    table = {"title": "one update: NSE by episode length, window 16 (bptt: the episode); every memory at L = 256",
+             "columns": ["memory", "rule", "temp bytes", "ms", "positions/s", "compile s"], "rows": rows}
+    return {"headline": {"cost": headline, "overhead_of_synthetic": over}, "tables": [table]}
+
+
+def _copy_table(results) -> dict:
+    headline, rows = {}, []
+    for overrides, result, _ in results:
+        arm = next(name for name, changes in reversed(COPY_ARMS.items()) if changes.items() <= overrides.items())
+        window, solved = str(overrides["learner.window"]), result["longest_solved"]
+        headline.setdefault(arm, {})[window] = solved
+        rows.append([window, arm, _interval(solved, 1), ", ".join(map(str, solved))])
+    table = {"title": "longest sequence solved (below .15 bit), by window T; mean ± 95 % over seeds",
+             "columns": ["T", "arm", "longest", "by seed"], "rows": rows}
+    return {"headline": {"longest_solved": headline}, "tables": [table]}
+
+
+def _shared_table(results) -> dict:
+    """Area under the learning curve: mean accuracy over the 20 evaluations of 400 batches, by seed."""
+    headline, rows, series = {"area": {}, "area_rare": {}}, [], []
+    for name, (_, _, workdir) in zip(TRANSFER, results, strict=False):
+        history, areas = _history(workdir), {}
+        for kind in ("common", "rare"):
+            curve = [_by_seed(h[f"{kind}_by_seed"], len(SEEDS)) for h in history]
+            areas[kind] = [sum(point[seed] for point in curve) / len(curve) for seed in range(len(SEEDS))]
+        if not name.startswith("source"):
+            headline["area"][name], headline["area_rare"][name] = areas["common"], areas["rare"]
+            rows.append([name, _interval(areas["common"]), _interval(areas["rare"])])
+            series.append({"name": name, "y": [sum(_by_seed(h["rare_by_seed"], 3)) / 3 for h in history], "ci95": None})
+        x = [h["step"] // 8 for h in history]
+    table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over 3 seeds",
+             "columns": ["feedback", "common", "rare"], "rows": rows}
+    curve = {"title": "shared feedback", "x": x, "xlabel": "batches", "ylabel": "rare accuracy", "series": series,
+             "levels": {"chance": 1 / 8}}
+    return {"headline": headline, "tables": [table], "curves": [curve]}
+
+
+def _omniglot_table(results) -> dict:
+    names, headline, rows = ("LRUA memory", "LSTM"), {}, []
+    for name, target, (_, result, _) in zip(names, MANN, results, strict=False):
+        headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
+        headline[name]["short_of_target"] = {i: v - result[f"instance_{i}"] for i, v in MANN[target].items()}
+        rows += [[name, *(f"{result[f'instance_{i}']:.3f}" for i in MANN[target])],
+                 [target, *(f"{v:.3f}" for v in MANN[target].values())]]
+    table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", "1", "2", "5", "10"],
+             "rows": rows}
+    return {"headline": headline, "tables": [table]}
+
+
+def _gated_table(results) -> dict:
+    """The arms of gated recall: rare and common accuracy, and batches until they reach .9."""
+    names = ("rare_accuracy", "common_accuracy", "rare_ci95", "common_ci95", "batches_to_90", "batches_to_90_common",
+             "batches_to_90_by_seed")
+    headline, rows = {name: {} for name in names}, []
     for overrides, result, workdir in results:
         rule, length = overrides["learner.rule"], overrides["task.length"]
         arm = {"synthetic": "cdni" if overrides["learner.feedback.context"] == "label" else "dni"}.get(rule, rule)
         updates = 1 if arm == "bptt" else length // 3
-        with open(os.path.join(workdir, "eval", "history.jsonl"), encoding="utf-8") as file:
-            history = [json.loads(line) for line in file]
-        found = {kind: _median_batches(history, kind, updates) for kind in ("common", "rare")}
-        for name, value in (("rare_accuracy", result["rare_by_seed"]), ("common_accuracy", result["common_by_seed"])):
-            headline[name].setdefault(arm, {})[str(length)] = sum(value) / len(value)
-        headline["batches_to_90"].setdefault(arm, {})[str(length)] = found["rare"]
-        headline["batches_to_90_common"].setdefault(arm, {})[str(length)] = found["common"]
-        rows.append([str(length), arm, _interval(result["common_by_seed"]), _interval(result["rare_by_seed"]),
-                     str(found["common"] or "never"), str(found["rare"] or "never")])
+        found, cells = {}, []
+        for kind in ("common", "rare"):
+            values, history = result[f"{kind}_by_seed"], _history(workdir)
+            found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][i] >= 0.9), default=None)
+                           for i in range(len(values))]
+            for name, value in ((f"{kind}_accuracy", sum(values) / len(values)), (f"{kind}_ci95", _half(values))):
+                headline[name].setdefault(arm, {})[str(length)] = value
+            cells.append(_interval(values))
+        for name, value in (("batches_to_90", _median(found["rare"])), ("batches_to_90_by_seed", found["rare"]),
+                            ("batches_to_90_common", _median(found["common"]))):
+            headline[name].setdefault(arm, {})[str(length)] = value
+        rows.append([str(length), arm, *cells, *(str(_median(found[kind]) or "never") for kind in ("common", "rare"))])
     table = {"title": "gated recall, window 3: 3 seeds, ± 95 % interval over seeds; median batches to .9",
              "columns": ["L", "arm", "common", "rare", "batches, common", "batches, rare"], "rows": rows}
     return {"headline": headline, "tables": [table]}
 
 
-def _median_batches(history: list[dict], kind: str, updates: int) -> int | None:
-    """Batches until accuracy .9, median over seeds; None where more than half of the seeds never got there."""
-    never, seeds = float("inf"), len(history[0][f"{kind}_by_seed"])
-    reached = sorted(min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][seed] >= 0.9), default=never)
-                     for seed in range(seeds))
-    return None if reached[seeds // 2] == never else reached[seeds // 2]
+def _history(workdir: str) -> list[dict]:
+    with open(os.path.join(workdir, "eval", "history.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
-def _interval(v: list[float]) -> str:
+def _median(found: list[int | None]) -> int | None:
+    """The middle seed's; None where more than half of the seeds never got there."""
+    middle = sorted(float("inf") if f is None else f for f in found)[len(found) // 2]
+    return None if middle == float("inf") else int(middle)
+
+
+def _by_seed(values: list[float], seeds: int) -> list[float]:
+    """One number per seed, the mean over its networks where several share a feedback model."""
+    each = len(values) // seeds
+    return [sum(values[i * each:(i + 1) * each]) / each for i in range(seeds)]
+
+
+def _half(v: list[float]) -> float:
     mean = sum(v) / len(v)
-    return f"{mean:.3f} ± {1.96 * (sum((x - mean) ** 2 for x in v) / (len(v) - 1) / len(v)) ** 0.5:.3f}"
+    return T_95[len(v)] * (sum((x - mean) ** 2 for x in v) / (len(v) - 1) / len(v)) ** 0.5
+
+
+def _interval(v: list[float], digits: int = 3) -> str:
+    return f"{sum(v) / len(v):.{digits}f} ± {_half(v):.{digits}f}"

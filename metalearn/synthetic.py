@@ -185,7 +185,8 @@ def context(kind: str, clock: bool, labels_BTV: Array, mask_BT: Array, boundary:
     inside_B = jnp.maximum(mask_TB.sum(0), 1.0)[:, None]
     out = []
     if kind == "label":
-        out.append(jnp.einsum("bt,btv->bv", ahead_BT, labels_BTV) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
+        # a sum, not a product of matrices: it fuses with the one-hot, so that nothing of the episode's size is made
+        out.append((ahead_BT[..., None] * labels_BTV).sum(1) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
     if kind == "error":
         out.append((error_TBV * mask_TB[..., None]).sum(0) / inside_B)
     if kind == "surprise":

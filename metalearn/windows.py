@@ -15,7 +15,7 @@ from metalearn import metrics
 from metalearn.nn import memory
 from metalearn.types import Array, Episodes, PyTree
 
-INPUTS = ("x", "x_and_last_label")
+INPUTS = ("x", "x_and_last_label", "x_and_shown_label")
 
 
 class Window(NamedTuple):
@@ -27,6 +27,11 @@ class Window(NamedTuple):
     weight_TB: Array
 
 
+def features(inputs: str, num: int, outputs: int) -> int:
+    """Input features of a network, for a task with `num`."""
+    return num + {"x": 0, "x_and_last_label": outputs, "x_and_shown_label": outputs + 1}[inputs]
+
+
 def labels(y_BT: Array, targets: str, outputs: int) -> Array:
     """Labels as vectors (..., V): one-hot classes, or the target itself."""
     return jax.nn.one_hot(y_BT, outputs) if targets == "classes" else y_BT
@@ -35,7 +40,8 @@ def labels(y_BT: Array, targets: str, outputs: int) -> Array:
 class Reader(NamedTuple):
     """How a learner reads its task.
 
-    inputs   x | x_and_last_label      targets, outputs   kind and size of the answers
+    inputs   x | x_and_last_label | x_and_shown_label, see `learners.memnet`
+    targets, outputs   kind and size of the answers
     steps    T, of a window            unroll, remat      see `learners.memnet`
     """
 
@@ -60,6 +66,10 @@ class Reader(NamedTuple):
             first_T = (start + jnp.arange(steps) == 0)[:, None, None]
             x_TBX = jnp.concatenate([x_TBX, jnp.where(first_T, 0.0, seen_TBV)], -1)
         mask_TB = of(batch.mask_BT)
+        if self.inputs == "x_and_shown_label":  # support; the last feature tells a shown zero from an asked one
+            shown_TB1 = 1 - mask_TB[..., None]
+            y_TBV = labels(of(batch.y_BT), self.targets, self.outputs)
+            x_TBX = jnp.concatenate([x_TBX, y_TBV * shown_TB1, shown_TB1], -1)
         scale = batch.mask_BT.shape[0] / jnp.maximum(batch.mask_BT.sum(), 1.0)
         return Window(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from metalearn import lookup
+from metalearn.types import Episodes
 from metalearn.validate import ConfigError
 
 FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
                 trace=0.0, aux=0.0, adapter="none")
 SPEEDS = dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match="")
 NSE = dict(name="nse", slots=4, width=3, hidden=4, controller="lstm", similarity="dot", memory="constant")
-BASE = dict(network=NSE, members=(), inputs="x", rule="synthetic", window=3, feedback=FEEDBACK, speeds=SPEEDS,
+LSTM = dict(name="lstm", hidden=4)
+BASE = dict(network=LSTM, members=(), inputs="x", rule="synthetic", window=3, feedback=FEEDBACK, speeds=SPEEDS,
             curriculum=dict(start=0, bits=0.15), replicas=1, unroll=1, remat=False)
 
 
@@ -31,7 +33,7 @@ def silent():
     """First gradients on one batch of a fresh synthetic learner and of truncated BPTT."""
     out = {}
     for rule in ("synthetic", "tbptt"):
-        task, learner = build(rule=rule)
+        task, learner = build(rule=rule, network=NSE)
         batch = draw(task)
         params, carry = learner.init(jax.random.key(1), batch)
         grads, seen = jax.jit(learner.grads), []
@@ -62,8 +64,8 @@ def test_windows_sum_to_the_episode_when_the_window_is_the_episode():
     _, whole = build(rule="bptt", window=7)
     batch = draw(task)
     params, carry = online.init(jax.random.key(1), batch)
-    a = online.grads(params, carry, batch, jax.random.key(0))[0]
-    b = whole.grads(params, whole.init(jax.random.key(1), batch)[1], batch, jax.random.key(0))[0]
+    a = jax.jit(online.grads)(params, carry, batch, None)[0]
+    b = jax.jit(whole.grads)(params, whole.init(jax.random.key(1), batch)[1], batch, None)[0]
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
@@ -82,9 +84,10 @@ def test_a_new_batch_starts_fresh_wherever_the_old_one_stopped():
     task, learner = build(rule="tbptt")
     first, second = draw(task, 0), draw(task, 1)
     params, carry = learner.init(jax.random.key(1), first)
-    _, middle, _ = learner.grads(params, carry, first, None)
-    _, after, _ = learner.grads(params, middle, second, None)
-    _, clean, _ = learner.grads(params, carry, second, None)
+    grads = jax.jit(learner.grads)
+    _, middle, _ = grads(params, carry, first, None)
+    _, after, _ = grads(params, middle, second, None)
+    _, clean, _ = grads(params, carry, second, None)
     for x, y in zip(jax.tree.leaves(after["inner"]), jax.tree.leaves(clean["inner"]), strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -99,25 +102,136 @@ def test_stream_is_predict_and_duplicating_the_batch_changes_nothing():
         state, logits_BV = learner.stream.step(params, state, batch.x_BTX[:, t], before)
         np.testing.assert_allclose(logits_BV, whole_BTV[:, t], rtol=1e-4, atol=1e-6)
     double = jax.tree.map(lambda a: jnp.concatenate([a, a]), batch)
-    a = learner.grads(params, carry, batch, None)[0]
-    b = learner.grads(params, learner.init(jax.random.key(1), double)[1], double, None)[0]
+    a = jax.jit(learner.grads)(params, carry, batch, None)[0]
+    b = jax.jit(learner.grads)(params, learner.init(jax.random.key(1), double)[1], double, None)[0]
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("targets", ["classes", "real"])
+def test_labels_stand_beside_what_is_not_asked_and_never_beside_what_is(targets):
+    facts = dict(length=4, features=2) | (dict(ways=3) if targets == "classes" else dict(outputs=1))
+    changes = dict(rule="tbptt", inputs="x_and_shown_label", window=2)
+    learner = lookup.build("learners", "memnet", facts, **BASE | changes)
+    y = jnp.array([[0, 1, 2, 1]]) if targets == "classes" else jnp.arange(4.0)[None, :, None]
+    mask_BT = jnp.array([[0.0, 0.0, 1.0, 1.0]])
+    batch = Episodes(jnp.ones((1, 4, 2)), y, mask_BT, jnp.zeros(1, jnp.int32), jnp.full((1, 4), -1))
+    params, carry = learner.init(jax.random.key(0), batch)
+    out_BTV = learner.predict(params, carry, batch)
+    asked = learner.predict(params, carry, batch.replace(y_BT=y.at[:, 2:].set(0)))
+    shown = learner.predict(params, carry, batch.replace(y_BT=y.at[:, :1].set(2)))
+    np.testing.assert_array_equal(out_BTV, asked)
+    assert np.abs(out_BTV - shown)[:, 2:].max() > 1e-4
 
 
 def test_replicas_are_separate_runs():
     task, learner = build(replicas=2)
     batch = draw(task, num=8)
     params, carry = learner.init(jax.random.key(1), batch)
-    g, *_ = learner.grads(params, carry, batch, None)
+    g, *_ = jax.jit(learner.grads)(params, carry, batch, None)
     _, alone = build()
     mine = lambda tree: jax.tree.map(lambda a: a[1], tree)
     half = jax.tree.map(lambda a: a[4:], batch)
     lone = {**jax.tree.map(lambda a: a, carry), "inner": mine(carry["inner"])}
-    h, *_ = alone.grads(mine(params), lone, half, None)
+    h, *_ = jax.jit(alone.grads)(mine(params), lone, half, None)
     for x, y in zip(jax.tree.leaves(mine(g)), jax.tree.leaves(h), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
     assert learner.predict(params, carry, half).shape == (2, 4, 7, 4)
+
+
+TOLD = FEEDBACK | dict(context="label", clock=True)
+
+
+def train_a_little(steps=8, num=4, lr=0.3, seed=0, jit=jax.jit, **changes):
+    """Plain gradient descent over windows, all parameters; (params, grads of every step, means of the last)."""
+    task, learner = build(**changes)
+    params, carry = learner.init(jax.random.key(1), draw(task, num=num))
+    grads, seen = jit(learner.grads), []
+    for step in range(steps):
+        g, carry, means = grads(params, carry, draw(task, seed + step // 3, num), None)
+        params = jax.tree.map(lambda p, g: p - lr * g, params, g)
+        seen.append(g)
+    return params, seen, means
+
+
+def test_one_member_behind_an_identity_adapter_is_the_unshared_network_bit_by_bit():
+    # operation by operation: compiled as a whole, two programs may round differently
+    run = lambda **changes: train_a_little(steps=6, jit=lambda f: f, **changes)[0]
+    alone = run(feedback=TOLD)
+    shared = run(feedback=TOLD | dict(adapter="identity"), members=({},))
+    assert jax.tree.structure(alone) == jax.tree.structure(shared)
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(alone["feedback"]))  # it has learned by now
+    for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(shared), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_members_of_other_sizes_share_one_model_which_learns_from_all_of_them():
+    network = dict(members=({}, dict(hidden=6)))
+    params, seen, _ = train_a_little(num=8, feedback=TOLD | dict(adapter="learned"), **network)
+    assert [params["adapter"][k]["output"].shape for k in "01"] == [(8, 8), (8, 12)]
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(seen[-1]["adapter"]))
+    task, both = build(feedback=TOLD | dict(adapter="identity"), **network)
+    batch = draw(task, num=8)
+    start, carry = both.init(jax.random.key(1), batch)
+    grads = jax.jit(both.grads)
+    for _ in range(3):  # the label comes in the third window
+        together, carry, _ = grads(start, carry, batch, None)
+    one = build(feedback=TOLD)[1]
+    mine = {"net": {"0": start["net"]["0"]}, "feedback": start["feedback"]}
+    first = jax.tree.map(lambda a: a[:4], batch)
+    carry, grads = one.init(jax.random.key(1), first)[1], jax.jit(one.grads)
+    for _ in range(3):
+        alone, carry, _ = grads(mine, carry, first, None)
+    bias = lambda g: np.asarray(g["feedback"]["output_out"]["bias"])
+    assert both.predict(start, carry, batch).shape == (2, 8, 7, 4)
+    assert bias(alone).any() and np.abs(bias(together) - bias(alone)).max() > 0  # the mean over two, not the first's
+
+
+def test_bp_lambda_is_dni_where_one_boundary_asks_and_differs_where_credit_passes_two():
+    rules = [train_a_little(feedback=TOLD | dict(trace=trace))[1] for trace in (0.0, 1.0)]
+    apart = lambda a, b: [np.abs(np.asarray(x) - np.asarray(y)).max() for x, y in zip(
+        jax.tree.leaves(a["feedback"]), jax.tree.leaves(b["feedback"]), strict=True)]
+    compare = [apart(a, b) for a, b in zip(*rules, strict=True)]
+    assert max(max(step) for step in compare[:2]) < 1e-6  # boundaries 0 and 1
+    assert max(compare[2]) > 1e-6  # boundary 2 also corrects what was said at boundary 1
+
+
+def test_the_auxiliary_head_learns_to_say_what_will_be_injected():
+    params, seen, _ = train_a_little(feedback=TOLD | dict(aux=1.0))
+    assert not np.asarray(jax.tree.leaves(seen[0]["aux"])[0]).any()  # at first nothing is injected
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(seen[-1]["aux"]))
+
+
+def test_fast_weights_start_from_the_slow_ones_move_by_the_feedback_and_are_forgotten():
+    episodic = SPEEDS | dict(scope="episodic", fast=0.5, match="gates")
+    task, learner = build(speeds=episodic)
+    slow = build(rule="tbptt")[1]
+    batch = draw(task)
+    params, carry = learner.init(jax.random.key(1), batch)
+    grads = jax.jit(learner.grads)
+    a, carry, _ = grads(params, carry, batch, None)
+    b, *_ = jax.jit(slow.grads)({"net": params["net"]}, slow.init(jax.random.key(1), batch)[1], batch, None)
+    for x, y in zip(jax.tree.leaves(a["net"]), jax.tree.leaves(b["net"]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(learner.predict(params, (), batch), slow.predict({"net": params["net"]}, (), batch),
+                               rtol=1e-4, atol=1e-6)
+    loud = params | {"feedback": jax.tree.map(lambda p: p + 0.3, params["feedback"])}
+    _, moved, _ = grads(loud, learner.init(jax.random.key(1), batch)[1], batch, None)
+    weights = moved["inner"]["0"]["weights"]
+    assert all("gates" in name for name in weights) and max(np.abs(w).max() for w in weights.values()) > 0
+    assert np.abs(learner.predict(loud, (), batch) - learner.predict(params, (), batch)).max() > 1e-4
+    other = draw(task, 5)
+    _, fresh, _ = grads(params, moved, other, None)  # another batch: nothing is left of what was learned fast
+    assert not any(np.asarray(w).any() for w in fresh["inner"]["0"]["weights"].values())
+
+
+def test_speeds_weigh_own_loss_and_feedback():
+    silent = train_a_little(steps=1, window=7)[1][0]["net"]
+    slow = train_a_little(steps=1, window=7, speeds=SPEEDS | dict(slow=0.5))[1][0]["net"]
+    mixed = train_a_little(steps=1, window=7, speeds=SPEEDS | dict(mix=0.25))[1][0]["net"]
+    for whole, *halves in zip(*map(jax.tree.leaves, (silent, slow, mixed)), strict=True):
+        for half in halves:
+            np.testing.assert_allclose(half, whole / 2, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("field,changes", [
@@ -126,10 +240,28 @@ def test_replicas_are_separate_runs():
     ("feedback.gamma", dict(feedback=FEEDBACK | dict(gamma=1.5))),
     ("network.slots", dict(network=NSE | dict(slots=0))), ("network.width", dict(network=NSE | dict(width=0))),
     ("curriculum.start", dict(curriculum=dict(start=2, bits=0.1))),
+    ("feedback.adapter", dict(members=({}, dict(hidden=6)))),
+    ("feedback.adapter", dict(feedback=FEEDBACK | dict(adapter="linear"))),
+    ("feedback.heads", dict(network=NSE, members=({}, dict(controller="ffn")),
+                            feedback=FEEDBACK | dict(adapter="learned"))),
+    ("feedback.heads", dict(feedback=FEEDBACK | dict(heads=("outputs",)))),
+    ("feedback.trace", dict(network=NSE, feedback=FEEDBACK | dict(trace=0.9))),
+    ("feedback.trace", dict(feedback=FEEDBACK | dict(trace=0.9, hidden=3))),
+    ("feedback.aux", dict(window=1, feedback=FEEDBACK | dict(aux=1.0))),
+    ("feedback.clock", dict(feedback=FEEDBACK | dict(clock=1))),
+    ("speeds.scope", dict(speeds=SPEEDS | dict(scope="episode"))),
+    ("speeds.scope", dict(speeds=SPEEDS | dict(scope="episodic"), feedback=FEEDBACK | dict(context="label"))),
+    ("speeds.match", dict(speeds=SPEEDS | dict(match="("))),
 ])
 def test_bad_input_is_one_clear_line(field, changes):
     with pytest.raises(ConfigError, match=field):
         build(**changes)
+
+
+def test_a_batch_that_copies_cannot_share_is_refused():
+    task, learner = build(replicas=3)
+    with pytest.raises(ConfigError, match="config.train.batch.*multiple of replicas x members"):
+        learner.init(jax.random.key(0), draw(task, num=4))
 
 
 def test_label_context_needs_labels():

@@ -29,6 +29,8 @@ def parts():
 
     def segment_of(T):
         def segment(params, state, k):
+            if k == 0:  # inside, so that the learned start of the memory gets its gradient too
+                state = core.start(params, B)
             state = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), state)
             state, out = memory.unroll(core, params, state, x_TBX[k * T:(k + 1) * T], unroll=1)
             return jnp.square(out - y_TBV[k * T:(k + 1) * T]).sum((0, 2)), state, ()
@@ -49,19 +51,18 @@ def test_a_perfect_feedback_model_makes_segments_sum_to_full_backpropagation(par
         for got, want in zip(jax.tree.leaves(out.target), jax.tree.leaves(truth[k]), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-13)
         total, s = jax.tree.map(jnp.add, total, out.grads), out.state
-    # the memory's start is learned: its gradient comes from the first boundary, outside the segments
     gap = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), total, full)
     size = jax.tree.map(lambda b: jnp.square(b).sum(), full)
-    drop = lambda t: {k: v for k, v in t.items() if k != "start_memory"}
-    relative = (sum(jax.tree.leaves(drop(gap))) / sum(jax.tree.leaves(drop(size)))) ** 0.5
-    assert relative < 1e-10
+    assert float(size["start_memory"]["M"]) > 1e-8  # M_0 is learned, and among what is compared
+    assert (sum(jax.tree.leaves(gap)) / sum(jax.tree.leaves(size))) ** 0.5 < 1e-10
+    assert (gap["start_memory"]["M"] / size["start_memory"]["M"]) ** 0.5 < 1e-10
     if T < LENGTH:  # the same sum without feedback is another gradient, so the test can fail
         plain, s = jax.tree.map(jnp.zeros_like, params), state
         for k in range(num):
             out = synthetic.grads_by_synthetic(lambda p, s, k=k: segment(p, s, k), params, s, None)
             plain, s = jax.tree.map(jnp.add, plain, out.grads), out.state
         away = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), plain, full)
-        assert (sum(jax.tree.leaves(drop(away))) / sum(jax.tree.leaves(drop(size)))) ** 0.5 > 1e-3
+        assert (sum(jax.tree.leaves(away)) / sum(jax.tree.leaves(size))) ** 0.5 > 1e-3
 
 
 def test_feedback_that_says_nothing_is_truncated_backpropagation_bit_by_bit(parts):
@@ -71,6 +72,18 @@ def test_feedback_that_says_nothing_is_truncated_backpropagation_bit_by_bit(part
     plain = synthetic.grads_by_synthetic(segment, params, state, None)
     for a, b in zip(jax.tree.leaves(silent.grads), jax.tree.leaves(plain.grads), strict=True):
         assert (np.asarray(a) == np.asarray(b)).all()
+
+
+def test_an_auxiliary_loss_reaches_the_weights_and_sees_what_was_injected(parts):
+    params, state, segment_of = parts
+    segment = lambda p, s: segment_of(2)(p, s, 0)
+    ones = lambda s, aux: jax.tree.map(jnp.ones_like, s)
+    weigh = lambda p, aux, delta: delta["read"]["m"].sum(-1) * p["readout"]["bias"].sum()  # d/d bias = 3 a sample
+    plain = synthetic.grads_by_synthetic(segment, params, state, ones)
+    more = synthetic.grads_by_synthetic(segment, params, state, ones, auxiliary=weigh)
+    gap = jax.tree.map(jnp.subtract, more.grads, plain.grads)
+    np.testing.assert_allclose(gap["readout"]["bias"], 3.0 * B * jnp.ones(V), rtol=1e-8)
+    np.testing.assert_allclose(gap["query"]["kernel"], 0.0, atol=1e-12)
 
 
 def test_rates_weight_the_two_parts_and_leave_the_target_alone(parts):

@@ -24,7 +24,7 @@ def test_associative_recall_asks_for_the_next_item():
         assert said[0] == query + 3 and any((y[said] == a).all() for a in answers)
 
 
-@pytest.mark.parametrize("field,value", [("max_items", 1), ("bits", 0), ("rows", 0)])
+@pytest.mark.parametrize("field,value", [("max_items", 1), ("bits", 0), ("rows", 0), ("task_seed", -1)])
 def test_bad_input_is_one_clear_line(field, value):
     good = dict(bits=2, rows=2, max_items=3, task_seed=0)
     with pytest.raises(ConfigError, match=field):

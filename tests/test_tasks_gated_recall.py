@@ -20,7 +20,7 @@ def test_gated_recall_marks_the_symbol_and_balances_the_rare_ones():
     assert not set(train.task_B) & set(balanced.task_B)
 
 
-@pytest.mark.parametrize("field,value", [("symbols", 5), ("rare_frac", 2.0), ("length", 1)])
+@pytest.mark.parametrize("field,value", [("symbols", 5), ("rare_frac", 2.0), ("length", 1), ("task_seed", -1)])
 def test_bad_input_is_one_clear_line(field, value):
     good = dict(symbols=8, length=5, rare_frac=0.1, task_seed=0)
     with pytest.raises(ConfigError, match=field):

@@ -1,5 +1,7 @@
 """Offline tasks: windows by brute force, splits that share nothing, prompts, and every refusal."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
@@ -103,6 +105,20 @@ def test_a_file_gives_the_same_tasks(tmp_path, task):
         build(data=path, train_tasks=5)
     with pytest.raises(ConfigError, match="no such file"):
         build(data=str(tmp_path / "no.npz"))
+
+
+def test_an_environment_with_a_list_of_tools_finds_its_data_again(tmp_path, monkeypatch):
+    """Headers are JSON, where a config's tuple is a list."""
+    real = lookup.build("envs", "velocity", length=12)
+    monkeypatch.setattr("metalearn.lookup.build", lambda kind, name, *args, **kw: (
+        real if name == "toy" else importlib.import_module(f"metalearn.{kind}.{name}").make(*args, **kw)))
+    kept = dict(env=dict(name="toy", tools=("a", "b")), keep=str(tmp_path / "kept.npz"))
+    first, again = build(**kept), build(**kept)
+    jax.tree.map(np.testing.assert_array_equal, first.data, again.data)
+    named = build(**(kept | dict(keep="", data=kept["keep"])))
+    assert named.facts["sha256"] == first.facts["sha256"]
+    with pytest.raises(ConfigError, match="another env"):
+        build(**(kept | dict(env=dict(name="toy", tools=("a", "c")))))
 
 
 @pytest.mark.parametrize("changes, text", [

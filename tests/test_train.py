@@ -251,6 +251,18 @@ def test_init_from_another_run(whole, tmp_path):
         train.run(settings(source + "::nothing"), str(tmp_path / "c"), quiet=True)
 
 
+def test_init_from_takes_the_leaves_that_match_and_leaves_the_rest(tmp_path):
+    theirs = {"net": {"w": np.ones(2, np.float32)}, "feedback": {"w": np.full(3, 2.0, np.float32)}}
+    Checkpoints(str(tmp_path / "checkpoints")).save(1, {"params": theirs}, {})
+    mine = jax.tree.map(np.zeros_like, theirs)
+    part = train._params_from(f"{tmp_path}::^feedback/", mine, ())
+    assert not part["net"]["w"].any() and (part["feedback"]["w"] == 2).all()
+    whole = train._params_from(str(tmp_path), mine, ())
+    assert (whole["net"]["w"] == 1).all()
+    bare = {"feedback": mine["feedback"], "other": mine["net"]}  # what does not match need not be there at all
+    assert (train._params_from(f"{tmp_path}::^feedback/", bare, ())["feedback"]["w"] == 2).all()
+
+
 # --- the real thing -------------------------------------------------------------------------------------------------
 
 

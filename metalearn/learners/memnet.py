@@ -41,7 +41,8 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
     network     {"name": nse | ntm | lrua | dnc | lstm | outer_lstm | gated, ...its sizes}, see `nn.memory`
     members     (): that network alone; else a dict of changes to it for each of several networks that share one
                 feedback model, each on its own part of the batch
-    inputs      x | x_and_last_label (MANN's protocol: the label comes one step late)
+    inputs      x | x_and_last_label (MANN's protocol: the label comes one step late) | x_and_shown_label (support, then
+                queries: labels stand beside the inputs that are not asked)
     rule        see the module; `window` is T, at most the episode's length
     feedback    see `credit.make`
     speeds      fast and slow learning, see `fast.make`
@@ -53,10 +54,10 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
     one_of(RULES, rule=rule)
     one_of(windows.INPUTS, inputs=inputs)
     positive(replicas=replicas, unroll=unroll)
-    length, targets = facts["length"], facts.get("targets", "classes")
+    length, targets = facts["length"], facts.get("targets", "classes" if "ways" in facts else "real")
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = facts["ways"] if targets == "classes" else facts["outputs"]
-    cores = tuple(memory.make(network | changes, outputs=outputs) for changes in members or ({},))
+    cores = tuple(memory.make(network | dict(changes), outputs=outputs) for changes in members or ({},))
     with within("feedback"):
         options = call(credit.make, targets, window, len(cores), **feedback)
     with within("speeds"):
@@ -65,8 +66,7 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
         levels = call(curriculum_lib.make, facts, len(cores), **curriculum)
     reader = windows.Reader(inputs, targets, outputs, window, unroll, remat)
     setup = Setup(cores, reader, rule, options, rates, levels)
-    features = facts["features"] + (outputs if inputs == "x_and_last_label" else 0)
-    shape = jax.ShapeDtypeStruct((1, 1, features), jnp.float32)
+    shape = jax.ShapeDtypeStruct((1, 1, windows.features(inputs, facts["features"], outputs)), jnp.float32)
     shapes = [jax.eval_shape(core.init, jax.random.key(0), shape) for core in cores]
     if rule == "synthetic":
         credit.check_states(options, [jax.eval_shape(lambda p, c=c: c.start(p, 1), p)
@@ -110,7 +110,7 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
         return trees[0] if replicas == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
     size = lambda: sum(memory.state_size(core, p) for core, p in zip(cores, shapes, strict=True)) // len(cores)
-    single = replicas == len(cores) == 1 and rates.scope == "persistent"
+    single = replicas == len(cores) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
     return Learner(init, grads, predict, lambda length: size(), _stream(setup) if single else None, pace=pace,
                    warn=credit.warn)
 

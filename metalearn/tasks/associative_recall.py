@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import positive, require
-
-SPLITS = ("train", "exact")
 
 
 def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
     positive(bits=bits, rows=rows)
     require(max_items >= 2, "max_items", max_items, "must be at least 2")
-    data = {"task_seed": np.int32(task_seed), "level": np.array([max_items], np.int32)}
+    data = _memory.start(task_seed, max_items)
     step = rows + 1
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_items * (1 if split == "train" else 2)
         T = (most + 1) * step + rows
-        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
-        level_R = data["level"]
-        level_B = jnp.repeat(level_R, num // level_R.shape[0], total_repeat_length=num)
-        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+        task_B, level_B, root = _memory.draw(data, key, split, num)
 
         def episode(task, level):
             key_items, key_number, key_query = jax.random.split(jax.random.fold_in(root, task), 3)
@@ -53,4 +48,4 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
 
     facts = {"targets": "bits", "outputs": bits, "features": bits + 2, "length": (max_items + 1) * step + rows,
              "max_level": max_items}
-    return TaskDist(data, sample, SPLITS, facts)
+    return TaskDist(data, sample, _memory.SPLITS, facts)

@@ -13,28 +13,22 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, TaskDist
-from metalearn.validate import positive, require
-
-SPLITS = ("train", "exact")
+from metalearn.validate import positive
 
 
 def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: int) -> TaskDist:
     """bits: features of a row; max_length: longest n in training; repeats: most repetitions (1: copy);
     exact: training episodes all have n = level."""
     positive(bits=bits, max_length=max_length, repeats=repeats)
-    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    data = {"task_seed": np.int32(task_seed), "level": np.array([max_length], np.int32)}
+    data = _memory.start(task_seed, max_length)
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_length * (1 if split == "train" else 2)
         T = most + 1 + most * repeats
-        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
-        level_R = data["level"]
-        level_B = jnp.repeat(level_R, num // level_R.shape[0], total_repeat_length=num)
-        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+        task_B, level_B, root = _memory.draw(data, key, split, num)
 
         def episode(task, level):
             key_rows, key_length, key_repeats = jax.random.split(jax.random.fold_in(root, task), 3)
@@ -55,4 +49,4 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
 
     facts = {"targets": "bits", "outputs": bits, "features": bits + 1, "length": max_length * (1 + repeats) + 1,
              "max_level": max_length}
-    return TaskDist(data, sample, SPLITS, facts)
+    return TaskDist(data, sample, _memory.SPLITS, facts)

@@ -22,6 +22,7 @@ def make(*, symbols: int, length: int, rare_frac: float, task_seed: int) -> Task
     require(symbols >= 2 and symbols % 2 == 0, "symbols", symbols, "must be even and at least 2")
     require(length >= 2, "length", length, "must be at least 2")
     fraction(rare_frac=rare_frac)
+    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
     data = {"task_seed": np.int32(task_seed), "rare_frac": np.float32(rare_frac)}
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:

@@ -14,6 +14,7 @@ A window is `horizon` steps of context before it, then `window` steps; what lies
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from typing import Any
 
@@ -76,13 +77,14 @@ def make(
         world = lookup.build("envs", env["name"], **{k: v for k, v in env.items() if k != "name"})
     num = train_tasks + test_tasks
     ids = behaviours.task_ids(train_tasks, test_tasks)
-    want = {"env": dict(env), "behaviour": behaviour, "quality": quality, "task_seed": task_seed,
+    fields = json.loads(json.dumps(dict(env)))  # as a header gives it back: lists, not tuples
+    want = {"env": fields, "behaviour": behaviour, "quality": quality, "task_seed": task_seed,
             "data_seed": data_seed, "task_ids": ids.tolist(), "episodes": episodes}
     want |= {"sac": dict(sac)} if behaviour == "sac" else {}
     if data:
         param_BX, logs, header = trajectories.load(data)
         have = header.get("env", {})
-        require(have == dict(env), "data", data, f"was collected in {have}, not in {dict(env)}")
+        require(have == fields, "data", data, f"was collected in {have}, not in {fields}")
         require(len(param_BX) >= num, "data", data, f"holds {len(param_BX)} tasks; train_tasks + test_tasks = {num}")
         sha, ids = header["sha256"], np.asarray(header["task_ids"], np.int32)
     elif keep and os.path.exists(keep):
