@@ -113,9 +113,10 @@ def omniglot_20w1s() -> dict:
 
 
 def cifar_fs_5w1s() -> dict:
-    config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 1000,
+    config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 600,
                      fewshot=_accuracy(600, ("576ca74ef67812b7",)))
-    config["train"] |= dict(log_every=100, save_every=1000)
+    config["optim"] |= dict(lr=3e-3)
+    config["train"] |= dict(log_every=100, save_every=600)
     return config
 
 
@@ -123,6 +124,7 @@ def full(make) -> dict:
     """The papers' network and training length, for an accelerator or a night."""
     config = make()
     config["learner"]["backbone"] |= dict(width=64, down="max")
+    config["optim"] |= dict(lr=1e-3)
     config["train"] |= dict(batch=16, steps=60000)
     return config
 
