@@ -152,7 +152,11 @@ def cartpole_world() -> dict:
 
 
 def cartpole() -> dict:
-    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3)."""
+    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3).
+
+    Two seeds so far, 40 test tasks, 130 seconds of one core a run; expert 59, logs 52, still 29: zero-shot 46.5 ± 4.7,
+    without context 26.1 ± 4.3, so the context earns 20.5 ± 4.6 task by task. Oracle-DT (one seed) 58.7.
+    """
     config = policy(CARTPOLE, CARTPOLE_SIZES, window=8, start_frac=0.2, prompt_span=60, scale=60.0)
     config["learner"] |= dict(prompt=3)
     config["train"] |= dict(batch=64, steps=4000, save_every=4000)
@@ -223,7 +227,18 @@ def reach_world() -> dict:
 def reach() -> dict:
     """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`.
 
-    Episodes of 150 steps instead of the published 500: the experts arrive within 60.
+      bash launch/local.sh sweep --config=configs/metadt.py:reach --out=runs/reach
+
+    Episodes of 150 steps instead of the published 500: the experts arrive within 60. About 120 seconds of one core a
+    run. 20 test goals, 3 seeds, ± 95 % over goals; expert 1343, logs 895 (best 1336), still 220, random 241:
+
+                                        Meta-DT               without prompts
+      zero-shot                         960 ± 115, 20 %       956 ± 116, 20 % of the goals reached
+      2 episodes of its own as prompts  920 ± 122, 18 %
+      a demonstration as prompt         1062 ± 91, 40 %
+
+    So a demonstration helps (105 ± 50, goal by goal), while a prompt cut from its own, no better episodes harms a
+    little (-37 ± 22).
     """
     config = policy(REACH, SIZES, **REACH_DATA, start_frac=0.1, prompt_span=40, scale=500.0)
     config["optim"] |= dict(lr=1e-3)
