@@ -182,7 +182,12 @@ def darkroom_world() -> dict:
 
 
 def darkroom() -> dict:
-    """49 cells, one of which pays: nothing but trying cells tells the task, so the policy samples, as `explorer`."""
+    """49 cells, one of which pays: nothing but trying cells tells the task, so the policy samples, as `explorer`.
+
+    One seed, 40 test tasks, ± 95 % over tasks; expert 27.2, logs 17.0, still and random .8: demonstration 19.8 ± 3.7;
+    8 episodes with 15 random first steps each 10.3 ± 3.1, by its own sampling 5.4 ± 2.6, by none 7.5 ± 3.8; zero-shot
+    5.6 ± 3.5. So here random steps explore better than the policy's own spread, and half of the goals stay unfound.
+    """
     config = policy(DARKROOM, SIZES, window=30, prompt_span=30, behaviour="search", wish="rank", scale=1.0)
     config["learner"] |= dict(head="gaussian")
     config["train"] |= dict(steps=2000, save_every=2000)
