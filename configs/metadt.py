@@ -186,7 +186,7 @@ def darkroom() -> dict:
 
     One seed, 40 test tasks, ± 95 % over tasks; expert 27.2, logs 17.0, still and random .8: demonstration 19.8 ± 3.7;
     8 episodes with 15 random first steps each 10.3 ± 3.1, by its own sampling 5.4 ± 2.6, by none 7.5 ± 3.8; zero-shot
-    5.6 ± 3.5. So here random steps explore better than the policy's own spread, and half of the goals stay unfound.
+    5.6 ± 3.5. So here random steps explore better than the policy's own spread: they find 24 of 40 cells, it 13.
     """
     config = policy(DARKROOM, SIZES, window=30, prompt_span=30, behaviour="search", wish="rank", scale=1.0)
     config["learner"] |= dict(head="gaussian")
