@@ -152,7 +152,20 @@ def cartpole_world() -> dict:
 
 
 def cartpole() -> dict:
-    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3)."""
+    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3).
+
+      bash launch/local.sh sweep --config=configs/metadt.py:cartpole --out=runs/cartpole
+
+    40 test tasks, 3 seeds, ± 95 % over tasks, 130 seconds of one core a run; expert 59, logs 52, still 29:
+
+                                                      Meta-DT        without context
+      zero-shot                                       43.2 ± 4.8     27.1 ± 4.6
+      4 episodes with random starts, then prompted    42.0 ± 4.1     31.3 ± 3.9
+      a demonstration as prompt                       41.5 ± 5.0     35.1 ± 3.8
+
+    The context earns 16.1 ± 3.8 zero-shot, task by task, and Oracle-DT (one seed) 58.7; a demonstration adds nothing to
+    it, since four steps tell how the motor is wired. Seeds differ: 51, 42, 37.
+    """
     config = policy(CARTPOLE, CARTPOLE_SIZES, window=8, start_frac=0.2, prompt_span=60, scale=60.0)
     config["learner"] |= dict(prompt=3)
     config["train"] |= dict(batch=64, steps=4000, save_every=4000)
@@ -169,7 +182,12 @@ def darkroom_world() -> dict:
 
 
 def darkroom() -> dict:
-    """49 cells, one of which pays: nothing but trying cells tells the task, so the policy samples, as `explorer`."""
+    """49 cells, one of which pays: nothing but trying cells tells the task, so the policy samples, as `explorer`.
+
+    One seed, 40 test tasks, ± 95 % over tasks; expert 27.2, logs 17.0, still and random .8: demonstration 19.8 ± 3.7;
+    8 episodes with 15 random first steps each 10.3 ± 3.1, by its own sampling 5.4 ± 2.6, by none 7.5 ± 3.8; zero-shot
+    5.6 ± 3.5. So here random steps explore better than the policy's own spread: they find 24 of 40 cells, it 13.
+    """
     config = policy(DARKROOM, SIZES, window=30, prompt_span=30, behaviour="search", wish="rank", scale=1.0)
     config["learner"] |= dict(head="gaussian")
     config["train"] |= dict(steps=2000, save_every=2000)
@@ -223,7 +241,18 @@ def reach_world() -> dict:
 def reach() -> dict:
     """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`.
 
-    Episodes of 150 steps instead of the published 500: the experts arrive within 60.
+      bash launch/local.sh sweep --config=configs/metadt.py:reach --out=runs/reach
+
+    Episodes of 150 steps instead of the published 500: the experts arrive within 60. About 120 seconds of one core a
+    run. 20 test goals, 3 seeds, ± 95 % over goals; expert 1343, logs 895 (best 1336), still 220, random 241:
+
+                                        Meta-DT               without prompts
+      zero-shot                         960 ± 115, 20 %       956 ± 116, 20 % of the goals reached
+      2 episodes of its own as prompts  920 ± 122, 18 %
+      a demonstration as prompt         1062 ± 91, 40 %
+
+    So a demonstration helps (105 ± 50, goal by goal), while a prompt cut from its own, no better episodes harms a
+    little (-37 ± 22).
     """
     config = policy(REACH, SIZES, **REACH_DATA, start_frac=0.1, prompt_span=40, scale=500.0)
     config["optim"] |= dict(lr=1e-3)
