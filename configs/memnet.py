@@ -1,8 +1,41 @@
 """Memory networks with synthetic gradients: a reconstruction of "Fast & Slow Learning: Incorporating Synthetic
 Gradients in Neural Memory Controllers" (arXiv 2011.05438) from its abstract and sources. No number is that paper's.
 
-  bash launch/local.sh sweep --config=configs/memnet.py:gated_recall --out=runs/gated_recall    the arms, 3 seeds each
-  bash launch/local.sh --config=configs/memnet.py:cdni --workdir=runs/cdni                      one of its arms, L = 24
+  bash launch/local.sh sweep --config=configs/memnet.py:gated_recall --out=runs/gated_recall    five arms, 3 lengths
+  bash launch/local.sh sweep --config=configs/memnet.py:shared --out=runs/shared     one feedback model for several
+  bash launch/local.sh sweep --config=configs/memnet.py:copy --out=runs/copy         (and :repeat_copy) rules x windows
+  bash launch/local.sh sweep --config=configs/memnet.py:cost --out=runs/cost         ms and bytes of an update
+  bash launch/local.sh --config=configs/memnet.py:ntm_copy --workdir=runs/ntm_copy   (and :associative_recall)
+  bash launch/local.sh sweep --config=configs/memnet.py:omniglot_small --out=runs/omniglot      (:omniglot_online: full)
+
+gated_recall, measured: 3 seeds, ± 95 % (Student's t over seeds), 1500 batches of 64 episodes per seed, window 3. 237
+CPU-seconds of one core in all (742 seconds of wall time on a core shared with other work), the first six of its 15 runs
+with a program that compiled twice, which has since been mended.
+
+  L   arm                 common         rare           batches to .9: common, rare (median)
+  12  tbptt               .258 ± .112    .000 ± .000    never  never
+  12  dni                 1.000 ± .000   1.000 ± .000   150    350
+  12  cdni                1.000 ± .000   1.000 ± .000   150    250
+  12  bptt                1.000 ± .000   1.000 ± .000   250    500
+  12  bptt_equal_updates  1.000 ± .000   1.000 ± .000   100    150
+  24  tbptt               .256 ± .098    .000 ± .000    never  never
+  24  dni                 1.000 ± .000   1.000 ± .000   300    400
+  24  cdni                1.000 ± .000   1.000 ± .000   150    200
+  24  bptt                1.000 ± .000   1.000 ± .000   350    600
+  24  bptt_equal_updates  1.000 ± .000   1.000 ± .000   50     100
+  48  tbptt               .274 ± .078    .000 ± .000    never  never
+  48  dni                 .241 ± .102    .000 ± .000    never  never
+  48  cdni                1.000 ± .000   1.000 ± .000   100    150
+  48  bptt                .976 ± .103    .667 ± 1.434   500    600 (two seeds of three)
+  48  bptt_equal_updates  1.000 ± .000   1.000 ± .000   50     50
+
+So synthetic gradients restore the credit that truncation takes away. They do not beat full backpropagation: with as many
+updates on each batch it is the fastest at every length. Unlabelled feedback (dni) fails at 16 windows; the label that
+cdni sees is privileged training information.
+
+ntm_copy, measured: 3 seeds, trained on 1 to 10 rows of 4 bits for 8000 updates, 239 seconds on one shared core. Right bits
+1.000 up to 15 rows, .997 at 20; all three seeds solve 20 (below .15 bit). An LSTM controller in its place, 7000 updates:
+one of three seeds.
 """
 
 from __future__ import annotations
