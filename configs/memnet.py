@@ -161,7 +161,7 @@ def copy() -> dict:
     config = copying(dict(bits=2, max_length=8, repeats=1, exact=True), SMALL, replicas=3, window=4,
                      feedback=feedback(gamma=0.9, clip=1.0, gate=True), curriculum=dict(start=1, bits=0.15))
     config["optim"] = optim(3e-3, 3e-4, clip=1.0)
-    config["train"] |= dict(steps=COPY_UPDATES, save_every=COPY_UPDATES, log_every=2000)
+    config["train"] |= dict(steps=COPY_UPDATES, save_every=COPY_UPDATES, log_every=2000, steps_per_call=1000)
     return config
 
 
@@ -172,7 +172,7 @@ def repeat_copy() -> dict:
     return config
 
 
-COPY_UPDATES = 30000
+COPY_UPDATES = 12000
 COPY_ARMS = {
     "BPTT(T)": {"learner.rule": "tbptt"},
     "DNI": {},
