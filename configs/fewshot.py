@@ -22,6 +22,9 @@ Measured; one core of two, shared with other work, so seconds are upper bounds:
                             neighbour on pixels 46.85). The same checkpoint at 20 ways: 92.07 +- 0.24 % (26.88):
                             python -m metalearn.eval --workdir=RUN --config.task.ways=20
                             --config.evaluators.fewshot.episodes_sha256="('c1b7e7c12596dd28',)"
+  sinusoid                  mean squared error after 0, 1, 10 steps, 30,000 updates, 3 seeds, 120 s each:
+                            MAML 2.93, 0.343 +- 0.010, 0.119 +- 0.084; joint training 2.93, 3.42 +- 1.74, 2.11 +- 0.63;
+                            nearest neighbour 1.64
   memory                    MiB of compiled temporaries: plain 4228, remat 283, remat in chunks of 2 tasks 72,
                             truncated to the last 5 steps 270, first order 163. Patches weigh nine times their image,
                             which is why plain is more than a plain convolution's
@@ -113,9 +116,10 @@ def omniglot_20w1s() -> dict:
 
 
 def cifar_fs_5w1s() -> dict:
-    config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 1000,
+    config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 600,
                      fewshot=_accuracy(600, ("576ca74ef67812b7",)))
-    config["train"] |= dict(log_every=100, save_every=1000)
+    config["optim"] |= dict(lr=3e-3)
+    config["train"] |= dict(log_every=100, save_every=600)
     return config
 
 
@@ -123,6 +127,7 @@ def full(make) -> dict:
     """The papers' network and training length, for an accelerator or a night."""
     config = make()
     config["learner"]["backbone"] |= dict(width=64, down="max")
+    config["optim"] |= dict(lr=1e-3)
     config["train"] |= dict(batch=16, steps=60000)
     return config
 

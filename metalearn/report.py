@@ -48,7 +48,7 @@ def draw(curves: list[dict]):
                 style |= dict(ls="", marker="o", ms=4, alpha=0.6)
             handles[series["name"]] = axis.plot(x, y, **style)[0]
             if series.get("ci95") is not None:
-                pairs = [(a, b, c or 0.0) for a, b, c in zip(x, y, series["ci95"], strict=True)]
+                pairs = [(a, b, c or 0.0) for a, b, c in zip(x, y, series["ci95"], strict=True) if b is not None]
                 axis.fill_between([p[0] for p in pairs], [p[1] - p[2] for p in pairs], [p[1] + p[2] for p in pairs],
                                   color=style["color"], alpha=0.25, lw=0)
         for name, level in curve.get("levels", {}).items():

@@ -36,7 +36,10 @@ def make_init(experiment: Experiment):
         key_batch, key_params = jax.random.split(key)
         batch = experiment.task.sample(data, key_batch, experiment.task.splits[0], experiment.config.train.batch)
         params, carry = experiment.learner.init(key_params, batch)
-        return TrainState(jax.numpy.zeros((), "int32"), params, experiment.tx.init(params), carry)
+        state = TrainState(jax.numpy.zeros((), "int32"), params, experiment.tx.init(params), carry)
+        # a weakly typed leaf (made of a bare Python number) is strong after one update, and the program compiles again
+        strong = lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
+        return jax.tree.map(strong, state)
 
     return jax.jit(init)
 

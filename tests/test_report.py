@@ -3,7 +3,7 @@
 from metalearn import report
 
 CURVE = dict(title="seen", x=[0, 1, 2], xlabel="examples", ylabel="accuracy", levels={"chance": 0.2}, series=[
-    dict(name="learner", y=[0.1, 0.5, 0.9], ci95=[0.1, None, 0.1]), dict(name="1nn", y=[0.2, 0.4], dashed=True),
+    dict(name="learner", y=[0.1, None, 0.9], ci95=[0.1, None, 0.1]), dict(name="1nn", y=[0.2, 0.4], dashed=True),
     dict(name="runs", y=[0.2, None, 0.3], points=True)])
 
 

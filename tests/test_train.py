@@ -251,6 +251,15 @@ def test_init_from_another_run(whole, tmp_path):
         train.run(settings(source + "::nothing"), str(tmp_path / "c"), quiet=True)
 
 
+def test_a_start_made_of_bare_numbers_is_strongly_typed_so_that_the_update_compiles_once():
+    experiment = experiment_lib.build(settings())
+    weak = lambda key, batch: ({"w": jnp.full((2,), 1.0)}, {"rate": jnp.asarray(0.5)})
+    assert jax.eval_shape(lambda: weak(None, None))[0]["w"].weak_type
+    experiment = dataclasses.replace(experiment, learner=dataclasses.replace(experiment.learner, init=weak))
+    state = jax.eval_shape(train.make_init(experiment), experiment.task.data, jax.random.key(0))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+
+
 def test_init_from_takes_the_leaves_that_match_and_leaves_the_rest(tmp_path):
     theirs = {"net": {"w": np.ones(2, np.float32)}, "feedback": {"w": np.full(3, 2.0, np.float32)}}
     Checkpoints(str(tmp_path / "checkpoints")).save(1, {"params": theirs}, {})
