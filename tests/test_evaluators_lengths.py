@@ -29,6 +29,14 @@ def test_longest_solved_is_the_longest_solved():
     assert make(both).run((), ())["headline"]["longest_solved"] == [2, 6]
 
 
+def test_says_where_a_curriculum_stands_copy_by_copy():
+    task = lookup.build("tasks", "copy", **TASK)
+    climber = Learner(None, None, knows_up_to(6).predict, None,
+                      pace=lambda data, carry: (data | {"level": carry["level"]}, 0))
+    evaluator = lookup.build("evaluators", "lengths", task, climber, lengths=(1,), solved_bits=0.15, episodes=4, seed=1)
+    assert evaluator.run((), {"level": jnp.array([2, 3])})["headline"]["level"] == [2, 3]
+
+
 def test_refuses_lengths_past_twice_the_training_length():
     task = lookup.build("tasks", "copy", **TASK)
     with pytest.raises(ConfigError, match="lengths"):

@@ -55,6 +55,8 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
         headline = {"longest_solved": solved_R, "bits_by_length": by_length(bits_LR),
                     "right_by_length": by_length(right_LR),
                     "episodes_sha256": hashlib.sha256(b"".join(drawn)).hexdigest()}
+        if learner.pace:  # where a curriculum stands, copy by copy: it has left every level below behind as learned
+            headline["level"] = np.atleast_1d(learner.pace(task.data, carry)[0]["level"]).tolist()
         copies = bits_LR.shape[1]
         half = 1.96 * bits_LR.std(1, ddof=1) / copies**0.5 if copies > 1 else [None] * len(lengths)
         table = {"title": f"by length (trained up to {most // 2}; {bits_LR.shape[1]} copies)",
