@@ -37,6 +37,14 @@ def labels(y_BT: Array, targets: str, outputs: int) -> Array:
     return jax.nn.one_hot(y_BT, outputs) if targets == "classes" else y_BT
 
 
+def label_sum(y_BT: Array, weight_BT: Array, targets: str, outputs: int) -> Array:
+    """(B, V) weighted sum of `labels`. Class by class where they are few: one-hot labels of a whole episode would be
+    the largest thing in an update that otherwise holds one window."""
+    if targets == "classes" and outputs <= 32:
+        return jnp.stack([(weight_BT * (y_BT == v)).sum(1) for v in range(outputs)], -1)
+    return jnp.einsum("bt,btv->bv", weight_BT, labels(y_BT, targets, outputs))
+
+
 class Reader(NamedTuple):
     """How a learner reads its task.
 
