@@ -8,6 +8,10 @@ precipice").
 
 from __future__ import annotations
 
+import glob
+import json
+import os
+
 import numpy as np
 
 from metalearn.types import Result
@@ -39,6 +43,22 @@ def compare(found: dict[str, dict[str, list]], first: str, known_B, title: str) 
               {"title": "paired differences over tasks (± 95 % interval)", "columns": ["pair", "difference"],
                "rows": [[k, f"{v['mean']:.2f} ± {v['ci95']:.2f}"] for k, v in differences.items()]}]
     return {"headline": {"returns": returns, "differences": differences}, "tables": tables}
+
+
+def gather(named: list[tuple[str, str]], fact: str) -> dict[str, dict[str, list]]:
+    """found[method][protocol], a row per work directory, out of a fact that its evaluators wrote about every task.
+
+    named   (method, work directory) of each run
+    fact    {protocol: values} in the evaluators' facts; plain values count as of protocol ""
+    """
+    found = {}
+    for method, workdir in named:
+        for path in sorted(glob.glob(os.path.join(workdir, "eval", "*.json"))):
+            with open(path, encoding="utf-8") as file:
+                values = json.load(file).get("facts", {}).get(fact, {})
+            for protocol, tasks_B in (values if isinstance(values, dict) else {"": values}).items():
+                found.setdefault(method, {}).setdefault(protocol, []).append(tasks_B)
+    return found
 
 
 def summary(runs) -> dict:

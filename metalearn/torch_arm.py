@@ -74,7 +74,7 @@ def make(config, facts: Mapping[str, Any]) -> Callable[[], float]:
         for x_SX, x_QX in zip(x_BSX, x_BQX, strict=True):
             loss = (maml if learner.name == "maml" else protonet)(x_SX, x_QX) / num
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         if config.optim.clip:
             torch.nn.utils.clip_grad_norm_(weights, config.optim.clip)
         adam.step()

@@ -1,5 +1,7 @@
 """Comparing methods: numbers by hand, pairs task by task, and an interval over seeds that knows its seeds."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -29,3 +31,18 @@ def test_pairs_are_of_the_same_tasks():
     assert result["headline"]["returns"]["theirs"]["few"]["mean"] == pytest.approx(-9.0)
     assert len(result["tables"][0]["rows"]) == 3 and result["tables"][0]["rows"][0][:2] == ["ours", "few"]
     assert not any("behaviour" in k for k in comparison.compare(found, "ours", None, "t")["headline"]["differences"])
+
+
+def test_gather(tmp_path):
+    """Rows in the order of the runs, protocols of all evaluators side by side, what has no such fact left out."""
+    for run, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / run / "eval").mkdir(parents=True)
+        few = {"facts": {"returns": {"zero": [value, value]}, "behaviour_returns": [value]}}
+        (tmp_path / run / "eval" / "few.json").write_text(json.dumps(few))
+        (tmp_path / run / "eval" / "demo.json").write_text(json.dumps({"facts": {"returns": {"demo": [value + 5]}}}))
+        (tmp_path / run / "eval" / "other.json").write_text("{}")
+    named = [("ours", str(tmp_path / "b")), ("ours", str(tmp_path / "a")), ("theirs", str(tmp_path / "a"))]
+    assert comparison.gather(named, "returns") == {"ours": {"zero": [[2.0, 2.0], [1.0, 1.0]], "demo": [[7.0], [6.0]]},
+                                                   "theirs": {"zero": [[1.0, 1.0]], "demo": [[6.0]]}}
+    assert comparison.gather(named, "behaviour_returns")["ours"] == {"": [[2.0], [1.0]]}
+    assert comparison.gather(named, "successes") == {}
