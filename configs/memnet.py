@@ -61,16 +61,17 @@ episodes, 3 seeds; 421 CPU-seconds in all, most of them BP(lambda)'s):
 At this budget the arms differ at T = 2 alone, where BP(lambda) solves one row more in every seed; the R^2 of the
 feedback models is within .05 of 0. Published copy results took far longer training. repeat_copy has not been run.
 
-cost, measured on shared cores (bytes are the compiler's, of one update beside its arguments; NSE memory 32 x 16, batch
-16, window 16): truncated 3.26 MB at L = 256, 3.26 at 1024, 3.28 at 4096; full BPTT 47.8, 191, 764. Synthetic: 3.33, 3.39
-and, before label sums were taken class by class, 5.17; since then (measured on the LSTM) .85 at 256, 1.25 at 4096, which
-are masks. Overhead of synthetic over truncated, CPU time of an update, both programs in turn: NSE 2.43 to 2.78 ms (14 %),
-LSTM .340 to .380 (12 %), the 8-float register of gated recall .081 to .144 (78 %: at that size every operation counts).
+cost, measured on shared cores (bytes are the compiler's, of one update beside its arguments; NSE memory 32 x 16,
+batch 16, window 16): truncated 3.26 MB at L = 256, 3.26 at 1024, 3.28 at 4096; full BPTT 47.8, 191, 764. Synthetic:
+3.33, 3.39 and 5.17 while labels were summed at once; since they are summed class by class (measured on the LSTM) .85 at
+256 and 1.25 at 4096, which are masks. Overhead of synthetic over truncated, CPU time of an update, both programs in
+turn: NSE 2.43 to 2.78 ms (14 %), LSTM .340 to .380 (12 %), the 8-float register of gated recall .081 to .144 (78 %: at
+that size every operation counts).
 
 ntm_copy, measured: 3 seeds, trained on 1 to 10 rows of 4 bits for 8000 updates, 239 seconds on one shared core. Right
 bits 1.000 up to 15 rows, .997 at 20; all three seeds solve 20 (below .15 bit). An LSTM controller in its place, 7000
-updates: one of three seeds. associative_recall is not solved yet: after 6400 of its 12000 updates (330 seconds) two seeds
-stand at 2 items and one at 5, and none generalises.
+updates: one of three seeds. associative_recall is not solved yet: after 6400 of its 12000 updates (330 seconds) two
+seeds solve 2 items at most, one 5, and none goes past the training length.
 """
 
 from __future__ import annotations
