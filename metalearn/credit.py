@@ -128,10 +128,10 @@ def inject(options: Options, delta: PyTree, inner: dict, ahead_B: Array) -> PyTr
     return synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
 
 
-def context(options: Options, batch: Episodes, labels_BTV: Array, boundary: Array, window: windows.Window,
-            error_TBV: Array, loss_TB: Array) -> Array:
+def context(options: Options, batch: Episodes, label_sum, boundary: Array, window: windows.Window, error_TBV: Array,
+            loss_TB: Array) -> Array:
     """What G is told at `boundary`, the end of `window`."""
-    return jax.lax.stop_gradient(synthetic.context(options.context, options.clock, labels_BTV, batch.mask_BT, boundary,
+    return jax.lax.stop_gradient(synthetic.context(options.context, options.clock, label_sum, batch.mask_BT, boundary,
                                                    error_TBV, loss_TB, window.mask_TB))
 
 

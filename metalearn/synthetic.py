@@ -170,7 +170,7 @@ def context_size(kind: str, clock: bool, outputs: int) -> int:
     return {"none": 0, "label": outputs, "error": outputs, "surprise": 1}[kind] + clock
 
 
-def context(kind: str, clock: bool, labels_BTV: Array, mask_BT: Array, boundary: Array, error_TBV: Array,
+def context(kind: str, clock: bool, label_sum: Callable, mask_BT: Array, boundary: Array, error_TBV: Array,
             loss_TB: Array, mask_TB: Array) -> Array:
     """What the feedback model is told at a boundary besides the state: (B, C). Training-time information.
 
@@ -178,15 +178,14 @@ def context(kind: str, clock: bool, labels_BTV: Array, mask_BT: Array, boundary:
     error     the mean error of the outputs in the window just read    surprise   the mean loss there
     clock     the fraction of the episode's counted positions' span that is still to come
 
-    boundary is the first position not read yet; labels and mask are of the whole episode, errors and losses of the
-    window (time-major).
+    boundary is the first position not read yet; the mask is of the whole episode, errors and losses of the window
+    (time-major); label_sum(weight_BT) -> (B, V) is the weighted sum of the episode's labels.
     """
     ahead_BT = mask_BT * (jnp.arange(mask_BT.shape[1]) >= boundary)
     inside_B = jnp.maximum(mask_TB.sum(0), 1.0)[:, None]
     out = []
     if kind == "label":
-        # a sum, not a product of matrices: it fuses with the one-hot, so that nothing of the episode's size is made
-        out.append((ahead_BT[..., None] * labels_BTV).sum(1) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
+        out.append(label_sum(ahead_BT) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
     if kind == "error":
         out.append((error_TBV * mask_TB[..., None]).sum(0) / inside_B)
     if kind == "surprise":

@@ -37,6 +37,15 @@ def labels(y_BT: Array, targets: str, outputs: int) -> Array:
     return jax.nn.one_hot(y_BT, outputs) if targets == "classes" else y_BT
 
 
+def label_sum(y_BT: Array, weight_BT: Array, targets: str, outputs: int) -> Array:
+    """(B, V) weighted sum of `labels`. Where one-hot labels of the episode would be large, one class after another: an
+    update must not hold more than a window, whatever the episode's length."""
+    if targets == "classes" and y_BT.size * outputs > 2**16:
+        of = lambda label: (weight_BT * (y_BT == label)).sum(1)
+        return jnp.moveaxis(jax.lax.map(of, jnp.arange(outputs)), 0, -1)
+    return jnp.einsum("bt,btv->bv", weight_BT, labels(y_BT, targets, outputs))
+
+
 class Reader(NamedTuple):
     """How a learner reads its task.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import lookup
+from metalearn import lookup, windows
 from metalearn.types import Episodes
 from metalearn.validate import ConfigError
 
@@ -256,6 +256,15 @@ def test_speeds_weigh_own_loss_and_feedback():
 def test_bad_input_is_one_clear_line(field, changes):
     with pytest.raises(ConfigError, match=field):
         build(**changes)
+
+
+@pytest.mark.parametrize("length", [5, 20000])
+def test_labels_are_summed_class_by_class_or_at_once_alike(length):
+    outputs = 3
+    y_BT = jax.random.randint(jax.random.key(0), (2, length), 0, outputs)
+    weight_BT = jax.random.uniform(jax.random.key(1), (2, length))
+    want = (jax.nn.one_hot(y_BT, outputs) * weight_BT[..., None]).sum(1)
+    np.testing.assert_allclose(windows.label_sum(y_BT, weight_BT, "classes", outputs), want, rtol=1e-4)
 
 
 def test_a_batch_that_copies_cannot_share_is_refused():

@@ -210,8 +210,9 @@ def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, bat
     window, ahead_B = reader.cut(batch, k * T, T), windows.ahead(batch, (k + 1) * T)
     renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
     weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
+    label_sum = lambda weight_BT: windows.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
     told = lambda seen: credit.context(
-        options, batch, windows.labels(batch.y_BT, reader.targets, reader.outputs), (k + 1) * T, window,
+        options, batch, label_sum, (k + 1) * T, window,
         metrics.position_error(seen["logits"], window.y_TB, reader.targets), seen["loss"])
 
     def segment(trained, state):
@@ -274,7 +275,7 @@ def _predict_fast(setup: Setup, core: memory.Core, params: PyTree, state: PyTree
         state, weights = carry
         window = setup.reader.cut(batch, k * T, T)
         after, logits_TBV = fast.unroll(core, net, weights, state, window.x_TBX)
-        told_BC = credit.context(options, batch, jnp.zeros((*batch.mask_BT.shape, 0)), (k + 1) * T, window, None, None)
+        told_BC = credit.context(options, batch, None, (k + 1) * T, window, None, None)
         delta = credit.ask(options, params["feedback"], adapter, after, told_BC)
         by_B = options.gamma * windows.ahead(batch, (k + 1) * T)
         delta = synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
