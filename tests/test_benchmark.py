@@ -30,7 +30,8 @@ def test_one_row(monkeypatch):
 
 def test_the_memory_dial_turns():
     """Steps whose activations are computed again need less than steps that keep them; undifferentiated ones too."""
-    small = ["task.image_size=16", "learner.backbone.width=8", "learner.inner_steps=6", "train.batch=2"]
+    small = ["task.image_size=8", "learner.backbone.width=8", "learner.backbone.depth=2", "learner.inner_steps=6",
+             "train.batch=2"]
     used = {kind: benchmark.memory(f"configs/fewshot.py:memory,{kind}", small)["temp_bytes"]
             for kind in ("plain", "remat", "first")}
     assert used["remat"] < used["plain"] / 2 and used["first"] < used["plain"] / 2, used

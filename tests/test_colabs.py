@@ -1,6 +1,7 @@
 """Notebooks teach and call the library; they hold no code of their own, and they run."""
 
 import ast
+import asyncio
 import importlib.util
 import os
 import pathlib
@@ -82,7 +83,10 @@ def test_runs_in_its_smoke_form(path, tmp_path, monkeypatch):
     manager = jupyter_client.AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
     before = set(os.listdir(path.parent))
     client = nbclient.NotebookClient(notebook, km=manager, timeout=300, resources={"metadata": {"path": path.parent}})
-    client.execute()
+    try:
+        client.execute()
+    finally:
+        asyncio.run(manager.shutdown_kernel(now=True))  # whose manager was given, nbclient leaves its kernel running
     assert set(os.listdir(path.parent)) == before
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output for output in outputs if "image/png" in output.get("data", {})]

@@ -72,12 +72,11 @@ def _run(devices: int, program: str, *words: str) -> dict:
 
 
 def test_one_checkpoint_gives_the_same_digits_on_1_and_8_devices(tmp_path):
-    """Trained on eight, where training's own evaluation runs too; evaluated again on one and on eight."""
+    """Trained on eight, where training's own evaluation runs too; evaluated again on one."""
     workdir = f"--workdir={tmp_path}/run"
     trained = _run(8, "train", "--config=configs/fewshot.py:smoke", workdir, "--config.train.batch=8", "--quiet")
-    for devices in (1, 8):
-        again = _run(devices, "eval", workdir)
-        assert {k: again[k] for k in trained if k != "seconds"} == {k: v for k, v in trained.items() if k != "seconds"}
+    again = _run(1, "eval", workdir)
+    assert {k: again[k] for k in trained if k != "seconds"} == {k: v for k, v in trained.items() if k != "seconds"}
 
 
 def _available(task: str) -> bool:
@@ -90,8 +89,8 @@ def _available(task: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["digits", "omniglot_5w1s", "omniglot_20w1s", "cifar_fs_5w1s", "cifar_fs_5w5s",
-                                  "transfer"])
+@pytest.mark.parametrize("name", ["digits", "omniglot_5w1s", "cifar_fs_5w1s", *(
+    pytest.param(name, marks=pytest.mark.slow) for name in ("omniglot_20w1s", "cifar_fs_5w5s", "transfer"))])
 def test_the_committed_episodes_are_those_that_are_drawn(name):
     if not _available(name):
         pytest.skip(f"the data of {name} are not here")
