@@ -8,9 +8,8 @@ Gradients in Neural Memory Controllers" (arXiv 2011.05438) from its abstract and
   bash launch/local.sh --config=configs/memnet.py:ntm_copy --workdir=runs/ntm_copy   (and :associative_recall)
   bash launch/local.sh sweep --config=configs/memnet.py:omniglot_small --out=runs/omniglot      (:omniglot_online: full)
 
-gated_recall, measured: 3 seeds, ± 95 % (Student's t over seeds), 1500 batches of 64 episodes per seed, window 3. 237
-CPU-seconds of one core in all (742 seconds of wall time on a core shared with other work), the first six of its 15 runs
-with a program that compiled twice, since mended: one run (L = 24, cdni) now takes 12 CPU-seconds.
+gated_recall, measured: 3 seeds, ± 95 % (Student's t over seeds), 1500 batches of 64 episodes per seed, window 3. The
+command takes 94 seconds on two idle CPU cores, 15 runs of three seeds each.
 
   L   arm                 common         rare           batches to .9: common, rare (median)
   12  tbptt               .258 ± .112    .000 ± .000    never  never
