@@ -32,7 +32,10 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         S, Q = h_BSD.shape[1], h_BQD.shape[1]
         y_BSV = jax.nn.one_hot(y_BS, V) if "ways" in facts else y_BS
         label_BLV = jnp.concatenate([y_BSV, jnp.zeros((len(y_BSV), Q, V))], 1)
-        tokens_BLI = jnp.concatenate([jnp.concatenate([h_BSD, h_BQD], 1), label_BLV], -1)
+        h_BLD = jnp.concatenate([h_BSD, h_BQD], 1)
+        # as long as a label, which hundreds of features would drown: then nothing is learned for thousands of updates
+        h_BLD = h_BLD * jax.lax.rsqrt(jnp.square(h_BLD).sum(-1, keepdims=True) + 1e-6)
+        tokens_BLI = jnp.concatenate([h_BLD, label_BLV], -1) * h_BLD.shape[-1] ** 0.5
         out_BQV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q), Q)
         return out_BQV, carry
 
