@@ -3,21 +3,21 @@
   bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point
 
 trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table:
-15 runs of 15 to 140 seconds of one core, by their sum 8 to 9 minutes on two. Its 40 test tasks (`task_seed` 1) are
-others than those on which learning rate and prompts were chosen (`task_seed` 0). Measured, ± 95 % interval over tasks:
+15 runs, 521 seconds on two idle CPU cores. Its 40 test tasks (`task_seed` 1) are others than those on which learning rate
+and prompts were chosen (`task_seed` 0). Measured, 3 seeds each, ± 95 % interval over tasks:
 
-                                                  task seed 0, 3 seeds    task seed 1, 1 seed
-  expert that knows the goal, logs, still         -2.3, -9.7, -15.0       -2.2, -9.7, -14.8
-  world model: squared error (variance .11)       .0054                   .0055
-  Meta-DT      demonstration                      -4.4 ± .5               -4.0 ± .5
-               8 episodes, 4 random first steps   -7.8 ± 1.2              -5.6 ± 1.0
-                 better than logs by              1.9 ± 1.0               4.1 ± .7
-                 better than without context by   6.3 ± 1.2               7.0 ± 1.5
-               no exploration, zero-shot          -14.2, -14.5            -12.7, -14.9
-  without context  demonstration; as above        -4.8 ± .5; -14.1 ± 1.8  -4.5 ± .6; -12.5 ± 2.0
-  DT                                              -15.6 ± 1.7
+                                                  task seed 1             task seed 0, an earlier version
+  expert that knows the goal, logs, still         -2.2, -9.6, -14.8       -2.3, -9.7, -15.0
+  world model: squared error (variance .11)       .0055 .0055 .0055       .0054
+  Meta-DT      demonstration: best, median        -4.2 ± .5, -5.9 ± .8    -4.4 ± .5
+               8 episodes, 4 random first steps   -6.5 ± 1.0              -7.8 ± 1.2
+                 better than logs by              3.2 ± .7                1.9 ± 1.0
+                 better than without context by   6.0 ± 1.3               6.3 ± 1.2
+               no exploration, zero-shot          -12.0, -13.6            -14.2, -14.5
+  without context  best demonstration; as above   -4.6 ± .6; -12.5 ± 1.9  -4.8 ± .5; -14.1 ± 1.8
+  DT                                              -14.7 ± 1.8             -15.6 ± 1.7
   explorer     after 1, 2, 4, 8 episodes of its own sampling, without random steps or demonstrations:
-               -6.5 ± 1.0, -5.2 ± .9, -4.3 ± .7, -3.9 ± .6; its very first episode -8.3 ± 1.0 (task seed 0)
+               -5.0 ± .8, -4.3 ± .7, -3.6 ± .6, -3.4 ± .5; its very first episode -8.1 ± 1.1 (task seed 1)
 
 `point_parts` adds random segments for prompts (few-shot -7.5 ± 1.4: choosing them by error makes no difference that
 three seeds could show, -.3 ± .6) and no prompts at all (-15.1 ± 1.8).
