@@ -3,8 +3,8 @@
   bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point
 
 trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table:
-15 runs, 521 seconds on two idle CPU cores. Its 40 test tasks (`task_seed` 1) are others than those on which learning rate
-and prompts were chosen (`task_seed` 0). Measured, 3 seeds each, ± 95 % interval over tasks:
+15 runs, 521 seconds on two idle CPU cores. Its 40 test tasks (`task_seed` 1) are others than those on which learning
+rate and prompts were chosen (`task_seed` 0). Measured, 3 seeds each, ± 95 % interval over tasks:
 
                                                   task seed 1             task seed 0, an earlier version
   expert that knows the goal, logs, still         -2.2, -9.6, -14.8       -2.3, -9.7, -15.0
