@@ -124,7 +124,7 @@ def feedback(**changes) -> dict:
 
 
 def learner(network: dict, **changes) -> dict:
-    return dict(name="memnet", network=network, members=(), inputs="x", rule="synthetic", window=3,
+    return dict(name="memnet", network=network, members=(), inputs="x", label_gain=1.0, rule="synthetic", window=3,
                 feedback=feedback(), speeds=dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match=""),
                 curriculum=dict(start=0, bits=0.15), replicas=1, unroll=4, remat=False) | changes
 
@@ -167,7 +167,8 @@ MEMORIES = {
     "outer_lstm": dict(name="outer_lstm", size=8, num_heads=4),
     "nse": dict(name="nse", slots=32, width=16, hidden=32, controller="lstm", similarity="dot", memory="learned"),
     "ntm": dict(name="ntm", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="learned", shifts=1),
-    "lrua": dict(name="lrua", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", decay=0.95),
+    "lrua": dict(name="lrua", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", decay=0.95,
+                 adds="own"),
     "dnc": dict(name="dnc", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", links=True),
 }
 
@@ -250,14 +251,14 @@ MANN = {"MANN, a public reimplementation": {"1": 0.356, "2": 0.888, "5": 0.973, 
 def omniglot_online(network: str = "lrua") -> dict:
     """5-way, one-hot labels one step late, 50 steps; batch 16, Adam 1e-3, full BPTT as MANN trains."""
     nets = {"lrua": dict(name="lrua", slots=128, width=40, hidden=200, reads=4, controller="lstm", memory="constant",
-                         decay=0.95),
+                         decay=0.95, adds="own"),
             "lstm": dict(name="lstm", hidden=200)}
     return dict(
         seed=0,
         init_from="",
         task=dict(name="omniglot_stream", pool="omniglot", train="train", test="test", image_size=20, ways=5,
                   shots=10, rare_ways=0, rare_shots=0, rotate=True, task_seed=0),
-        learner=learner(nets[network], inputs="x_and_last_label", rule="bptt", window=10),
+        learner=learner(nets[network], inputs="x_and_last_label", label_gain=4.0, rule="bptt", window=10),
         optim=optim(1e-3, 1e-4, clip=10.0),
         train=common.train(batch=16, steps=100000, steps_per_call=100, log_every=500, save_every=5000, eval_every=5000),
         evaluators=dict(instances=dict(name="instances", split="test", upto=10, episodes=512, chunk=128, seed=1,
@@ -266,11 +267,13 @@ def omniglot_online(network: str = "lrua") -> dict:
 
 
 def omniglot_small(network: str = "lrua") -> dict:
-    """The same protocol with smaller networks and fewer updates, for two cores."""
+    """The same protocol with smaller images and networks and fewer episodes, for two cores."""
     config = omniglot_online(network)
-    sizes = dict(slots=32, width=32, hidden=128, reads=2) if network == "lrua" else dict(hidden=128)
+    sizes = dict(slots=32, width=32, hidden=96, reads=1) if network == "lrua" else dict(hidden=96)
+    config["task"] |= dict(image_size=14)
     config["learner"]["network"] |= sizes
-    config["train"] |= dict(steps=5000, log_every=200, save_every=1000, eval_every=0)
+    config["optim"] = optim(3e-3, 3e-4, clip=10.0, decay="cosine")
+    config["train"] |= dict(batch=32, steps=12000, log_every=500, save_every=2000, eval_every=1000)
     return config
 
 
