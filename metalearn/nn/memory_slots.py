@@ -1,6 +1,6 @@
 """One controller beside a slot memory, with three ways to address it: NTM, MANN's LRUA, DNC.
 
-NTM and LRUA read before they write, DNC writes first and then reads.
+NTM reads before it writes, LRUA and DNC write first and then read.
 
 The read vectors of the last step go into the controller with the input; output = what controller and reads say.
 """
@@ -38,7 +38,7 @@ class Slots(nn.Module):
         self.start_memory = memory.StartMemory(self.memory, self.slots, self.width, constant=1e-2, jitter=1e-2)
         self.readout = nn.Dense(self.outputs)
         W, S, R = self.width, 2 * self.shifts + 1, self.reads
-        self.emit = nn.Dense({"ntm": (R + 1) * (W + 3 + S) + 2 * W, "lrua": R * (W + 1) + (R * W if self.adds == "own" else 0),
+        self.emit = nn.Dense({"ntm": (R + 1) * (W + 3 + S) + 2 * W, "lrua": R * (W + 1 + W * (self.adds == "own")),
                               "dnc": R * (W + 1 + 3 + 1) + W + 1 + 2 * W + 2}[self.kind])
 
     def __call__(self, x_TBX):
@@ -145,7 +145,7 @@ def _dnc(net: Slots, e_BX: Array, slots: dict, link):
 def _checked(slots: int, width: int, hidden: int, reads: int, controller: str, memory_start: str) -> None:
     validate.positive(slots=slots, width=width, hidden=hidden, reads=reads)
     validate.one_of(memory.CONTROLLERS, controller=controller)
-    validate.one_of(memory.STARTS, memory=memory_start)
+    validate.one_of((*memory.STARTS, "flat"), memory=memory_start)
 
 
 def _make_ntm(outputs: int, *, slots: int, width: int, hidden: int, reads: int, controller: str, memory: str,
