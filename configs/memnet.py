@@ -85,12 +85,12 @@ seeds solve 2 items at most, one 5, and none goes past the training length.
 from __future__ import annotations
 
 import functools
-import json
 import os
 
 from ml_collections import ConfigDict
 
 from configs import common
+from metalearn import memory_tables
 
 ARMS = {
     "tbptt": dict(rule="tbptt"),
@@ -103,7 +103,6 @@ LENGTHS = (12, 24, 48)
 BATCHES = 1500
 HERE = os.path.abspath(__file__)
 SEEDS = (0, 1, 2)  # replicas, side by side in one program
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t: with 3 seeds the normal 1.96 would be far too narrow
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -171,6 +170,9 @@ MEMORIES = {
                  adds="own"),
     "dnc": dict(name="dnc", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", links=True),
 }
+
+
+COST_LENGTHS = (256, 1024, 4096)
 
 
 def cost(network: dict = MEMORIES["nse"]) -> dict:
@@ -381,7 +383,7 @@ def sweep(arg: str = "gated_recall"):
     elif arg == "shared":
         yield from (dict(run) for run in TRANSFER.values())
     elif arg == "cost":
-        for length in (256, 1024, 4096):
+        for length in COST_LENGTHS:
             for rule in ("tbptt", "synthetic", "bptt"):
                 whole = {"evaluators.cost.positions": length, "evaluators.cost.repeats": 3} if rule == "bptt" else {}
                 yield {"task.length": length, "learner.rule": rule} | whole
@@ -396,116 +398,12 @@ def sweep(arg: str = "gated_recall"):
 
 
 def summarise(results, arg: str = "gated_recall") -> dict:
-    return {"cost": _cost_table, "copy": _copy_table, "repeat_copy": _copy_table, "shared": _shared_table,
-            "omniglot_online": _omniglot_table, "omniglot_small": _omniglot_table}.get(arg, _gated_table)(results)
-
-
-def _cost_table(results) -> dict:
-    names = [*(f"nse L={n}" for n in (256, 1024, 4096) for _ in range(3)), *MEMORIES]
-    shown, headline, rows = ("temp_bytes", "ms_per_update", "positions_per_second", "compile_seconds"), {}, []
-    for name, (overrides, result, _) in zip(names, results, strict=False):
-        headline.setdefault(name, {})[overrides["learner.rule"]] = {k: result[k] for k in shown}
-        rows.append([name, overrides["learner.rule"], *(f"{result[k]:.4g}" for k in shown)])
-    over = {name: h["synthetic"]["ms_per_update"] / h["tbptt"]["ms_per_update"] - 1 for name, h in headline.items()
-            if {"synthetic", "tbptt"} <= h.keys()}
-    table = {"title": "one update: NSE by episode length, window 16 (bptt: the episode); every memory at L = 256",
-             "columns": ["memory", "rule", "temp bytes", "ms", "positions/s", "compile s"], "rows": rows}
-    return {"headline": {"cost": headline, "overhead_of_synthetic": over}, "tables": [table]}
-
-
-def _copy_table(results) -> dict:
-    headline, rows = {}, []
-    for overrides, result, _ in results:
-        rest = {field: value for field, value in overrides.items() if field != "learner.window"}
-        arm = next(name for name, changes in COPY_ARMS.items() if changes == rest)
-        # the level before the one that the curriculum stands at: training on one length forgets the shorter ones
-        window, solved = str(overrides["learner.window"]), [level - 1 for level in result["level"]]
-        headline.setdefault(arm, {})[window] = solved
-        rows.append([window, arm, _interval(solved, 1), ", ".join(map(str, solved))])
-    table = {"title": "longest sequence solved (below .15 bit), by window T; mean ± 95 % over seeds",
-             "columns": ["T", "arm", "longest", "by seed"], "rows": rows}
-    return {"headline": {"longest_solved": headline}, "tables": [table]}
-
-
-def _shared_table(results) -> dict:
-    """Area under the learning curve: mean accuracy over the 20 evaluations of 400 batches, by seed."""
-    headline, rows, series = {"area": {}, "area_rare": {}}, [], []
-    for name, (_, _, workdir) in zip(TRANSFER, results, strict=False):
-        history, areas = _history(workdir), {}
-        for kind in ("common", "rare"):
-            curve = [_by_seed(h[f"{kind}_by_seed"], len(SEEDS)) for h in history]
-            areas[kind] = [sum(point[seed] for point in curve) / len(curve) for seed in range(len(SEEDS))]
-        if not name.startswith("source"):
-            headline["area"][name], headline["area_rare"][name] = areas["common"], areas["rare"]
-            rows.append([name, _interval(areas["common"]), _interval(areas["rare"])])
-            series.append({"name": name, "y": [sum(_by_seed(h["rare_by_seed"], 3)) / 3 for h in history], "ci95": None})
-        x = [h["step"] // 8 for h in history]
-    table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over 3 seeds",
-             "columns": ["feedback", "common", "rare"], "rows": rows}
-    curve = {"title": "shared feedback", "x": x, "xlabel": "batches", "ylabel": "rare accuracy", "series": series,
-             "levels": {"chance": 1 / 8}}
-    return {"headline": headline, "tables": [table], "curves": [curve]}
-
-
-def _omniglot_table(results) -> dict:
-    names, headline, rows = ("LRUA memory", "LSTM"), {}, []
-    for name, target, (_, result, _) in zip(names, MANN, results, strict=False):
-        headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
-        headline[name]["short_of_target"] = {i: v - result[f"instance_{i}"] for i, v in MANN[target].items()}
-        rows += [[name, *(f"{result[f'instance_{i}']:.3f}" for i in MANN[target])],
-                 [target, *(f"{v:.3f}" for v in MANN[target].values())]]
-    table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", "1", "2", "5", "10"],
-             "rows": rows}
-    return {"headline": headline, "tables": [table]}
-
-
-def _gated_table(results) -> dict:
-    """The arms of gated recall: rare and common accuracy, and batches until they reach .9."""
-    names = ("rare_accuracy", "common_accuracy", "rare_ci95", "common_ci95", "batches_to_90", "batches_to_90_common",
-             "batches_to_90_by_seed")
-    headline, rows = {name: {} for name in names}, []
-    for overrides, result, workdir in results:
-        rule, length = overrides["learner.rule"], overrides["task.length"]
-        arm = {"synthetic": "cdni" if overrides["learner.feedback.context"] == "label" else "dni"}.get(rule, rule)
-        updates = 1 if arm == "bptt" else length // 3
-        found, cells = {}, []
-        for kind in ("common", "rare"):
-            values, history = result[f"{kind}_by_seed"], _history(workdir)
-            found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][i] >= 0.9), default=None)
-                           for i in range(len(values))]
-            for name, value in ((f"{kind}_accuracy", sum(values) / len(values)), (f"{kind}_ci95", _half(values))):
-                headline[name].setdefault(arm, {})[str(length)] = value
-            cells.append(_interval(values))
-        for name, value in (("batches_to_90", _median(found["rare"])), ("batches_to_90_by_seed", found["rare"]),
-                            ("batches_to_90_common", _median(found["common"]))):
-            headline[name].setdefault(arm, {})[str(length)] = value
-        rows.append([str(length), arm, *cells, *(str(_median(found[kind]) or "never") for kind in ("common", "rare"))])
-    table = {"title": "gated recall, window 3: 3 seeds, ± 95 % interval over seeds; median batches to .9",
-             "columns": ["L", "arm", "common", "rare", "batches, common", "batches, rare"], "rows": rows}
-    return {"headline": headline, "tables": [table]}
-
-
-def _history(workdir: str) -> list[dict]:
-    with open(os.path.join(workdir, "eval", "history.jsonl"), encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def _median(found: list[int | None]) -> int | None:
-    """The middle seed's; None where more than half of the seeds never got there."""
-    middle = sorted(float("inf") if f is None else f for f in found)[len(found) // 2]
-    return None if middle == float("inf") else int(middle)
-
-
-def _by_seed(values: list[float], seeds: int) -> list[float]:
-    """One number per seed, the mean over its networks where several share a feedback model."""
-    each = len(values) // seeds
-    return [sum(values[i * each:(i + 1) * each]) / each for i in range(seeds)]
-
-
-def _half(v: list[float]) -> float:
-    mean = sum(v) / len(v)
-    return T_95[len(v)] * (sum((x - mean) ** 2 for x in v) / (len(v) - 1) / len(v)) ** 0.5
-
-
-def _interval(v: list[float], digits: int = 3) -> str:
-    return f"{sum(v) / len(v):.{digits}f} ± {_half(v):.{digits}f}"
+    if arg == "cost":
+        return memory_tables.cost(results, [*(f"nse L={n}" for n in COST_LENGTHS for _ in range(3)), *MEMORIES])
+    if arg in ("copy", "repeat_copy"):
+        return memory_tables.copy(results, COPY_ARMS)
+    if arg == "shared":
+        return memory_tables.shared(results, list(TRANSFER), len(SEEDS))
+    if arg in ("omniglot_online", "omniglot_small"):
+        return memory_tables.omniglot(results, MANN)
+    return memory_tables.gated(results)
