@@ -176,11 +176,12 @@ COST_LENGTHS = (256, 1024, 4096)
 
 
 def cost(network: dict = MEMORIES["nse"]) -> dict:
-    """One update and its compiled working memory: flat in the episode's length for window rules, growing for BPTT."""
+    """One update and its compiled working memory: flat in the episode's length for window rules, growing for BPTT.
+    Steps are not unrolled: compiling would be most of the sweep."""
     config = gated_recall("cdni", 256)
-    config["learner"] |= dict(rule="synthetic", window=16, replicas=1, network=network)
+    config["learner"] |= dict(rule="synthetic", window=16, replicas=1, network=network, unroll=1)
     config["train"] |= dict(batch=16, steps=1, steps_per_call=1, log_every=1, save_every=1, eval_every=0)
-    config["evaluators"] = dict(cost=dict(name="update_cost", batch=16, repeats=20, positions=16))
+    config["evaluators"] = dict(cost=dict(name="update_cost", batch=16, repeats=50, positions=16))
     return config
 
 
