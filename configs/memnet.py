@@ -110,7 +110,8 @@ def get_config(arg: str = "") -> ConfigDict:
                                         omniglot_online, rare_stream, digits_stream, sinusoid,
                                         few_shot, few_shot_stream, smoke)}
     variants |= {"omniglot_online_lstm": lambda: omniglot_online("lstm"), "omniglot_small": omniglot_small,
-                 "omniglot_small_lstm": lambda: omniglot_small("lstm"), "shared": shared,
+                 "omniglot_small_lstm": lambda: omniglot_small("lstm"), "strokes_stream": strokes_stream,
+                 "strokes_stream_lstm": lambda: strokes_stream("lstm"), "shared": shared,
                  "shared_sizes": lambda: shared(({}, dict(width=6), dict(width=12)), "learned")}
     variants |= {f"cost_{name}": functools.partial(cost, network=network) for name, network in MEMORIES.items()}
     return ConfigDict(common.choose(arg, variants, "gated_recall")())
@@ -252,6 +253,9 @@ MANN = {"MANN, a public reimplementation": {"1": 0.356, "2": 0.888, "5": 0.973, 
         "LSTM, the same": {"1": 0.233, "2": 0.590, "5": 0.708, "10": 0.723}}
 
 
+STREAMS = ("omniglot_online", "omniglot_small", "strokes_stream")
+
+
 def omniglot_online(network: str = "lrua") -> dict:
     """5-way, one-hot labels one step late, 50 steps; batch 16, Adam 1e-3, full BPTT as MANN trains."""
     nets = {"lrua": dict(name="lrua", slots=128, width=40, hidden=200, reads=4, controller="lstm", memory="constant",
@@ -278,6 +282,18 @@ def omniglot_small(network: str = "lrua") -> dict:
     config["learner"]["network"] |= sizes
     config["optim"] = optim(3e-3, 3e-4, clip=10.0, decay="cosine")
     config["train"] |= dict(batch=32, steps=12000, log_every=500, save_every=2000, eval_every=1000)
+    return config
+
+
+def strokes_stream(network: str = "lrua") -> dict:
+    """The same protocol on made-up characters of 8x8, where seeing is easy and binding is what is left; 3 seeds."""
+    config = omniglot_small(network)
+    config["task"] |= dict(pool="strokes", train="classes:0-499", test="classes:500-599", image_size=0)
+    sizes = dict(slots=64, hidden=64, memory="flat") if network == "lrua" else dict(hidden=64)
+    config["learner"]["network"] |= sizes
+    config["learner"] |= dict(replicas=3)
+    config["train"] |= dict(batch=96, steps=3000, save_every=1000, eval_every=250)
+    config["evaluators"]["instances"] |= dict(targets={})
     return config
 
 
@@ -367,7 +383,7 @@ def smoke() -> dict:
 
 def sweep(arg: str = "gated_recall"):
     """gated_recall: arms x lengths. copy, repeat_copy: rules x windows. shared: transferred and joint feedback. cost:
-    rules x lengths, then every memory. omniglot_online, omniglot_small: memory and LSTM."""
+    rules x lengths, then every memory. omniglot_online, omniglot_small, strokes_stream: memory and LSTM."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
             for arm in ARMS:
@@ -390,11 +406,11 @@ def sweep(arg: str = "gated_recall"):
                 yield {"task.length": length, "learner.rule": rule} | whole
         for name in MEMORIES:
             yield {"_config": f"{HERE}:cost_{name}", "learner.rule": "synthetic"}
-    elif arg in ("omniglot_online", "omniglot_small"):
+    elif arg in STREAMS:
         yield {}
         yield {"_config": f"{HERE}:{arg}_lstm"}
     else:
-        known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", "omniglot_online", "omniglot_small")
+        known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", *STREAMS)
         common.choose(arg, dict.fromkeys(known), "")
 
 
@@ -405,6 +421,6 @@ def summarise(results, arg: str = "gated_recall") -> dict:
         return memory_tables.copy(results, COPY_ARMS)
     if arg == "shared":
         return memory_tables.shared(results, list(TRANSFER), len(SEEDS))
-    if arg in ("omniglot_online", "omniglot_small"):
-        return memory_tables.omniglot(results, MANN)
+    if arg in STREAMS:
+        return memory_tables.streams(results, MANN if arg != "strokes_stream" else {})
     return memory_tables.gated(results)

@@ -64,19 +64,21 @@ def shared(results, names: list[str], seeds: int) -> Result:
     return {"headline": headline, "tables": [table], "curves": [curve]}
 
 
-def omniglot(results, targets: dict[str, dict]) -> Result:
-    """Accuracy at the i-th presentation, the memory and the LSTM, each with its target and how far it is off."""
-    headline, rows, series, x = {}, [], [], []
-    for name, target, (_, result, workdir) in zip(("LRUA memory", "LSTM"), targets, results, strict=False):
+def streams(results, targets: dict[str, dict]) -> Result:
+    """Accuracy at the i-th presentation, memory and LSTM; where `targets` has any, how far each is off its own."""
+    headline, rows, series, x, presentations = {}, [], [], [], ("1", "2", "5", "10")
+    for i, (name, (_, result, workdir)) in enumerate(zip(("LRUA memory", "LSTM"), results, strict=False)):
         headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
-        headline[name]["short_of_target"] = {i: v - result[f"instance_{i}"] for i, v in targets[target].items()}
+        half = lambda p, result=result: f" ± {result[f'instance_{p}_ci95']:.3f}"
+        rows.append([name, *(f"{result[f'instance_{p}']:.3f}{half(p)}" for p in presentations)])
+        for target, row in [*targets.items()][i:i + 1]:
+            headline[name]["short_of_target"] = {p: v - result[f"instance_{p}"] for p, v in row.items()}
+            rows.append([target, *(f"{row[p]:.3f}" for p in presentations)])
         history = _history(workdir)
         x = [h["step"] for h in history]
-        series += [{"name": f"{name}, {i}", "y": [h[f"instance_{i}"] for h in history], "ci95": None} for i in (2, 10)]
-        rows += [[name, *(f"{result[f'instance_{i}']:.3f}" for i in targets[target])],
-                 [target, *(f"{v:.3f}" for v in targets[target].values())]]
-    table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", "1", "2", "5", "10"],
-             "rows": rows}
+        for p in ("2", "10"):
+            series.append({"name": f"{name}, {p}", "y": [h[f"instance_{p}"] for h in history], "ci95": None})
+    table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", *presentations], "rows": rows}
     curve = {"title": "new classes, presentations 2 and 10", "x": x, "xlabel": "updates", "ylabel": "accuracy",
              "series": series, "levels": {f"{name}, 2": row["2"] for name, row in targets.items()}}
     return {"headline": headline, "tables": [table], "curves": [curve]}

@@ -30,11 +30,14 @@ def test_longest_solved_is_below_the_level_that_the_curriculum_stands_at():
 
 
 def test_distance_to_the_target_and_the_curve_over_training(tmp_path):
-    targets = {"MANN": {"1": 0.3, "2": 0.9}, "LSTM of others": {"1": 0.2, "2": 0.6}}
-    results = [run_at(tmp_path / str(i), {}, {"instance_1": 0.25, "instance_2": second},
+    at = ("1", "2", "5", "10")
+    targets = {"MANN": dict.fromkeys(at, 0.9), "LSTM of others": dict.fromkeys(at, 0.6)}
+    rest = {f"instance_{p}": 0.25 for p in (1, 5, 10)} | {f"instance_{p}_ci95": 0.01 for p in (1, 2, 5, 10)}
+    results = [run_at(tmp_path / str(i), {}, rest | {"instance_2": second},
                       [{"step": 10, "instance_2": second - 0.1, "instance_10": second}])
                for i, second in enumerate((0.7, 0.65))]
-    found = memory_tables.omniglot(results, targets)
+    found = memory_tables.streams(results, targets)
+    assert [row[0] for row in found["tables"][0]["rows"]] == ["LRUA memory", "MANN", "LSTM", "LSTM of others"]
     assert found["headline"]["LRUA memory"]["short_of_target"]["2"] == pytest.approx(0.2)
     assert found["headline"]["LSTM"]["short_of_target"]["2"] == pytest.approx(-0.05)
     assert [s["y"][0] for s in found["curves"][0]["series"]] == pytest.approx([0.6, 0.7, 0.55, 0.65])
