@@ -258,7 +258,7 @@ STREAMS = ("omniglot_online", "omniglot_small", "strokes_stream")
 
 def omniglot_online(network: str = "lrua") -> dict:
     """5-way, one-hot labels one step late, 50 steps; batch 16, Adam 1e-3, full BPTT as MANN trains."""
-    nets = {"lrua": dict(name="lrua", slots=128, width=40, hidden=200, reads=4, controller="lstm", memory="constant",
+    nets = {"lrua": dict(name="lrua", slots=128, width=40, hidden=200, reads=4, controller="lstm", memory="flat",
                          decay=0.95, adds="own"),
             "lstm": dict(name="lstm", hidden=200)}
     return dict(
@@ -277,7 +277,7 @@ def omniglot_online(network: str = "lrua") -> dict:
 def omniglot_small(network: str = "lrua") -> dict:
     """The same protocol with smaller images and networks and fewer episodes, for two cores."""
     config = omniglot_online(network)
-    sizes = dict(slots=32, width=32, hidden=96, reads=1) if network == "lrua" else dict(hidden=96)
+    sizes = dict(slots=32, width=32, hidden=96, reads=1, memory="constant") if network == "lrua" else dict(hidden=96)
     config["task"] |= dict(image_size=14)
     config["learner"]["network"] |= sizes
     config["optim"] = optim(3e-3, 3e-4, clip=10.0, decay="cosine")
