@@ -292,7 +292,7 @@ def strokes_stream(network: str = "lrua") -> dict:
     sizes = dict(slots=64, hidden=64, memory="flat") if network == "lrua" else dict(hidden=64)
     config["learner"]["network"] |= sizes
     config["learner"] |= dict(replicas=3)
-    config["train"] |= dict(batch=96, steps=1500, save_every=500, eval_every=150)
+    config["train"] |= dict(batch=96, steps=1500, save_every=500, eval_every=300)
     config["evaluators"]["instances"] |= dict(targets={})
     return config
 

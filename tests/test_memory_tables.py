@@ -14,7 +14,7 @@ def run_at(folder, overrides, result, history):
 
 
 def test_overhead_of_synthetic_over_truncated():
-    of = lambda rule, ms: ({"learner.rule": rule}, dict(temp_bytes=1, ms_per_update=9.0, ms_fastest=ms,
+    of = lambda rule, ms: ({"learner.rule": rule}, dict(temp_bytes=1, ms_per_update=9.0, cpu_ms_per_update=ms,
                                                         positions_per_second=1.0, compile_seconds=1.0), "")
     found = memory_tables.cost([of("tbptt", 2.0), of("synthetic", 2.5), of("synthetic", 9.0)], ["a", "a", "b"])
     assert found["headline"]["overhead_of_synthetic"] == {"a": 0.25}
