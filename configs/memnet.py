@@ -98,11 +98,12 @@ bits 1.000 up to 15 rows, .997 at 20; all three seeds solve 20 (below .15 bit). 
 updates: one of three seeds.
 
 associative_recall, measured: 3 seeds, trained on 2 to 6 items of 2 x 6 bits for 8000 updates of 16 episodes each, 469
-seconds of a shared core: all three seeds solve 12 items, twice the training length (below .15 bit; bits in the mean .012
-at 6 items, at most .087 at any number of them, .054 at 12; right bits .998 at 6 and .985 at 12). Changed at once, against the setting that did not learn
-(two seeds at 2 items, one at 5, after 6400 updates): a flat start, since to the cosine jittered slots are so many more
-keys; no curriculum, since of two items the answer is always the last one; 16 episodes instead of 32 and twice the rate.
-An LSTM controller in its place stood at .92 bit at 6 items after 1000 updates, in all three seeds.
+seconds of a shared core: all three seeds solve 12 items, twice the training length (below .15 bit; bits in the mean
+.012 at 6 items, at most .087 at any number of them, .054 at 12; right bits .998 at 6 and .985 at 12). Changed at once,
+against the setting that did not learn (two seeds at 2 items, one at 5, after 6400 updates): a flat start, since to the
+cosine jittered slots are so many more keys; no curriculum, since of two items the answer is always the last one; 16
+episodes instead of 32 and twice the rate. An LSTM controller in its place stood at .92 bit at 6 items after 1000
+updates, in all three seeds.
 """
 
 from __future__ import annotations
