@@ -51,7 +51,7 @@ class Reader(NamedTuple):
 
     inputs   x | x_and_last_label | x_and_shown_label, see `learners.memnet`
     targets, outputs   kind and size of the answers
-    steps    T, of a window            unroll, remat      see `learners.memnet`
+    steps    T, of a window            unroll, remat, label_gain   see `learners.memnet`
     """
 
     inputs: str
@@ -60,6 +60,11 @@ class Reader(NamedTuple):
     steps: int
     unroll: int
     remat: bool
+    label_gain: float = 1.0
+
+    def vectors(self, y: Array) -> Array:
+        """Labels as a network reads them."""
+        return self.label_gain * labels(y, self.targets, self.outputs)
 
     def cut(self, batch: Episodes, start: Array, steps: int) -> Window:
         """The `steps` positions from `start` (traced)."""
@@ -71,13 +76,13 @@ class Reader(NamedTuple):
 
         x_TBX = of(batch.x_BTX.reshape(*batch.x_BTX.shape[:2], -1))
         if self.inputs == "x_and_last_label":
-            seen_TBV = labels(of(jnp.roll(batch.y_BT, 1, axis=1)), self.targets, self.outputs)
+            seen_TBV = self.vectors(of(jnp.roll(batch.y_BT, 1, axis=1)))
             first_T = (start + jnp.arange(steps) == 0)[:, None, None]
             x_TBX = jnp.concatenate([x_TBX, jnp.where(first_T, 0.0, seen_TBV)], -1)
         mask_TB = of(batch.mask_BT)
         if self.inputs == "x_and_shown_label":  # support; the last feature tells a shown zero from an asked one
             shown_TB1 = 1 - mask_TB[..., None]
-            y_TBV = labels(of(batch.y_BT), self.targets, self.outputs)
+            y_TBV = self.vectors(of(batch.y_BT))
             x_TBX = jnp.concatenate([x_TBX, y_TBV * shown_TB1, shown_TB1], -1)
         scale = batch.mask_BT.shape[0] / jnp.maximum(batch.mask_BT.sum(), 1.0)
         return Window(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)

@@ -14,8 +14,8 @@ FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip
 SPEEDS = dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match="")
 NSE = dict(name="nse", slots=4, width=3, hidden=4, controller="lstm", similarity="dot", memory="constant")
 LSTM = dict(name="lstm", hidden=4)
-BASE = dict(network=LSTM, members=(), inputs="x", rule="synthetic", window=3, feedback=FEEDBACK, speeds=SPEEDS,
-            curriculum=dict(start=0, bits=0.15), replicas=1, unroll=1, remat=False)
+BASE = dict(network=LSTM, members=(), inputs="x", label_gain=1.0, rule="synthetic", window=3, feedback=FEEDBACK,
+            speeds=SPEEDS, curriculum=dict(start=0, bits=0.15), replicas=1, unroll=1, remat=False)
 
 
 def build(task_changes=None, **changes):

@@ -14,7 +14,7 @@ NETWORKS = {
     "nse": dict(name="nse", similarity="dot", **SLOTS),
     "nse_ffn": dict(name="nse", similarity="cosine", **SLOTS | dict(controller="ffn", memory="learned")),
     "ntm": dict(name="ntm", reads=2, shifts=1, **SLOTS),
-    "lrua": dict(name="lrua", reads=2, decay=0.95, **SLOTS),
+    "lrua": dict(name="lrua", reads=2, decay=0.95, adds="own", **SLOTS),
     "dnc": dict(name="dnc", reads=2, links=True, **SLOTS),
     "lstm": dict(name="lstm", hidden=4),
     "outer_lstm": dict(name="outer_lstm", size=3, num_heads=2),

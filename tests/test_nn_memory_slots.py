@@ -10,7 +10,8 @@ from metalearn.validate import ConfigError
 SIZES = dict(slots=5, width=3, hidden=4, reads=2, controller="lstm", memory="learned")
 
 
-NETWORKS = [dict(name="ntm", shifts=1), dict(name="lrua", decay=0.95), dict(name="dnc", links=True)]
+LRUA = dict(name="lrua", decay=0.95, adds="key")
+NETWORKS = [dict(name="ntm", shifts=1), LRUA, dict(name="dnc", links=True)]
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n["name"])
@@ -31,7 +32,8 @@ def test_weightings_stay_on_the_simplex(network):
 
 
 @pytest.mark.parametrize("network,field", [(dict(name="ntm", shifts=3), "shifts"),
-                                           (dict(name="lrua", decay=2.0), "decay"),
+                                           (LRUA | dict(decay=2.0), "decay"),
+                                           (LRUA | dict(adds="sum"), "adds"),
                                            (dict(name="dnc", links=True, reads=0), "reads")])
 def test_bad_sizes_are_one_clear_line(network, field):
     with pytest.raises(ConfigError, match=f"network.{field}"):

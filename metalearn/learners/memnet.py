@@ -34,8 +34,8 @@ from metalearn.validate import call, multiple_of, one_of, positive, require, wit
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
 
 
-def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window: int, feedback: dict, speeds: dict,
-         curriculum: dict, replicas: int, unroll: int, remat: bool) -> Learner:
+def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float, rule: str, window: int,
+         feedback: dict, speeds: dict, curriculum: dict, replicas: int, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 
     network     {"name": nse | ntm | lrua | dnc | lstm | outer_lstm | gated, ...its sizes}, see `nn.memory`
@@ -43,6 +43,7 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
                 feedback model, each on its own part of the batch
     inputs      x | x_and_last_label (MANN's protocol: the label comes one step late) | x_and_shown_label (support, then
                 queries: labels stand beside the inputs that are not asked)
+    label_gain  what labels among the inputs are multiplied by: a one-hot label beside an image of 400 pixels is faint
     rule        see the module; `window` is T, at most the episode's length
     feedback    see `credit.make`
     speeds      fast and slow learning, see `fast.make`
@@ -53,7 +54,7 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
     """
     one_of(RULES, rule=rule)
     one_of(windows.INPUTS, inputs=inputs)
-    positive(replicas=replicas, unroll=unroll)
+    positive(replicas=replicas, unroll=unroll, label_gain=label_gain)
     length, targets = facts["length"], facts.get("targets", "classes" if "ways" in facts else "real")
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = facts["ways"] if targets == "classes" else facts["outputs"]
@@ -64,7 +65,7 @@ def make(facts, *, network: dict, members: tuple, inputs: str, rule: str, window
         rates = call(fast.make, rule, options.context, len(cores), **speeds)
     with within("curriculum"):
         levels = call(curriculum_lib.make, facts, len(cores), **curriculum)
-    reader = windows.Reader(inputs, targets, outputs, window, unroll, remat)
+    reader = windows.Reader(inputs, targets, outputs, window, unroll, remat, label_gain)
     setup = Setup(cores, reader, rule, options, rates, levels)
     shape = jax.ShapeDtypeStruct((1, 1, windows.features(inputs, facts["features"], outputs)), jnp.float32)
     shapes = [jax.eval_shape(core.init, jax.random.key(0), shape) for core in cores]
@@ -291,7 +292,7 @@ def _stream(setup: Setup) -> Stream:
 
     def step(params, state, x_BX, y_prev_B):
         if setup.reader.inputs == "x_and_last_label":
-            x_BX = jnp.concatenate([x_BX, jax.nn.one_hot(y_prev_B, setup.reader.outputs)], -1)
+            x_BX = jnp.concatenate([x_BX, setup.reader.vectors(y_prev_B)], -1)
         state, logits_TBV = memory.unroll(core, params["net"]["0"], state, x_BX[None])
         return state, logits_TBV[0]
 

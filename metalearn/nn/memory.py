@@ -122,9 +122,11 @@ class Controller(nn.Module):
 
 
 class StartMemory(nn.Module):
-    """M_0. `constant`: a small constant with fixed jitter; `learned`: a parameter that starts there.
+    """M_0. `constant`: a small constant with fixed jitter; `learned`: a parameter that starts there; `flat`: 1e-6.
 
-    A pure constant under content addressing would keep slots exchangeable for ever, hence the jitter.
+    A pure constant under content addressing would keep slots exchangeable for ever, hence the jitter. Rules that also
+    address by place or by usage may start flat: slots that nobody wrote are then like no key at all, while the cosine
+    sees jittered ones, however small, as so many other keys.
     """
 
     kind: str
@@ -135,6 +137,8 @@ class StartMemory(nn.Module):
 
     @nn.compact
     def __call__(self, num: int) -> Array:
+        if self.kind == "flat":
+            return jnp.full((num, self.slots, self.width), 1e-6)
         key = jax.random.key(20, impl="threefry2x32")
         M_MW = self.constant + self.jitter * jax.random.normal(key, (self.slots, self.width))
         if self.kind == "learned":

@@ -1,6 +1,6 @@
 """One controller beside a slot memory, with three ways to address it: NTM, MANN's LRUA, DNC.
 
-NTM and LRUA read before they write, DNC writes first and then reads.
+NTM reads before it writes, LRUA and DNC write first and then read.
 
 The read vectors of the last step go into the controller with the input; output = what controller and reads say.
 """
@@ -29,6 +29,7 @@ class Slots(nn.Module):
     kind: str
     shifts: int = 0
     decay: float = 0.0
+    adds: str = ""
     links: bool = False
 
     def setup(self):
@@ -37,7 +38,7 @@ class Slots(nn.Module):
         self.start_memory = memory.StartMemory(self.memory, self.slots, self.width, constant=1e-2, jitter=1e-2)
         self.readout = nn.Dense(self.outputs)
         W, S, R = self.width, 2 * self.shifts + 1, self.reads
-        self.emit = nn.Dense({"ntm": (R + 1) * (W + 3 + S) + 2 * W, "lrua": R * (W + 1),
+        self.emit = nn.Dense({"ntm": (R + 1) * (W + 3 + S) + 2 * W, "lrua": R * (W + 1 + W * (self.adds == "own")),
                               "dnc": R * (W + 1 + 3 + 1) + W + 1 + 2 * W + 2}[self.kind])
 
     def __call__(self, x_TBX):
@@ -97,19 +98,22 @@ def _ntm(net: Slots, e_BX: Array, slots: dict, link):
 
 
 def _lrua(net: Slots, e_BX: Array, slots: dict, link):
-    """R heads, each with a key that it reads by and writes; the least used row is zeroed before the write."""
+    """R heads. The least used row is zeroed and the heads write, each to where it last read or to a least used row of
+    its own; then they read. What is written is the key that is read by, or (`adds` own) a vector of its own."""
     W, R = net.width, net.reads
-    keys_BRW, alpha_B1R = jnp.tanh(e_BX[:, :R * W].reshape(-1, R, W)), e_BX[:, None, R * W:]
+    own = net.adds == "own"
+    keys_BX, alpha_BR, adds_BX = _split(e_BX, R * W, R, R * W if own else 0)
+    keys_BRW = jnp.tanh(keys_BX.reshape(-1, R, W))
+    adds_BRW = jnp.tanh(adds_BX.reshape(-1, R, W)) if own else keys_BRW
     M_BMW, usage_BM = slots["M"], slots["usage"][..., 0]
     upto = [jnp.zeros_like(usage_BM)] + [addressing.least_used(usage_BM, i + 1) for i in range(R)]
     least_BMR = jax.lax.stop_gradient(jnp.stack([b - a for a, b in zip(upto[:-1], upto[1:], strict=True)], -1))
-    read_BMR = jnp.stack([addressing.content(M_BMW, keys_BRW[:, i], 1.0 * W**0.5) for i in range(R)], -1)
-    mix_B1R = jax.nn.sigmoid(alpha_B1R)
+    mix_B1R = jax.nn.sigmoid(alpha_BR)[:, None]
     write_BMR = mix_B1R * slots["read"] + (1 - mix_B1R) * least_BMR
-    r_BRW = _reads(M_BMW, read_BMR)
-    M_BMW = M_BMW * (1 - least_BMR[..., :1]) + jnp.einsum("bmr,brw->bmw", write_BMR, keys_BRW)
+    M_BMW = M_BMW * (1 - least_BMR[..., :1]) + jnp.einsum("bmr,brw->bmw", write_BMR, adds_BRW)
+    read_BMR = jnp.stack([addressing.content(M_BMW, keys_BRW[:, i], 1.0 * W**0.5) for i in range(R)], -1)
     usage_BM = net.decay * usage_BM + read_BMR.sum(-1) + write_BMR.sum(-1)
-    return {"M": M_BMW, "read": read_BMR, "usage": usage_BM[..., None]}, link, r_BRW, write_BMR
+    return {"M": M_BMW, "read": read_BMR, "usage": usage_BM[..., None]}, link, _reads(M_BMW, read_BMR), write_BMR
 
 
 def _dnc(net: Slots, e_BX: Array, slots: dict, link):
@@ -141,7 +145,7 @@ def _dnc(net: Slots, e_BX: Array, slots: dict, link):
 def _checked(slots: int, width: int, hidden: int, reads: int, controller: str, memory_start: str) -> None:
     validate.positive(slots=slots, width=width, hidden=hidden, reads=reads)
     validate.one_of(memory.CONTROLLERS, controller=controller)
-    validate.one_of(memory.STARTS, memory=memory_start)
+    validate.one_of((*memory.STARTS, "flat"), memory=memory_start)
 
 
 def _make_ntm(outputs: int, *, slots: int, width: int, hidden: int, reads: int, controller: str, memory: str,
@@ -152,11 +156,12 @@ def _make_ntm(outputs: int, *, slots: int, width: int, hidden: int, reads: int, 
 
 
 def _make_lrua(outputs: int, *, slots: int, width: int, hidden: int, reads: int, controller: str, memory: str,
-               decay: float) -> Slots:
+               decay: float, adds: str) -> Slots:
     _checked(slots, width, hidden, reads, controller, memory)
     validate.fraction(decay=decay)
+    validate.one_of(("key", "own"), adds=adds)
     validate.require(reads <= slots, "reads", reads, f"must be at most slots={slots}")
-    return Slots(outputs, slots, width, hidden, reads, controller, memory, "lrua", decay=decay)
+    return Slots(outputs, slots, width, hidden, reads, controller, memory, "lrua", decay=decay, adds=adds)
 
 
 def _make_dnc(outputs: int, *, slots: int, width: int, hidden: int, reads: int, controller: str, memory: str,
