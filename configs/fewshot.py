@@ -219,6 +219,13 @@ def _pretrained(config: dict) -> dict:
     return _with("pretrained", finetune="head", eval_steps=100, eval_lr=0.1, weight_decay=0.01)(config)
 
 
+def _cavia(config: dict) -> dict:
+    """Images: a context that has to say which label means which class is longer, and its steps are larger."""
+    if config["task"]["name"] == "fewshot":
+        return _maml(adapt="context", context=100, inner_steps=3, eval_steps=5, inner_lr=3.0)(config)
+    return _maml(adapt="context", context=16, inner_steps=2, inner_lr=0.5)(config)
+
+
 LEARNERS = dict(
     protonet=_with("protonet"),
     matchingnet=_with("matchingnet", scale=10.0),
@@ -228,7 +235,7 @@ LEARNERS = dict(
     fomaml=_maml(order="first"),
     anil=_maml(adapt="head", inner_steps=3),
     metasgd=_maml(learn_lr=True, inner_lr=0.05),
-    cavia=_maml(adapt="context", context=16, inner_steps=2, inner_lr=0.5),
+    cavia=_cavia,
     reptile=_with("reptile", inner_rule="sgd", inner_lr=0.05, inner_steps=5, inner_batch=5, eval_steps=20),
     imaml=_with("imaml", inner_steps=5, eval_steps=10, inner_lr=0.1, penalty=0.5, cg_steps=5, damping=0.0,
                 task_chunk=0),
