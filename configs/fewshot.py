@@ -43,6 +43,7 @@ Measured; one core of two, shared with other work, so seconds are upper bounds:
 from __future__ import annotations
 
 import json
+import math
 import os
 
 from ml_collections import ConfigDict
@@ -282,6 +283,8 @@ def sweep(arg: str = "digits"):
 
 def summarise(results: list) -> dict:
     """One table of all learners, out of the runs' headlines and their own configs: means over seeds."""
+    from metalearn import comparison  # here, so that reading a config loads nothing
+
     found: dict = {}
     for _, numbers, workdir in results:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
@@ -290,11 +293,11 @@ def summarise(results: list) -> dict:
     rows, headline = [], {}
     for name, runs in found.items():
         columns = [k for k in MEASURED if k in runs[0]]
-        cells = [_over_seeds([run[k] for run in runs]) for k in columns]
+        cells = [comparison.over_seeds([run[k] for run in runs]) for k in columns]
         near = next(runs[0][k] for k in ("nearest_neighbour", "mse_nearest_neighbour") if k in runs[0])
-        rows.append([name, len(runs), *(text for _, _, text in cells), f"{near:.4f}",
+        rows.append([name, len(runs), *(_text(*cell) for cell in cells), f"{near:.4f}",
                      f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"])
-        headline |= {f"{name}_{k}": value for k, (value, _, _) in zip(columns, cells, strict=True)}
+        headline |= {f"{name}_{k}": value for k, (value, _) in zip(columns, cells, strict=True)}
         headline |= {"nearest_neighbour": near}
     title = "all learners on the same frozen episodes (± 95 % interval over seeds)"
     return {"headline": headline, "tables": [{
@@ -304,14 +307,8 @@ def summarise(results: list) -> dict:
 MEASURED = ("accuracy", "accuracy_test", "accuracy_new", "mse_0", "mse_1", "mse_10")
 
 
-def _over_seeds(values: list[float]) -> tuple[float, float, str]:
-    """(mean, half-width, text) with Student's t for the few seeds there are; one seed has no interval."""
-    n, mean = len(values), sum(values) / len(values)
-    if n == 1:
-        return mean, float("nan"), f"{mean:.4f}"
-    spread = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5
-    half = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(n, 2.6) * spread / n**0.5
-    return mean, half, f"{mean:.4f} ± {half:.4f}"
+def _text(mean: float, half: float) -> str:
+    return f"{mean:.4f}" if math.isnan(half) else f"{mean:.4f} ± {half:.4f}"
 
 
 def _name(config: dict) -> str:
