@@ -259,7 +259,7 @@ TUNED = {
     ("omniglot", "protonet"): {"task.train_ways": 60, "train.batch": 1, "train.steps": 3000},
     # after a single step the first-order gradient says nothing of where to start: .766, below the neighbour's .777
     ("digits", "fomaml"): {"learner.inner_steps": 5, "learner.inner_lr": 0.1, "learner.eval_steps": 10},
-    ("omniglot", "maml"): {"optim.lr": 3e-3, "train.steps": 2000},
+    ("omniglot", "maml"): {"optim.lr": 3e-3, "train.steps": 7000},
     ("full", "protonet"): {"task.train_ways": 20, "train.batch": 4},
 }
 
@@ -275,8 +275,8 @@ def sweep(arg: str = "digits"):
     """TASK[,LEARNER[,LEARNER ...]]: every learner (or those named) on one task, 3 seeds where a run takes a minute."""
     task, *names = (arg or "digits").split(",")
     seeds = range(3 if task.partition("_")[0] in ("digits", "sinusoid", "transfer") else 1)
-    for name in names or learner_names(task):
-        for seed in seeds:
+    for seed in seeds:  # outermost: a sweep that is cut short has a whole table of one seed
+        for name in names or learner_names(task):
             # each learner has fields of its own, so each is a config argument of its own
             yield dict(_config=f"configs/fewshot.py:{task},{name}", seed=seed)
 
