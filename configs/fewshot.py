@@ -154,7 +154,7 @@ def transfer() -> dict:
     task = _images("digits", train_split="classes:0-9", val_split="classes:0-9", test_split="classes:0-9",
                    new_pool="fashion_mnist+emnist/letters", image_size=16, channels=1, rotations="train")
     exam = _accuracy(600, ("ff9b0b4c676ffe51", "2c72fffd5fe1bd04"), ("new", "test"))
-    config = _config(task, _conv4(32, depth=3), 8, 600, fewshot=exam)
+    config = _config(task, _conv4(32, depth=3, down="stride"), 8, 300, fewshot=exam)
     config["optim"] |= dict(lr=3e-3)
     return config
 
