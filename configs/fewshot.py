@@ -43,6 +43,7 @@ Measured; one core of two, shared with other work, so seconds are upper bounds:
 from __future__ import annotations
 
 import json
+import math
 import os
 
 from ml_collections import ConfigDict
@@ -153,7 +154,7 @@ def transfer() -> dict:
     task = _images("digits", train_split="classes:0-9", val_split="classes:0-9", test_split="classes:0-9",
                    new_pool="fashion_mnist+emnist/letters", image_size=16, channels=1, rotations="train")
     exam = _accuracy(600, ("ff9b0b4c676ffe51", "2c72fffd5fe1bd04"), ("new", "test"))
-    config = _config(task, _conv4(32, depth=3), 8, 600, fewshot=exam)
+    config = _config(task, _conv4(32, depth=3, down="stride"), 8, 300, fewshot=exam)
     config["optim"] |= dict(lr=3e-3)
     return config
 
@@ -219,6 +220,13 @@ def _pretrained(config: dict) -> dict:
     return _with("pretrained", finetune="head", eval_steps=100, eval_lr=0.1, weight_decay=0.01)(config)
 
 
+def _cavia(config: dict) -> dict:
+    """Images: a context that has to say which label means which class is longer, and its steps are larger."""
+    if config["task"]["name"] == "fewshot":
+        return _maml(adapt="context", context=100, inner_steps=3, eval_steps=5, inner_lr=3.0)(config)
+    return _maml(adapt="context", context=16, inner_steps=2, inner_lr=0.5)(config)
+
+
 LEARNERS = dict(
     protonet=_with("protonet"),
     matchingnet=_with("matchingnet", scale=10.0),
@@ -228,7 +236,7 @@ LEARNERS = dict(
     fomaml=_maml(order="first"),
     anil=_maml(adapt="head", inner_steps=3),
     metasgd=_maml(learn_lr=True, inner_lr=0.05),
-    cavia=_maml(adapt="context", context=16, inner_steps=2, inner_lr=0.5),
+    cavia=_cavia,
     reptile=_with("reptile", inner_rule="sgd", inner_lr=0.05, inner_steps=5, inner_batch=5, eval_steps=20),
     imaml=_with("imaml", inner_steps=5, eval_steps=10, inner_lr=0.1, penalty=0.5, cg_steps=5, damping=0.0,
                 task_chunk=0),
@@ -251,7 +259,7 @@ TUNED = {
     ("omniglot", "protonet"): {"task.train_ways": 60, "train.batch": 1, "train.steps": 3000},
     # after a single step the first-order gradient says nothing of where to start: .766, below the neighbour's .777
     ("digits", "fomaml"): {"learner.inner_steps": 5, "learner.inner_lr": 0.1, "learner.eval_steps": 10},
-    ("omniglot", "maml"): {"optim.lr": 3e-3, "train.steps": 2000},
+    ("omniglot", "maml"): {"optim.lr": 3e-3, "train.steps": 7000},
     ("full", "protonet"): {"task.train_ways": 20, "train.batch": 4},
 }
 
@@ -267,14 +275,16 @@ def sweep(arg: str = "digits"):
     """TASK[,LEARNER[,LEARNER ...]]: every learner (or those named) on one task, 3 seeds where a run takes a minute."""
     task, *names = (arg or "digits").split(",")
     seeds = range(3 if task.partition("_")[0] in ("digits", "sinusoid", "transfer") else 1)
-    for name in names or learner_names(task):
-        for seed in seeds:
+    for seed in seeds:  # outermost: a sweep that is cut short has a whole table of one seed
+        for name in names or learner_names(task):
             # each learner has fields of its own, so each is a config argument of its own
             yield dict(_config=f"configs/fewshot.py:{task},{name}", seed=seed)
 
 
 def summarise(results: list) -> dict:
     """One table of all learners, out of the runs' headlines and their own configs: means over seeds."""
+    from metalearn import comparison  # here, so that reading a config loads nothing
+
     found: dict = {}
     for _, numbers, workdir in results:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
@@ -283,11 +293,11 @@ def summarise(results: list) -> dict:
     rows, headline = [], {}
     for name, runs in found.items():
         columns = [k for k in MEASURED if k in runs[0]]
-        cells = [_over_seeds([run[k] for run in runs]) for k in columns]
+        cells = [comparison.over_seeds([run[k] for run in runs]) for k in columns]
         near = next(runs[0][k] for k in ("nearest_neighbour", "mse_nearest_neighbour") if k in runs[0])
-        rows.append([name, len(runs), *(text for _, _, text in cells), f"{near:.4f}",
+        rows.append([name, len(runs), *(_text(*cell) for cell in cells), f"{near:.4f}",
                      f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"])
-        headline |= {f"{name}_{k}": value for k, (value, _, _) in zip(columns, cells, strict=True)}
+        headline |= {f"{name}_{k}": value for k, (value, _) in zip(columns, cells, strict=True)}
         headline |= {"nearest_neighbour": near}
     title = "all learners on the same frozen episodes (± 95 % interval over seeds)"
     return {"headline": headline, "tables": [{
@@ -297,14 +307,8 @@ def summarise(results: list) -> dict:
 MEASURED = ("accuracy", "accuracy_test", "accuracy_new", "mse_0", "mse_1", "mse_10")
 
 
-def _over_seeds(values: list[float]) -> tuple[float, float, str]:
-    """(mean, half-width, text) with Student's t for the few seeds there are; one seed has no interval."""
-    n, mean = len(values), sum(values) / len(values)
-    if n == 1:
-        return mean, float("nan"), f"{mean:.4f}"
-    spread = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5
-    half = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(n, 2.6) * spread / n**0.5
-    return mean, half, f"{mean:.4f} ± {half:.4f}"
+def _text(mean: float, half: float) -> str:
+    return f"{mean:.4f}" if math.isnan(half) else f"{mean:.4f} ± {half:.4f}"
 
 
 def _name(config: dict) -> str:

@@ -148,7 +148,7 @@ def velocity() -> dict:
 
 
 CARTPOLE = dict(name="cartpole_param", length=60, spread=1.0, tilt=0.3, rewired=True)
-CARTPOLE_SIZES = SIZES | dict(decoders="transition")
+CARTPOLE_SIZES = SIZES | dict(decoders="change")
 
 
 def cartpole_world() -> dict:

@@ -3,7 +3,7 @@
 Two questions, two intervals. How far would the mean move with other *tasks*: 1.96 standard errors over tasks of each
 task's mean over seeds. How far with other *seeds*: the interquartile mean over all (seed, task) with a bootstrap that
 draws seeds anew within every task (stratified, as in Agarwal et al. 2021, "Deep RL at the edge of the statistical
-precipice").
+precipice"). Where a run is one number, as an accuracy is, seeds are all there is: Student's t (`over_seeds`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 
 import numpy as np
+from scipy import special
 
 from metalearn.types import Result
 
@@ -81,3 +82,11 @@ def interquartile(values) -> float:
 def half_width(values) -> float:
     """Half of a 95 % interval of the mean; NaN with a single value."""
     return float(1.96 * np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+
+
+def over_seeds(values) -> tuple[float, float]:
+    """(mean, half of its 95 % interval) over seeds, by Student's t: of few, 1.96 is too narrow. NaN with one."""
+    n = len(values)
+    if n == 1:
+        return float(values[0]), float("nan")
+    return float(np.mean(values)), float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / n**0.5)

@@ -46,3 +46,10 @@ def test_gather(tmp_path):
                                                    "theirs": {"zero": [[1.0, 1.0]], "demo": [[6.0]]}}
     assert comparison.gather(named, "behaviour_returns")["ours"] == {"": [[2.0], [1.0]]}
     assert comparison.gather(named, "successes") == {}
+
+
+def test_over_seeds_is_students():
+    mean, half = comparison.over_seeds([1.0, 2.0, 3.0])
+    assert mean == 2.0 and half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # two degrees of freedom, spread 1
+    mean, half = comparison.over_seeds([0.7])
+    assert mean == 0.7 and np.isnan(half)

@@ -127,5 +127,5 @@ def test_the_table_names_each_learner_and_averages_over_seeds(tmp_path):
         results.append(({}, dict(accuracy=accuracy, nearest_neighbour=0.3, seconds=1.0), str(folder)))
     made = configs.summarise(results)
     assert [row[:3] for row in made["tables"][0]["rows"]] == [
-        ["maml", 2, "0.6000 ± 1.2710"], ["anil", 1, "0.6000"], ["pretrained", 1, "0.4000"]]
+        ["maml", 2, "0.6000 ± 1.2706"], ["anil", 1, "0.6000"], ["pretrained", 1, "0.4000"]]
     assert made["headline"]["maml_accuracy"] == pytest.approx(0.6) and made["headline"]["nearest_neighbour"] == 0.3

@@ -67,6 +67,19 @@ def test_loss_and_errors_by_hand(task, made, batch, golden):
     np.testing.assert_allclose(out["error_BT"], error * now.mask_BT, rtol=1e-4, atol=1e-5)
 
 
+def test_changes_of_state_are_in_units_of_their_spread(task, batch):
+    """A decoder that says nothing predicts that nothing moves, and its error is the change itself."""
+    learner = lookup.build("learners", "world", task.facts, **(FIELDS | dict(decoders="change")))
+    params, carry = learner.init(jax.random.key(1), batch)
+    params["world"]["transition"]["out"] = jax.tree.map(jnp.zeros_like, params["world"]["transition"]["out"])
+    out = jax.device_get(learner.predict(params, carry, batch))
+    now = jax.device_get(jax.tree.map(lambda a: a[:, 3:], batch.body))
+    np.testing.assert_array_equal(out["next_BTS"], now.obs_BTS)
+    error = np.abs((now.next_BTS - now.obs_BTS) / task.facts["change_std"]).mean(-1) * now.mask_BT
+    np.testing.assert_allclose(out["error_BT"], error, rtol=1e-4, atol=1e-5)
+    assert "rew_BT" not in out
+
+
 def test_published_size():
     """Encoder and reward decoder of the paper's Point-Robot setting, to the parameter."""
     from metalearn.tasks import offline

@@ -28,7 +28,7 @@ from metalearn.gradients import grads_from_loss
 from metalearn.nn import decision
 from metalearn.nn import world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted, Trajectories
-from metalearn.validate import fraction, multiple_of, nonnegative, one_of, positive, require
+from metalearn.validate import fraction, multiple_of, nonnegative, one_of, positive, require, within
 
 
 def make(
@@ -88,17 +88,18 @@ def make(
     uses_world = context == "world" or prompt_select == "error"
     sizes = {k: world.get(k) for k in ("decoders", "embed", "hidden", "code")}
     require(sorted(world) == sorted(sizes), "world", world, "must have exactly the fields " + ", ".join(sizes))
-    one_of(("reward", "transition", "both"), **{"world.decoders": sizes["decoders"]})
-    model = world_lib.make(facts, **sizes)
+    with within("world"):
+        model = world_lib.make(facts, **sizes)
     outputs = actions * (2 if head == "gaussian" else 1)
     net = decision.Decision(outputs, facts["episode"], depth, width, num_heads, mlp, activation, dropout, prompt_norm)
     mean_S, std_S = jnp.asarray(facts["obs_mean"]), jnp.asarray(facts["obs_std"])
+    unit_S = world_lib.state_unit(facts, sizes["decoders"])
     edges = jnp.asarray(facts["rew_quantiles"])
 
     def read(params, steps: Trajectories) -> dict[str, Array]:
         """What the frozen world model says of a stretch; nothing flows back into it."""
         found = model.apply({"params": stop_gradient(params["world"])}, steps)
-        return found | {"error_BT": world_lib.errors(found, steps, h, std_S, facts["rew_std"])}
+        return found | {"error_BT": world_lib.errors(found, steps, h, unit_S, facts["rew_std"])}
 
     def wishes(steps: Trajectories) -> Array:
         if wish == "return":
@@ -179,7 +180,7 @@ def make(
                 means["reward_mse"] = Mean.of((found["rew_BT"] - now.rew_BT) ** 2, now.mask_BT)
                 total += means["reward_mse"].compute()
             if "next_BTS" in found:
-                means["state_mse"] = Mean.of((((found["next_BTS"] - now.next_BTS) / std_S) ** 2).mean(-1), now.mask_BT)
+                means["state_mse"] = Mean.of((((found["next_BTS"] - now.next_BTS) / unit_S) ** 2).mean(-1), now.mask_BT)
                 total += means["state_mse"].compute()
         return total, ({"step": carry["step"] + 1}, means | {"loss": Mean.of(total[None])})
 

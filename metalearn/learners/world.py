@@ -20,7 +20,7 @@ from metalearn.gradients import grads_from_loss
 from metalearn.nn import decision
 from metalearn.nn import world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted
-from metalearn.validate import nonnegative, one_of, positive
+from metalearn.validate import nonnegative, one_of
 
 OBJECTIVES = ("model", "metric", "contrast", "csro")
 TEMPERATURE, REWARD_NOISE, CLUB_WEIGHT = 0.1, 0.5, 0.1
@@ -29,19 +29,17 @@ TEMPERATURE, REWARD_NOISE, CLUB_WEIGHT = 0.1, 0.5, 0.1
 def make(facts, *, decoders: str, embed: int, hidden: int, code: int, objective: str, noise: float) -> Learner:
     """A world model over batches of `Prompted`; it reads the bodies.
 
-    decoders   reward | transition | both
+    decoders   reward | transition | both | change (as transition, but of the state's change: ours, see nn/world)
     embed, hidden, code   sizes of the input embeddings, the GRU and z (published: 16, 128, 16)
     objective  model | metric | contrast | csro
     noise      std of Gaussian noise on the context's rewards in training; 0 as published
     """
-    one_of(("reward", "transition", "both"), decoders=decoders)
     one_of(OBJECTIVES, objective=objective)
-    positive(embed=embed, hidden=hidden, code=code)
     nonnegative(noise=noise)
     net = world_lib.make(facts, decoders=decoders, embed=embed, hidden=hidden, code=code)
     club = decision.Gaussian(code)
     h = facts["horizon"]
-    obs_std, rew_std = jnp.asarray(facts["obs_std"]), facts["rew_std"]
+    unit_S, rew_std = world_lib.state_unit(facts, decoders), facts["rew_std"]
 
     def init(key, batch: Prompted):
         key_net, key_club = jax.random.split(key)
@@ -67,7 +65,7 @@ def make(facts, *, decoders: str, embed: int, hidden: int, code: int, objective:
             means["reward_mse"] = Mean.of((found["rew_BT"] - now.rew_BT) ** 2, now.mask_BT)
             total += means["reward_mse"].compute()
         if "next_BTS" in found:
-            error_BT = (((found["next_BTS"] - now.next_BTS) / obs_std) ** 2).mean(-1)
+            error_BT = (((found["next_BTS"] - now.next_BTS) / unit_S) ** 2).mean(-1)
             means["state_mse"] = Mean.of(error_BT, now.mask_BT)
             total += means["state_mse"].compute()
         if objective != "model":
@@ -93,7 +91,7 @@ def make(facts, *, decoders: str, embed: int, hidden: int, code: int, objective:
     def predict(params, carry, batch: Prompted):
         """{code_BTC, error_BT, rew_BT?, next_BTS?} of the bodies' windows."""
         found = net.apply({"params": params["world"]}, batch.body)
-        return found | {"error_BT": world_lib.errors(found, batch.body, h, obs_std, rew_std)}
+        return found | {"error_BT": world_lib.errors(found, batch.body, h, unit_S, rew_std)}
 
     size = h * (facts["obs_size"] + facts["act_size"] + 1)
     return Learner(init, grads_from_loss(loss), predict, lambda length: size)

@@ -70,7 +70,7 @@ class Norm(nn.Module):
 
 
 class Film(nn.Module):
-    """Scale and shift of the channels by a context vector (CAVIA); the identity while the context is zero."""
+    """Scale and shift of channels or features by a context vector (CAVIA); the identity while the context is zero."""
 
     @nn.compact
     def __call__(self, x: Array, context_C: Array):
@@ -82,6 +82,7 @@ class Conv4(nn.Module):
     """`depth` blocks of conv 3x3, norm, ReLU, max-pool (Vinyals et al. 2016): x_NHWC -> (features_ND, stats).
 
     down=stride: convolutions of stride 2 instead of max-pools (Finn et al. 2017, on Omniglot): a quarter of the work.
+    A context modulates the channels of every block and the features.
     """
 
     depth: int
@@ -103,7 +104,9 @@ class Conv4(nn.Module):
                 x_NHWD = Film(name=f"film_{i}")(x_NHWD, context_C)
             # ReLU and max commute, and pooled pixels are a quarter as many
             x_NHWD = nn.relu(max_pool(x_NHWD) if self.down == "max" else x_NHWD)
-        return x_NHWD.reshape(x_NHWD.shape[0], -1), out
+        h_ND = x_NHWD.reshape(x_NHWD.shape[0], -1)
+        # channels are too few to say which of V classes is which: each class gets a share of them. Features are not
+        return h_ND if context_C is None else Film(name="film")(h_ND, context_C), out
 
 
 class ResNet12(nn.Module):

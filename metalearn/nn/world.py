@@ -3,6 +3,9 @@
 Encoder: linear 16 + ReLU on each of state, action, reward; a GRU over the h steps; a linear layer to z, deterministic.
 Reward decoder: one embedding shared by s and s', one for a; transition decoder: s and a; both with z and two hidden
 layers. Steps before the episode enter as zeros, so the code of a first step is E(zeros) in training and in use alike.
+
+`decoders = change` is ours: the transition decoder says by how much the state changes, in units of the changes' spread.
+Where a step moves little (a fiftieth of a second of a cart), what the task decides is lost beside the state itself.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from metalearn.types import Array, Trajectories
+from metalearn.validate import one_of, positive
+
+DECODERS = ("reward", "transition", "both", "change")
 
 
 class Encoder(nn.Module):
@@ -72,14 +78,15 @@ class World(nn.Module):
 
     horizon: int
     obs_size: int
-    decoders: str  # reward | transition | both
+    decoders: str  # one of DECODERS
     embed: int
     hidden: int
     code: int
+    change_std: tuple[float, ...] = ()
 
     def setup(self):
         self.encoder = Encoder(self.horizon, self.embed, self.hidden, self.code)
-        if self.decoders != "transition":
+        if self.decoders in ("reward", "both"):
             self.reward = Decoder(("obs", "act", "obs"), 1, self.embed, 128)
         if self.decoders != "reward":
             self.transition = Decoder(("obs", "act"), self.obs_size, self.embed, 128)
@@ -87,25 +94,35 @@ class World(nn.Module):
     def __call__(self, steps: Trajectories) -> dict[str, Array]:
         out = {"code_BTC": self.encoder(steps)}
         now = jax.tree.map(lambda a: a[:, self.horizon:], steps)
-        if self.decoders != "transition":
+        if self.decoders in ("reward", "both"):
             parts = (now.obs_BTS, now.act_BTA, now.next_BTS)
             out["rew_BT"] = self.reward(parts, out["code_BTC"])[..., 0]
         if self.decoders != "reward":
-            out["next_BTS"] = self.transition((now.obs_BTS, now.act_BTA), out["code_BTC"])
+            next_BTS = self.transition((now.obs_BTS, now.act_BTA), out["code_BTC"])
+            change = self.decoders == "change"
+            out["next_BTS"] = now.obs_BTS + jnp.asarray(self.change_std) * next_BTS if change else next_BTS
         return out
 
 
 def make(facts, *, decoders: str, embed: int, hidden: int, code: int) -> World:
     """The world model for the task distribution that `facts` describe."""
-    return World(facts["horizon"], facts["obs_size"], decoders, embed, hidden, code)
+    one_of(DECODERS, decoders=decoders)
+    positive(embed=embed, hidden=hidden, code=code)
+    unit = tuple(facts["change_std"].tolist())  # linen's fields are hashable
+    return World(facts["horizon"], facts["obs_size"], decoders, embed, hidden, code, unit)
 
 
-def errors(found: dict[str, Array], steps: Trajectories, horizon: int, obs_std, rew_std: float) -> Array:
-    """error_BT: absolute reward error, plus the mean absolute error of the next state; each in units of its spread."""
+def state_unit(facts, decoders: str) -> Array:
+    """What errors of the next state are divided by, (S,): the spread of states or, for `change`, of their changes."""
+    return jnp.asarray(facts["change_std" if decoders == "change" else "obs_std"])
+
+
+def errors(found: dict[str, Array], steps: Trajectories, horizon: int, unit_S: Array, rew_std: float) -> Array:
+    """error_BT: absolute reward error in units of its spread, plus the mean absolute error of the next state."""
     now = jax.tree.map(lambda a: a[:, horizon:], steps)
     error_BT = jnp.zeros_like(now.rew_BT)
     if "rew_BT" in found:
         error_BT += jnp.abs(found["rew_BT"] - now.rew_BT) / rew_std
     if "next_BTS" in found:
-        error_BT += jnp.abs((found["next_BTS"] - now.next_BTS) / obs_std).mean(-1)
+        error_BT += jnp.abs((found["next_BTS"] - now.next_BTS) / unit_S).mean(-1)
     return error_BT * now.mask_BT

@@ -131,11 +131,13 @@ def make(
 
     train = parts["train"]["logs"]
     obs = train.obs_BTS[train.mask_BT > 0]
+    change = train.next_BTS[train.mask_BT > 0] - obs
     best_B = {name: part["logs"].rtg_BT[..., 0].max(1) for name, part in parts.items()}
     facts: dict[str, Any] = {
         "length": window, "episode": T, "horizon": horizon, "window": window, "prompt_span": prompt_span,
         "obs_size": obs.shape[-1], "act_size": train.act_BTA.shape[-1], "param_size": param_BX.shape[-1],
-        "obs_mean": obs.mean(0), "obs_std": obs.std(0) + 1e-3, "rew_std": float(train.rew_BT[train.mask_BT > 0].std()),
+        "obs_mean": obs.mean(0), "obs_std": obs.std(0) + 1e-3, "change_std": change.std(0) + 1e-6,
+        "rew_std": float(train.rew_BT[train.mask_BT > 0].std()),
         "wish": wish, "scale": scale, "env": world,
         "env_fields": dict(env), "behaviour": behaviour if not data else header.get("behaviour"),
         "quality": quality if not data else header.get("quality"),
