@@ -16,8 +16,7 @@ from metalearn.validate import positive
 
 def make(task: TaskDist, learner: Learner, *, batch: int, repeats: int, positions: int) -> Evaluator:
     """Measures `learner.grads` on a batch of `batch` episodes, `repeats` times: medians of time and of this process's
-    CPU time. On a machine shared with others the second is what tells two programs apart; beside an accelerator it is
-    the host's share alone.
+    CPU time. The second leaves out waiting for a core that others use; beside an accelerator it is the host's share.
 
     positions  steps of each episode that one update reads (the window, or the episode): the unit of the rate
     """
