@@ -115,9 +115,9 @@ beside its arguments; NSE memory 32 x 16, batch 16, window 16, steps not unrolle
   synthetic   3.07     3.05   3.46
   full BPTT   47.8     191    764
 
-One synthetic update, L = 256, CPU ms | positions/s | compile s | MB: LSTM .48 | 534,000 | 4.8 | .85; outer-product LSTM
-1.6 | 155,000 | 9.8 | 2.6; NSE 4.7 | 35,000 | 11 | 3.1; NTM 4.1 | 63,000 | 15 | 4.3; LRUA 4.2 | 37,000 | 9 | 2.5; DNC
-with links 10.5 | 17,000 | 17 | 8.4. Runs minutes apart on that machine differ up to twofold, even in CPU time: synthetic
+One synthetic update, L = 256, CPU ms | positions/s | compile s | MB: LSTM .48 | 534,000 | 4.8 | .85; outer LSTM 1.6 |
+155,000 | 9.8 | 2.6; NSE 4.7 | 35,000 | 11 | 3.1; NTM 4.1 | 63,000 | 15 | 4.3; LRUA 4.2 | 37,000 | 9 | 2.5; DNC with
+links 10.5 | 17,000 | 17 | 8.4. Runs minutes apart on that machine differ up to twofold, even in CPU time: synthetic
 over truncated came out at 7 % at L = 256 and at -29 % at 1024, so those numbers say little about the overhead. Both
 programs in turn, measured earlier with unrolled steps, CPU time: NSE 2.43 to 2.78 ms (14 %), LSTM .340 to .380 (12 %),
 the 8-float register of gated recall .081 to .144 (78 %: at that size every operation counts).
