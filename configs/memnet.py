@@ -49,8 +49,8 @@ A frozen model that never saw the network teaches two of three fresh networks, w
 slowly than a model that learns; the third it does not teach, and there a frozen model of its own task fails too. As a
 start for further learning it gives no advantage here, and neither does one model for three networks: a null result.
 
-copy, measured: longest sequence solved within 12000 updates of one window each (LSTM of 16 units, rows of 2 bits, 32
-episodes, 3 seeds; 421 CPU-seconds in all, most of them BP(lambda)'s):
+copy, measured (an earlier version, not repeated): longest sequence solved within 12000 updates of one window each (LSTM
+of 16 units, rows of 2 bits, 32 episodes, 3 seeds; 421 CPU-seconds in all, most of them BP(lambda)'s):
 
   T   BPTT(T)    DNI        DNI+Aux    BP(lambda)
   2   2, 2, 2    2, 2, 3    2, 2, 3    3, 3, 3
@@ -117,10 +117,11 @@ beside its arguments; NSE memory 32 x 16, batch 16, window 16, steps not unrolle
 
 One synthetic update, L = 256, CPU ms | positions/s | compile s | MB: LSTM .48 | 534,000 | 4.8 | .85; outer LSTM 1.6 |
 155,000 | 9.8 | 2.6; NSE 4.7 | 35,000 | 11 | 3.1; NTM 4.1 | 63,000 | 15 | 4.3; LRUA 4.2 | 37,000 | 9 | 2.5; DNC with
-links 10.5 | 17,000 | 17 | 8.4. Runs minutes apart on that machine differ up to twofold, even in CPU time: synthetic
-over truncated came out at 7 % at L = 256 and at -29 % at 1024, so those numbers say little about the overhead. Both
-programs in turn, measured earlier with unrolled steps, CPU time: NSE 2.43 to 2.78 ms (14 %), LSTM .340 to .380 (12 %),
-the 8-float register of gated recall .081 to .144 (78 %: at that size every operation counts).
+links 10.5 | 17,000 | 17 | 8.4. Runs minutes apart on that machine differ up to twofold, even in CPU time, so the
+sweep's own overhead of synthetic over truncated (-29 to 61 % over repeats) says nothing there. Both programs in turn,
+600 updates each, median CPU time: NSE 4.19 to 4.61 ms (10 %), with steps unrolled by four 5.07 to 5.90 (16 %);
+earlier, on idler cores, NSE 14 %, LSTM .340 to .380 ms (12 %), the 8-float register of gated recall .081 to .144 (78
+%: at that size every operation counts).
 
 ntm_copy, measured: 3 seeds, trained on 1 to 10 rows of 4 bits for 8000 updates, 239 seconds on one shared core. Right
 bits 1.000 up to 15 rows, .997 at 20; all three seeds solve 20 (below .15 bit). An LSTM controller in its place, 7000
