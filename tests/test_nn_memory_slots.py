@@ -38,3 +38,16 @@ def test_weightings_stay_on_the_simplex(network):
 def test_bad_sizes_are_one_clear_line(network, field):
     with pytest.raises(ConfigError, match=f"network.{field}"):
         memory.make(SIZES | network, outputs=2)
+
+
+def test_what_lrua_has_just_written_it_can_read_and_blank_slots_are_like_no_key():
+    core = memory.make(SIZES | LRUA | dict(adds="own", memory="flat", reads=1), outputs=2)
+    x_TBX = jax.random.normal(jax.random.key(0), (1, 2, 4))
+    params = core.init(jax.random.key(1), x_TBX)
+    assert (np.asarray(core.start(params, 2)["memory"]["M"]) == np.float32(1e-6)).all()
+    state, _, seen = memory.unroll(core, params, core.start(params, 2), x_TBX, weights=True)
+    write_BM, read_BM = np.asarray(seen["write"])[0, ..., 0], np.asarray(seen["read"])[0, ..., 0]
+    np.testing.assert_allclose(write_BM[:, 1:], 0, atol=1e-6)  # read first, and least used first: slot 0
+    np.testing.assert_allclose(read_BM[:, 1:], read_BM[:, 1:2].repeat(4, 1), rtol=1e-3)  # blank slots all alike
+    assert (abs(read_BM[:, 0] - read_BM[:, 1]) > 1e-3).all()  # what this step wrote already counts
+    np.testing.assert_allclose(state["read"]["r"], np.einsum("bm,bmw->bw", read_BM, state["memory"]["M"]), rtol=1e-5)
