@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 
+from metalearn.comparison import over_seeds
 from metalearn.types import Result
-
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t: with 3 seeds the normal 1.96 would be far too narrow
 
 
 def cost(results, names: list[str]) -> Result:
@@ -99,7 +98,7 @@ def gated(results) -> Result:
             values, history = result[f"{kind}_by_seed"], _history(workdir)
             found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][i] >= 0.9), default=None)
                            for i in range(len(values))]
-            for name, value in ((f"{kind}_accuracy", sum(values) / len(values)), (f"{kind}_ci95", _half(values))):
+            for name, value in ((f"{kind}_accuracy", sum(values) / len(values)), (f"{kind}_ci95", over_seeds(values)[1])):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))
         for name, value in (("batches_to_90", _median(found["rare"])), ("batches_to_90_by_seed", found["rare"]),
@@ -128,10 +127,6 @@ def _by_seed(values: list[float], seeds: int) -> list[float]:
     return [sum(values[i * each:(i + 1) * each]) / each for i in range(seeds)]
 
 
-def _half(v: list[float]) -> float:
-    mean = sum(v) / len(v)
-    return T_95[len(v)] * (sum((x - mean) ** 2 for x in v) / (len(v) - 1) / len(v)) ** 0.5
-
-
 def _interval(v: list[float], digits: int = 3) -> str:
-    return f"{sum(v) / len(v):.{digits}f} ± {_half(v):.{digits}f}"
+    mean, half = over_seeds(v)
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
