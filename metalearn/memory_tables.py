@@ -98,7 +98,7 @@ def gated(results) -> Result:
             values, history = result[f"{kind}_by_seed"], _history(workdir)
             found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][i] >= 0.9), default=None)
                            for i in range(len(values))]
-            for name, value in ((f"{kind}_accuracy", sum(values) / len(values)), (f"{kind}_ci95", over_seeds(values)[1])):
+            for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), over_seeds(values), strict=True):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))
         for name, value in (("batches_to_90", _median(found["rare"])), ("batches_to_90_by_seed", found["rare"]),
