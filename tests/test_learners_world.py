@@ -114,6 +114,14 @@ def test_objectives_want_tasks_apart():
     assert world._contrast(apart, task_B, weight_B, wrong) < world._contrast(mixed, task_B, weight_B, wrong)
 
 
+def test_a_first_step_leaves_the_contrast_finite():
+    """Its code is exactly zero and counts for nothing; its slope must not be NaN all the same."""
+    code_BC = jnp.array([[0.0, 0.0], [1, 0.1], [-1, 0], [-1, 0.1]])
+    task_B, weight_B = jnp.array([0, 0, 1, 1]), jnp.array([0.0, 1, 1, 1])
+    slope = jax.grad(world._contrast)(code_BC, task_B, weight_B, -code_BC)
+    assert np.isfinite(np.asarray(slope)).all() and np.asarray(slope[1:]).any()
+
+
 def test_refusals(task):
     for changes, text in ((dict(objective="focal"), "objective=focal"), (dict(decoders="r"), "decoders=r: must"),
                           (dict(code=0), "code=0"), (dict(noise=-1.0), "noise")):

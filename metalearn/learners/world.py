@@ -111,7 +111,8 @@ def _metric(code_BC, task_B, weight_B):
 
 
 def _contrast(code_BC, task_B, weight_B, wrong_BC):
-    unit = lambda a: a / jnp.maximum(jnp.linalg.norm(a, axis=-1, keepdims=True), 1e-6)
+    # not by jnp.linalg.norm, whose slope at zero, the code of a first step, is NaN
+    unit = lambda a: a * jax.lax.rsqrt((a**2).sum(-1, keepdims=True) + 1e-12)
     code_BC, wrong_BC = unit(code_BC), unit(wrong_BC)
     _, same_BB, both_BB = _pairs(code_BC, task_B, weight_B)
     score_BB = code_BC @ code_BC.T / TEMPERATURE
