@@ -23,9 +23,9 @@ Measured; one core of two, shared with other work, so seconds are upper bounds:
                             embedded_transformer 87.9, anil 86.7, maml 86.3, fomaml 85.2, imaml 85.2, cavia 84.2,
                             reptile 81.3; about 2 minutes each. On real digits, never trained on (nearest neighbour
                             74.0), only pretrained, 79.5, and metasgd, 74.6, are above it
-  omniglot_5w1s,protonet    60-way training, 3,000 updates, 661 s of a shared core, seeds 0, 1: 97.58, 97.69 (+- 0.27
-                            each over 1,000 episodes; nearest neighbour on pixels 46.85). The same checkpoints at 20
-                            ways: 92.07, 92.12 (+- 0.24 each; 26.88):
+  omniglot_5w1s,protonet    60-way training, 3,000 updates, 600 s of a core, 3 seeds: 97.58 97.69 97.46, mean 97.58
+                            +- 0.28 over seeds (1,000 episodes; nearest neighbour on pixels 46.85). The same checkpoints
+                            at 20 ways: 92.07 92.12 92.02, mean 92.07 +- 0.12 (26.88):
                             python -m metalearn.eval --workdir=RUN --config.task.ways=20
                             --config.evaluators.fewshot.episodes_sha256="('c1b7e7c12596dd28',)"
   omniglot_5w1s,maml        7,000 updates of 8 tasks, seed 0, 2,914 s of a third of a core (15 minutes of one):
