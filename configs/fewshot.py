@@ -58,7 +58,6 @@ Measured; one core of two, shared with other work, so seconds are upper bounds:
 from __future__ import annotations
 
 import json
-import math
 import os
 
 from ml_collections import ConfigDict
@@ -312,7 +311,7 @@ def summarise(results: list) -> dict:
         columns = [k for k in MEASURED if k in runs[0]]
         cells = [comparison.over_seeds([run[k] for run in runs]) for k in columns]
         near = next(runs[0][k] for k in ("nearest_neighbour", "mse_nearest_neighbour") if k in runs[0])
-        rows.append([name, len(runs), *(_text(*cell) for cell in cells), f"{near:.4f}",
+        rows.append([name, len(runs), *(comparison.text(*cell, 4) for cell in cells), f"{near:.4f}",
                      f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"])
         headline |= {f"{name}_{k}": value for k, (value, _) in zip(columns, cells, strict=True)}
         headline |= {"nearest_neighbour": near}
@@ -322,10 +321,6 @@ def summarise(results: list) -> dict:
 
 
 MEASURED = ("accuracy", "accuracy_test", "accuracy_new", "mse_0", "mse_1", "mse_10")
-
-
-def _text(mean: float, half: float) -> str:
-    return f"{mean:.4f}" if math.isnan(half) else f"{mean:.4f} ± {half:.4f}"
 
 
 def _name(config: dict) -> str:

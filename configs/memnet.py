@@ -144,7 +144,6 @@ import os
 from ml_collections import ConfigDict
 
 from configs import common
-from metalearn import memory_tables
 
 ARMS = {
     "tbptt": dict(rule="tbptt"),
@@ -467,6 +466,8 @@ def sweep(arg: str = "gated_recall"):
 
 
 def summarise(results, arg: str = "gated_recall") -> dict:
+    from metalearn import memory_tables  # here, so that reading a config loads nothing
+
     if arg == "cost":
         return memory_tables.cost(results, [*(f"nse L={n}" for n in COST_LENGTHS for _ in range(3)), *MEMORIES])
     if arg in ("copy", "repeat_copy"):

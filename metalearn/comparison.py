@@ -90,3 +90,8 @@ def over_seeds(values) -> tuple[float, float]:
     if n == 1:
         return float(values[0]), float("nan")
     return float(np.mean(values)), float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / n**0.5)
+
+
+def text(mean: float, half: float, digits: int) -> str:
+    """The mean with its interval, where there is one."""
+    return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} ± {half:.{digits}f}"

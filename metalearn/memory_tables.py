@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from metalearn.comparison import over_seeds
+from metalearn.comparison import over_seeds, text
 from metalearn.types import Result
 
 
@@ -128,5 +128,4 @@ def _by_seed(values: list[float], seeds: int) -> list[float]:
 
 
 def _interval(v: list[float], digits: int = 3) -> str:
-    mean, half = over_seeds(v)
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+    return text(*over_seeds(v), digits)

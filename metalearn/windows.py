@@ -60,7 +60,7 @@ class Reader(NamedTuple):
     steps: int
     unroll: int
     remat: bool
-    label_gain: float = 1.0
+    label_gain: float
 
     def vectors(self, y: Array) -> Array:
         """Labels as a network reads them."""

@@ -53,3 +53,7 @@ def test_over_seeds_is_students():
     assert mean == 2.0 and half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # two degrees of freedom, spread 1
     mean, half = comparison.over_seeds([0.7])
     assert mean == 0.7 and np.isnan(half)
+
+
+def test_text_has_an_interval_where_there_is_one():
+    assert comparison.text(0.61, 0.0456, 3) == "0.610 ± 0.046" and comparison.text(0.61, float("nan"), 2) == "0.61"

@@ -51,5 +51,5 @@ def test_batches_until_learned_count_what_each_arm_saw(tmp_path):
     assert found["batches_to_90"] == {"cdni": {"12": 100}}  # four updates on each batch
     assert found["batches_to_90_by_seed"]["cdni"]["12"] == [100, None, 100]
     assert found["rare_accuracy"]["cdni"]["12"] == pytest.approx(0.7)
-    spread = 4.303 * ((2 * 0.25**2 + 0.5**2) / 2 / 3) ** 0.5
-    assert found["rare_ci95"]["cdni"]["12"] == pytest.approx(spread, rel=1e-3)  # 4.303 is rounded
+    spread = 4.30265273 * ((2 * 0.25**2 + 0.5**2) / 2 / 3) ** 0.5
+    assert found["rare_ci95"]["cdni"]["12"] == pytest.approx(spread)

@@ -84,3 +84,11 @@ def test_dnc_pieces():
 def test_permuting_slots_permutes_weights(f):
     w, order = simplex(30, B, M), jnp.array([3, 1, 5, 0, 4, 2])
     np.testing.assert_allclose(f(w[:, order]), f(w)[:, order], rtol=1e-5, atol=1e-6)
+
+
+def test_unit_vectors_and_the_slope_at_zero():
+    x_BD = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(a.unit(x_BD), [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
+    slope = jax.grad(lambda x: a.unit(x)[:, 0].sum())(x_BD)
+    np.testing.assert_allclose(slope[0], [16 / 125, -12 / 125], rtol=1e-5)  # along the sphere
+    assert np.isfinite(np.asarray(slope)).all()

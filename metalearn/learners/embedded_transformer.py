@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import episodes
+from metalearn.nn import addressing
 from metalearn.nn import backbone as backbone_lib
 from metalearn.nn.transformer import Transformer
 from metalearn.types import Episodes, Learner
@@ -32,9 +33,8 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         S, Q = h_BSD.shape[1], h_BQD.shape[1]
         y_BSV = jax.nn.one_hot(y_BS, V) if "ways" in facts else y_BS
         label_BLV = jnp.concatenate([y_BSV, jnp.zeros((len(y_BSV), Q, V))], 1)
-        h_BLD = jnp.concatenate([h_BSD, h_BQD], 1)
         # as long as a label, which hundreds of features would drown: then nothing is learned for thousands of updates
-        h_BLD = h_BLD * jax.lax.rsqrt(jnp.square(h_BLD).sum(-1, keepdims=True) + 1e-6)
+        h_BLD = addressing.unit(jnp.concatenate([h_BSD, h_BQD], 1), 1e-6)
         tokens_BLI = jnp.concatenate([h_BLD, label_BLV], -1) * h_BLD.shape[-1] ** 0.5
         out_BQV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q), Q)
         return out_BQV, carry

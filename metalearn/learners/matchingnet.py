@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn import episodes
+from metalearn.nn import addressing
 from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Episodes, Learner
 from metalearn.validate import positive
@@ -24,8 +25,8 @@ def make(facts, *, backbone: dict, scale: float) -> Learner:
     def logits(params, carry, batch: Episodes, train: bool):
         x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params["body"], carry, x_BSX, x_BQX, train)
-        unit = lambda h: h * jax.lax.rsqrt((h**2).sum(-1, keepdims=True) + 1e-12)
-        similar_BQS = jnp.exp(params["log_scale"]) * jnp.einsum("bqd,bsd->bqs", unit(h_BQD), unit(h_BSD))
+        cosine_BQS = jnp.einsum("bqd,bsd->bqs", addressing.unit(h_BQD), addressing.unit(h_BSD))
+        similar_BQS = jnp.exp(params["log_scale"]) * cosine_BQS
         member_BSV = jax.nn.one_hot(y_BS, episodes.ways(facts, batch))
         # the log of sum over a class of softmax weights: a logsumexp, so that no probability underflows
         return jax.nn.logsumexp(similar_BQS[..., None], 2, b=member_BSV[:, None]) - jax.nn.logsumexp(

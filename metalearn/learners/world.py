@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from metalearn.gradients import grads_from_loss
-from metalearn.nn import decision
+from metalearn.nn import addressing, decision
 from metalearn.nn import world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted
 from metalearn.validate import nonnegative, one_of
@@ -111,9 +111,7 @@ def _metric(code_BC, task_B, weight_B):
 
 
 def _contrast(code_BC, task_B, weight_B, wrong_BC):
-    # not by jnp.linalg.norm, whose slope at zero, the code of a first step, is NaN
-    unit = lambda a: a * jax.lax.rsqrt((a**2).sum(-1, keepdims=True) + 1e-12)
-    code_BC, wrong_BC = unit(code_BC), unit(wrong_BC)
+    code_BC, wrong_BC = addressing.unit(code_BC), addressing.unit(wrong_BC)  # the code of a first step is zero
     _, same_BB, both_BB = _pairs(code_BC, task_B, weight_B)
     score_BB = code_BC @ code_BC.T / TEMPERATURE
     against_B = (code_BC * wrong_BC).sum(-1) / TEMPERATURE  # the same steps with other rewards: another task

@@ -13,6 +13,11 @@ from metalearn.types import Array
 EPS = 1e-6
 
 
+def unit(x: Array, eps: float = 1e-12) -> Array:
+    """Vectors (last axis) at length one; zero stays zero, with a finite gradient there, which a norm has not."""
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + eps)
+
+
 def cosine(M_BMW: Array, k_BW: Array) -> Array:
     """Cosine similarity of each row with the key; 0 at a zero row, with a finite gradient there.
 

@@ -82,7 +82,7 @@ class World(nn.Module):
     embed: int
     hidden: int
     code: int
-    change_std: tuple[float, ...] = ()
+    change_std: tuple[float, ...]  # read by `change` alone
 
     def setup(self):
         self.encoder = Encoder(self.horizon, self.embed, self.hidden, self.code)

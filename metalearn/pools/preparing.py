@@ -157,7 +157,7 @@ def _make(name: str, source: str, work: str, downloads: str, image_size: int) ->
 def _tfds_builder(tfds, name: str, work: str):
     try:
         return tfds.builder(name, data_dir=work)
-    except Exception:  # TFDS answers an unknown name with several kinds of error
+    except (ValueError, AssertionError):  # how TFDS answers an unknown name or config, and an unknown version
         raise ConfigError("name", name, "is unknown here and to TFDS; known: " + ", ".join(known())
                           + ", images/NAME, or a TFDS image-classification set" + nearest(name, known())) from None
 
