@@ -14,7 +14,7 @@ def choose(arg: str, variants: dict, default: str):
 
 
 def adam(lr: float, **changes) -> dict:
-    """Adam with the house's defaults; see metalearn.optim.make."""
+    """Adam with the house's defaults; see metalearn.runtime.optimiser.make."""
     return dict(name="adam", lr=lr, warmup_steps=0, decay="constant", clip=1.0, weight_decay=0.0, b1=0.9, b2=0.999,
                 eps=1e-8, freeze="") | changes
 

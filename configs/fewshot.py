@@ -1,4 +1,4 @@
-"""Few-shot learning: episodes from pools and function families, every learner through the same programs.
+"""Few-shot learning: episodes from datasets and function families, every learner through the same programs.
 
   bash launch/local.sh --config=configs/fewshot.py:digits,maml --workdir=runs/maml
   bash launch/local.sh sweep --config=configs/fewshot.py:digits --out=runs/digits          every learner, 3 seeds
@@ -9,7 +9,7 @@ The argument is TASK[,LEARNER]. Tasks:
 
   digits           made-up characters (`strokes`), the exam on 100 kinds held out, and on real digits; no download
   smoke            seconds, on scikit-learn's digits
-  omniglot_5w1s, omniglot_20w1s, cifar_fs_5w1s, cifar_fs_5w5s     need their data (`python -m metalearn.pools check`);
+  omniglot_5w1s, omniglot_20w1s, cifar_fs_5w1s, cifar_fs_5w5s     need data (`python -m metalearn.datasets check`);
                    sized for two CPU cores: convolutions of stride 2 (MAML's own on Omniglot); CIFAR-FS 32 wide
   ..._full         the same with max-pools, 64 wide, 60,000 updates of 16 episodes [not run here]
   transfer         digits (x4 rotations) to Fashion-MNIST and EMNIST letters, never trained on
@@ -83,8 +83,9 @@ def get_config(arg: str = "") -> ConfigDict:
     return ConfigDict(config)
 
 
-def _images(pool: str, **changes) -> dict:
-    return dict(name="fewshot", pool=pool, train_split="train", val_split="val", test_split="test", new_pool="",
+def _images(dataset: str, **changes) -> dict:
+    return dict(name="fewshot", dataset=dataset, train_split="train", val_split="val", test_split="test",
+                new_dataset="",
                 image_size=0, channels=0, flat=False, rotations="none", ways=5, shots=1, queries=5, train_ways=0,
                 form="pair", num_tasks=0, task_seed=0) | changes
 
@@ -107,7 +108,7 @@ def _conv4(width: int, depth: int = 4, down: str = "max") -> dict:
 def digits() -> dict:
     """Practice on made-up characters, the exam on characters held out (and on handwritten digits): no download."""
     task = _images("strokes", train_split="classes:0-499", val_split="classes:500-599", test_split="classes:500-599",
-                   new_pool="digits")
+                   new_dataset="digits")
     exam = _accuracy(600, ("c6584c1124d3ea0a", "055fc61d6c9eaa7a"), ("test", "new"))
     config = _config(task, _conv4(32, depth=2), 8, 1000, fewshot=exam)
     config["optim"] |= dict(lr=3e-3)
@@ -117,8 +118,9 @@ def digits() -> dict:
 
 def smoke() -> dict:
     config = digits()
-    config["task"] |= dict(pool="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
-                           new_pool="", ways=3, queries=2)
+    config["task"] |= dict(dataset="digits", train_split="classes:0-4", val_split="classes:5-9",
+                           test_split="classes:5-9",
+                           new_dataset="", ways=3, queries=2)
     config["learner"]["backbone"] |= dict(width=4, depth=2)
     config["train"] |= dict(batch=2, steps=4, steps_per_call=2, log_every=2, save_every=2)
     config["evaluators"]["fewshot"] |= dict(sets=("test",), episodes=8, chunk=4, episodes_sha256=())
@@ -166,7 +168,7 @@ def cifar_fs_5w5s() -> dict:
 
 def transfer() -> dict:
     task = _images("digits", train_split="classes:0-9", val_split="classes:0-9", test_split="classes:0-9",
-                   new_pool="fashion_mnist+emnist/letters", image_size=16, channels=1, rotations="train")
+                   new_dataset="fashion_mnist+emnist/letters", image_size=16, channels=1, rotations="train")
     exam = _accuracy(600, ("ff9b0b4c676ffe51", "2c72fffd5fe1bd04"), ("new", "test"))
     config = _config(task, _conv4(32, depth=3, down="stride"), 8, 300, fewshot=exam)
     config["optim"] |= dict(lr=3e-3)
@@ -299,7 +301,7 @@ def sweep(arg: str = "digits"):
 
 def summarise(results: list) -> dict:
     """One table of all learners, out of the runs' headlines and their own configs: means over seeds."""
-    from metalearn import comparison  # here, so that reading a config loads nothing
+    from metalearn.measure import statistics  # here, so that reading a config loads nothing
 
     found: dict = {}
     for _, numbers, workdir in results:
@@ -309,9 +311,9 @@ def summarise(results: list) -> dict:
     rows, headline = [], {}
     for name, runs in found.items():
         columns = [k for k in MEASURED if k in runs[0]]
-        cells = [comparison.over_seeds([run[k] for run in runs]) for k in columns]
+        cells = [statistics.over_seeds([run[k] for run in runs]) for k in columns]
         near = next(runs[0][k] for k in ("nearest_neighbour", "mse_nearest_neighbour") if k in runs[0])
-        rows.append([name, len(runs), *(comparison.text(*cell, 4) for cell in cells), f"{near:.4f}",
+        rows.append([name, len(runs), *(statistics.text(*cell, 4) for cell in cells), f"{near:.4f}",
                      f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"])
         headline |= {f"{name}_{k}": value for k, (value, _) in zip(columns, cells, strict=True)}
         headline |= {"nearest_neighbour": near}

@@ -35,7 +35,8 @@ def digits() -> dict:
     return dict(
         seed=0,
         init_from="",
-        task=dict(name="projected", pool="digits", split_by="class", train_classes=5, heldout_frac=0.22, new_pool="",
+        task=dict(name="projected", dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22,
+                  new_dataset="",
                   image_size=0, channels=0, pca=32, ways=5, length=20, num_tasks=0, bias=0.0, random_points=10,
                   task_seed=0),
         learner=dict(name="incontext", layout="query", dtype="float32",
@@ -43,7 +44,7 @@ def digits() -> dict:
         optim=common.adam(1e-3, warmup_steps=100),
         train=common.train(batch=64, steps=2000),
         evaluators=dict(curves=dict(name="learning_curves", sets=sets, episodes=1024, chunk=256, seed=1,
-                                    yardsticks=("1nn", "class_mean", "ridge", "online_softmax"))),
+                                    baselines=("1nn", "class_mean", "ridge", "online_softmax"))),
     )
 
 
@@ -53,7 +54,7 @@ def smoke() -> dict:
     config["learner"]["network"] |= dict(depth=1, width=16, num_heads=2, mlp=32)
     config["optim"] |= dict(warmup_steps=1)
     config["train"] |= dict(batch=8, steps=4, steps_per_call=2, log_every=2, save_every=2)
-    config["evaluators"]["curves"] |= dict(episodes=32, chunk=16, sets=("seen", "unseen"), yardsticks=("1nn",))
+    config["evaluators"]["curves"] |= dict(episodes=32, chunk=16, sets=("seen", "unseen"), baselines=("1nn",))
     return config
 
 
@@ -61,13 +62,14 @@ def phases() -> dict:
     config = digits()
     config["learner"]["layout"] = "pair"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
-    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), yardsticks=("1nn",))
+    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
     return config
 
 
 def mnist() -> dict:
     config = digits()
-    config["task"] |= dict(pool="mnist", split_by="dataset", new_pool="fashion_mnist", train_classes=0, image_size=14,
+    config["task"] |= dict(dataset="mnist", split_by="dataset", new_dataset="fashion_mnist", train_classes=0,
+                           image_size=14,
                            pca=0, ways=10, length=100, num_tasks=2**25, bias=0.9)
     config["learner"] |= dict(layout="shifted", dtype="bfloat16")
     config["learner"]["network"] |= dict(depth=4, width=256, num_heads=8, mlp=1024, positions=True)
@@ -137,7 +139,7 @@ def summarise(results, arg: str = "phases") -> dict:
 
 def phase_diagram(results) -> dict:
     """The runs of one layout by K: means over seeds, dots per seed, and the course of training."""
-    from metalearn.writer import read
+    from metalearn.runtime.writer import read
 
     runs = {}
     for overrides, headline, workdir in results:

@@ -249,7 +249,8 @@ def copying(task: dict, network: dict, **changes) -> dict:
         learner=learner(network, **changes),
         optim=optim(1e-3, 1e-4, clip=1.0),
         train=common.train(batch=96, steps=20000, steps_per_call=200, log_every=1000, save_every=20000),
-        evaluators=dict(lengths=dict(name="lengths", lengths=lengths, solved_bits=0.15, episodes=128, seed=1)),
+        evaluators=dict(lengths=dict(name="length_generalisation", lengths=lengths, solved_bits=0.15, episodes=128,
+                                     seed=1)),
     )
 
 
@@ -317,12 +318,12 @@ def omniglot_online(network: str = "lrua") -> dict:
     return dict(
         seed=0,
         init_from="",
-        task=dict(name="omniglot_stream", pool="omniglot", train="train", test="test", image_size=20, ways=5,
+        task=dict(name="omniglot_stream", dataset="omniglot", train="train", test="test", image_size=20, ways=5,
                   shots=10, rare_ways=0, rare_shots=0, rotate=True, task_seed=0),
         learner=learner(nets[network], inputs="x_and_last_label", label_gain=4.0, rule="bptt", window=10),
         optim=optim(1e-3, 1e-4, clip=10.0),
         train=common.train(batch=16, steps=100000, steps_per_call=100, log_every=500, save_every=5000, eval_every=5000),
-        evaluators=dict(instances=dict(name="instances", split="test", upto=10, episodes=512, chunk=128, seed=1,
+        evaluators=dict(instances=dict(name="kth_presentation", split="test", upto=10, episodes=512, chunk=128, seed=1,
                                        targets=MANN)),
     )
 
@@ -341,7 +342,7 @@ def omniglot_small(network: str = "lrua") -> dict:
 def strokes_stream(network: str = "lrua") -> dict:
     """The same protocol on made-up characters of 8x8, where seeing is easier, with smaller networks."""
     config = omniglot_small(network)
-    config["task"] |= dict(pool="strokes", train="classes:0-499", test="classes:500-599", image_size=0)
+    config["task"] |= dict(dataset="strokes", train="classes:0-499", test="classes:500-599", image_size=0)
     config["learner"]["network"] |= dict(hidden=64)
     config["train"] |= dict(steps=4000, save_every=1000, eval_every=500)
     config["evaluators"]["instances"] |= dict(targets={})
@@ -359,7 +360,7 @@ def rare_stream() -> dict:
 def digits_stream() -> dict:
     """`omniglot_online` in small, on the built-in digits: three of five classes to learn from, five new ones."""
     config = omniglot_online()
-    config["task"] |= dict(pool="digits", train="classes:0-4", test="classes:5-9", image_size=0, ways=3, shots=5)
+    config["task"] |= dict(dataset="digits", train="classes:0-4", test="classes:5-9", image_size=0, ways=3, shots=5)
     config["learner"]["network"] |= dict(slots=16, width=12, hidden=32, reads=1)
     config["train"] |= dict(steps=3000, save_every=3000, eval_every=1000)
     config["evaluators"]["instances"] |= dict(upto=5, targets={})
@@ -387,8 +388,8 @@ def sinusoid() -> dict:
 def few_shot() -> dict:
     """5-way 1-shot on made-up characters; labels stand beside the support images."""
     config = sinusoid()
-    config["task"] = dict(name="fewshot", pool="strokes", train_split="classes:0-499", val_split="classes:500-599",
-                          test_split="classes:500-599", new_pool="", image_size=0, channels=0, flat=True,
+    config["task"] = dict(name="fewshot", dataset="strokes", train_split="classes:0-499", val_split="classes:500-599",
+                          test_split="classes:500-599", new_dataset="", image_size=0, channels=0, flat=True,
                           rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="pair", num_tasks=0,
                           task_seed=0)
     config["learner"] |= dict(network=MEMORIES["lrua"])
@@ -402,7 +403,8 @@ def few_shot_stream() -> dict:
     config = few_shot()
     config["task"] |= dict(form="stream", shots=5, queries=1)
     config["learner"] |= dict(inputs="x_and_last_label")
-    config["evaluators"] = dict(instances=dict(name="instances", split="test", upto=6, episodes=256, chunk=64, seed=1,
+    config["evaluators"] = dict(instances=dict(name="kth_presentation", split="test", upto=6, episodes=256, chunk=64,
+                                               seed=1,
                                                targets={}))
     return config
 
@@ -466,14 +468,14 @@ def sweep(arg: str = "gated_recall"):
 
 
 def summarise(results, arg: str = "gated_recall") -> dict:
-    from metalearn import memory_tables  # here, so that reading a config loads nothing
+    from metalearn.reporting import memnet  # here, so that reading a config loads nothing
 
     if arg == "cost":
-        return memory_tables.cost(results, [*(f"nse L={n}" for n in COST_LENGTHS for _ in range(3)), *MEMORIES])
+        return memnet.cost(results, [*(f"nse L={n}" for n in COST_LENGTHS for _ in range(3)), *MEMORIES])
     if arg in ("copy", "repeat_copy"):
-        return memory_tables.copy(results, COPY_ARMS)
+        return memnet.copy(results, COPY_ARMS)
     if arg == "shared":
-        return memory_tables.shared(results, list(TRANSFER), len(SEEDS))
+        return memnet.shared(results, list(TRANSFER), len(SEEDS))
     if arg in STREAMS:
-        return memory_tables.streams(results, MANN if arg != "strokes_stream" else {})
-    return memory_tables.gated(results)
+        return memnet.streams(results, MANN if arg != "strokes_stream" else {})
+    return memnet.gated(results)

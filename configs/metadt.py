@@ -342,7 +342,7 @@ def summarise(results, arg: str = "point") -> dict:
     """One table of returns[method][protocol] over seeds and test tasks, with the lines that they are to be read by."""
     import numpy as np
 
-    from metalearn import comparison
+    from metalearn.measure import statistics
 
     base, methods = common.choose(arg, SWEEPS | {"encoders": ("encoders", ("metadt",))}, "point")
     named, lines = [], {}
@@ -356,15 +356,15 @@ def summarise(results, arg: str = "point") -> dict:
         named.append((method, workdir))
         if method != "explorer":  # whose behaviour line is that of other data
             lines = {k: headline[k] for k in REFERENCES if k in headline}
-    found, won, known = (comparison.gather(named, fact) for fact in ("returns", "successes", "behaviour_returns"))
+    found, won, known = (statistics.gather(named, fact) for fact in ("returns", "successes", "behaviour_returns"))
     behaviour_B = known["metadt"][""][0] if "metadt" in known else None
-    result = comparison.compare(found, "metadt", behaviour_B, f"{base}: returns")
+    result = statistics.compare(found, "metadt", behaviour_B, f"{base}: returns")
     worlds = [h for _, h, _ in results if "probe_r2" in h]
     result["headline"] |= {"references": lines, "seeds": SEEDS, "world_test_mse": [h.get("test_mse") for h in worlds],
                            "world_probe_r2": [h["probe_r2"] for h in worlds]}
     if won:
         result["headline"]["success"] = {m: {k: float(np.mean(v)) for k, v in p.items()} for m, p in won.items()}
-        result["tables"].insert(1, comparison.compare(won, "metadt", None, "success rate")["tables"][0])
+        result["tables"].insert(1, statistics.compare(won, "metadt", None, "success rate")["tables"][0])
     result["tables"].append({"title": "references on the same tasks", "columns": ["line", "return"],
                              "rows": [[k, f"{v:.2f}"] for k, v in lines.items()]})
     return result

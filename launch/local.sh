@@ -13,9 +13,6 @@ case "${1:-}" in
   *) program="$1"; shift ;;
 esac
 metalearn_setup
-if [ "$program" = sweep ]; then
-  exec "$PYTHON_VENV" "$metalearn_root/launch/sweep.py" "$@"
-fi
 [ -f "$metalearn_root/metalearn/$program.py" ] || [ -d "$metalearn_root/metalearn/$program" ] \
-  || metalearn_fail "program=$program: must be one of train, eval, collect, pools, benchmark, report, sweep"
+  || metalearn_fail "program=$program: must be one of train, eval, collect, datasets, benchmark, report, sweep"
 exec "$PYTHON_VENV" -m "metalearn.$program" "$@"

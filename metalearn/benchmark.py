@@ -13,7 +13,7 @@ Where PyTorch is installed, MAML and prototypes on Conv4 have a second arm, the 
 (`metalearn.torch_arm`), run in the same interleaved rounds.
 
 `--memory` compiles the update and runs nothing: the compiler's own figure of the bytes that it needs beside its
-arguments (parameters, optimiser state, pools) and results.
+arguments (parameters, optimiser state, datasets) and results.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 
-from metalearn import cli, report, sharding, torch_arm, train
-from metalearn import config as config_lib
-from metalearn import experiment as experiment_lib
+from metalearn import cli
+from metalearn.measure import torch_reference
+from metalearn.reporting import tables
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import loop, sharding
 from metalearn.types import Result
 
 
@@ -65,8 +68,8 @@ def memory(spec: str, overrides: list[str]) -> dict:
     """Bytes of one config's compiled update: temporaries at their peak, and arguments."""
     experiment = experiment_lib.build(config_lib.load(spec, overrides))
     key = jax.random.key(0, impl="threefry2x32")
-    state = jax.eval_shape(train.make_init(experiment), experiment.task.data, key)
-    update = train.make_update(experiment, sharding.make_mesh(experiment.config.train.devices))
+    state = jax.eval_shape(loop.make_init(experiment), experiment.task.data, key)
+    update = loop.make_update(experiment, sharding.make_mesh(experiment.config.train.devices))
     began = time.perf_counter()
     used = update.lower(state, experiment.task.data, key, 1).compile().memory_analysis()
     return {"config": spec, "temp_bytes": used.temp_size_in_bytes, "argument_bytes": used.argument_size_in_bytes,
@@ -79,8 +82,8 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     experiment = experiment_lib.build(config)
     mesh = sharding.make_mesh(config.train.devices)
     data, key = sharding.replicate(experiment.task.data, mesh), jax.random.key(config.seed, impl="threefry2x32")
-    state = sharding.replicate(train.make_init(experiment)(data, key), mesh)
-    update, num = train.make_update(experiment, mesh), config.train.steps_per_call
+    state = sharding.replicate(loop.make_init(experiment)(data, key), mesh)
+    update, num = loop.make_update(experiment, mesh), config.train.steps_per_call
     matmuls = count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)
     work, (shape, _) = flop(matmuls) / num, max(matmuls.items(), key=lambda item: flop(Counter([item[0]])) * item[1])
     began = time.perf_counter()
@@ -88,10 +91,10 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     compile_seconds = time.perf_counter() - began
 
     state, _ = compiled(state, data, key)
-    problem = torch_arm.lacks(config)
+    problem = torch_reference.lacks(config)
     if problem:
         print(problem, file=sys.stderr)
-    other = torch_arm.make(config, experiment.task.facts) if problem == "" else None
+    other = torch_reference.make(config, experiment.task.facts) if problem == "" else None
     peaks = {"2048^3": _matmul((1, 2048, 2048, 2048)), "own shape": _matmul(shape)}
     seconds, torch_seconds, rates = [], [], {name: [] for name in peaks}
     if other:
@@ -153,7 +156,7 @@ def main() -> int:
         rows = [memory(spec, args.overrides) for spec in args.config]
         table = [[r["config"].rpartition(":")[2], f"{r['temp_bytes'] / 2**20:.1f}",
                   f"{r['argument_bytes'] / 2**20:.1f}", f"{r['compile_seconds']:.1f}"] for r in rows]
-        report.show({"tables": [{"title": f"one compiled update on {jax.devices()[0].device_kind}", "rows": table,
+        tables.show({"tables": [{"title": f"one compiled update on {jax.devices()[0].device_kind}", "rows": table,
                                  "columns": ["config", "temporaries MiB", "arguments MiB", "compile s"]}]})
         cli.print_result({"rows": rows})
         return 0
@@ -169,7 +172,7 @@ def main() -> int:
               f"{r['compile_seconds']:.1f}"] for r in rows]
     result: Result = {"tables": [{"title": f"one update on {rows[0]['device']}, f32, medians of {args.rounds} rounds",
                                   "columns": columns, "rows": table}]}
-    report.show(result)
+    tables.show(result)
     cli.print_result({"rows": rows})
     return 0
 

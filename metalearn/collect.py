@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from metalearn import behaviours, cli, lookup, report, trajectories, workdir
-from metalearn import config as config_lib
+from metalearn import cli, lookup
+from metalearn.reporting import tables
+from metalearn.rl import behaviours, store
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import workdir
 from metalearn.validate import require, within
 
 
 def run(config: ConfigDict, out: str) -> dict[str, Any]:
     """Collects by `config.task`, writes `out`, returns the headline numbers; ConfigError before any work."""
     began = time.monotonic()
-    trajectories.refuse(out)
+    store.refuse(out)
     task = config.task
     require(task.name == "offline", "config.task.name", task.name, "must be offline: only its tasks are collected")
     env = task.env.to_dict()
@@ -42,9 +45,9 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
               "best_return": np.round(return_BE.max(1), 4).tolist(),
               "versions": workdir.versions()}
     header |= {"sac": task.sac.to_dict()} if task.behaviour == "sac" else {}
-    sha = trajectories.save(out, param_BX, logs, header)
+    sha = store.save(out, param_BX, logs, header)
     rows = [[i, f"{r.mean():.2f}", f"{r.min():.2f}", f"{r.max():.2f}"] for i, r in enumerate(return_BE[:10])]
-    report.show({"tables": [{"title": f"{task.behaviour} in {env['name']}: returns of the first tasks",
+    tables.show({"tables": [{"title": f"{task.behaviour} in {env['name']}: returns of the first tasks",
                              "columns": ["task", "mean", "worst", "best"], "rows": rows}]})
     return {"out": out, "sha256": sha, "tasks": len(ids), "episodes": task.episodes, "steps": int(logs.mask_BT.sum()),
             "return_mean": float(return_BE.mean()), "return_best": float(return_BE.max(1).mean()),

@@ -1,24 +1,44 @@
 """Evaluate a checkpoint: the same evaluators that training ran, on the same frozen episodes, so the same numbers.
 
-  python -m metalearn.eval --workdir=runs/gpicl [--pool=NAME|FILE.npz] [--step=N]
+  python -m metalearn.eval --workdir=runs/gpicl [--dataset=NAME|FILE.npz] [--step=N]
 
-`--pool` puts a pool that was never trained on in the place of the new classes (any image size: it is resized and
-normalised as the training pool was). Reads the config out of the work directory; never runs Python from it.
+`--dataset` puts a dataset that was never trained on in the place of the new classes (any image size: it is resized and
+normalised as the training dataset was). Reads the config out of the work directory; never runs Python from it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import jax
 
-from metalearn import cli, train
-from metalearn import config as config_lib
-from metalearn import experiment as experiment_lib
-from metalearn import workdir as workdir_lib
-from metalearn.checkpoint import CheckpointError, Checkpoints
+from metalearn import cli
+from metalearn.reporting import plots, tables
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import loop
+from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
+from metalearn.runtime.experiment import Experiment
+from metalearn.types import PyTree, Result
 from metalearn.validate import require
+
+
+def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, suffix: str = "") -> dict[str, Any]:
+    """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables.
+
+    Returns the headline numbers of all of them.
+    """
+    headline: dict[str, Any] = {}
+    for name, evaluator in experiment.evaluators.items():
+        result: Result = cli.plain(evaluator.run(params, carry))
+        workdir_lib.write_json(os.path.join(directory, "eval", f"{name}{suffix}.json"), result)
+        tables.show(result)
+        plots.plot(result, os.path.join(directory, "plots", f"{name}{suffix}"))
+        headline |= result["headline"]
+    return headline
 
 
 def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "") -> dict:
@@ -34,23 +54,23 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     if step is not None:
         require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
     key = jax.random.key(0, impl="threefry2x32")
-    template = jax.eval_shape(train.make_init(experiment), experiment.task.data, key)
+    template = jax.eval_shape(loop.make_init(experiment), experiment.task.data, key)
     found, meta = checkpoints.restore({"params": template.params, "carry": template.carry}, step)
-    headline = experiment_lib.evaluate(experiment, found["params"], found["carry"], workdir, suffix)
-    return headline | experiment_lib.facts(experiment, found["params"]) | {"step": meta["step"]}
+    headline = evaluate(experiment, found["params"], found["carry"], workdir, suffix)
+    return headline | experiment_lib.sizes(experiment, found["params"]) | {"step": meta["step"]}
 
 
 def main() -> int:
     parser = cli.Parser(__doc__, prog="python -m metalearn.eval")
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--pool", help="a pool name or an .npz with x and y, evaluated as the new pool")
+    parser.add_argument("--dataset", help="a dataset name or an .npz with x and y, evaluated as the new dataset")
     parser.add_argument("--step", type=int, help="a checkpoint other than the newest")
     args = parser.parse()
     overrides = dict(o.partition("=")[::2] for o in args.overrides)
     suffix = ""
-    if args.pool:
-        overrides["task.new_pool"] = os.path.abspath(args.pool) if os.path.exists(args.pool) else args.pool
-        suffix = "@" + os.path.basename(args.pool).removesuffix(".npz").replace("/", "-")
+    if args.dataset:
+        overrides["task.new_dataset"] = os.path.abspath(args.dataset) if os.path.exists(args.dataset) else args.dataset
+        suffix = "@" + os.path.basename(args.dataset).removesuffix(".npz").replace("/", "-")
     try:
         headline = run(args.workdir, overrides, args.step, suffix)
     except CheckpointError as error:

@@ -15,61 +15,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
-from metalearn import cli, optim, sharding
-from metalearn import config as config_lib
-from metalearn import experiment as experiment_lib
-from metalearn import workdir as workdir_lib
-from metalearn.checkpoint import CheckpointError, Checkpoints
-from metalearn.experiment import Experiment
-from metalearn.types import Mean, TrainState
-from metalearn.validate import ConfigError, multiple_of, require
-from metalearn.writer import Writer
-
-
-def make_init(experiment: Experiment):
-    """init(data, key) -> TrainState; `key` alone decides the parameters."""
-
-    def init(data, key):
-        key_batch, key_params = jax.random.split(key)
-        batch = experiment.task.sample(data, key_batch, experiment.task.splits[0], experiment.config.train.batch)
-        params, carry = experiment.learner.init(key_params, batch)
-        state = TrainState(jax.numpy.zeros((), "int32"), params, experiment.tx.init(params), carry)
-        # a weakly typed leaf (made of a bare Python number) is strong after one update, and the program compiles again
-        strong = lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
-        return jax.tree.map(strong, state)
-
-    return jax.jit(init)
-
-
-def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
-    """update(state, data, key, num) -> (state, means stacked over `num` steps): one jitted program, state donated.
-
-    The batch of step n is drawn inside, from `fold_in(key, n)`: there is no iterator to save.
-    """
-    task, learner, tx = experiment.task, experiment.learner, experiment.tx
-
-    def one(data, key, state: TrainState):
-        index, key_learner = state.step, jax.random.split(jax.random.fold_in(key, state.step))[1]
-        if learner.pace:  # a refused update leaves its batch behind, else the same batch would be refused for ever
-            data, index = learner.pace(data, state.carry)
-            index = index + state.opt_state.skipped
-        key_batch = jax.random.split(jax.random.fold_in(key, index))[0]
-        batch = task.sample(data, key_batch, task.splits[0], experiment.config.train.batch)
-        batch = sharding.split_batch(batch, mesh)
-        grads, carry, means = learner.grads(state.params, state.carry, batch, key_learner)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        good = opt_state.streak == 0
-        carry = jax.tree.map(lambda new, old: jax.numpy.where(good, new, old), carry, state.carry)
-        means = means | {"grad_norm": Mean.of(optax.global_norm(grads)), "skipped": Mean.of(1.0 - good)}
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, carry), means
-
-    def update(state, data, key, num):
-        return jax.lax.scan(lambda s, _: one(data, key, s), state, None, length=num)
-
-    return jax.jit(update, static_argnums=3, donate_argnums=0)
+from metalearn import cli
+from metalearn.eval import evaluate
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import loop, optimiser, sharding
+from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
+from metalearn.runtime.writer import Writer
+from metalearn.types import Mean
+from metalearn.validate import multiple_of, require
 
 
 def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]:
@@ -92,7 +49,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         meta = {"config": config.to_dict(), "versions": workdir_lib.versions()}
         key_init, key_steps = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
         data = sharding.replicate(experiment.task.data, mesh)
-        init, running = make_init(experiment), {}  # running: totals and counts since the last line of metrics
+        init, running = loop.make_init(experiment), {}  # running: totals and counts since the last line of metrics
         if checkpoints.steps():
             state, found = checkpoints.restore(jax.eval_shape(init, data, key_init))
             running = found.get("running", {})
@@ -102,7 +59,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
                 parts = tuple(experiment.learner.pretrained)
                 state = state.replace(params=_params_from(config.init_from, state.params, parts))
         state = sharding.replicate(state, mesh)
-        update = make_update(experiment, mesh)
+        update = loop.make_update(experiment, mesh)
 
         train, step = config.train, int(state.step)
         writer = Writer(workdir, step, train.steps, quiet)
@@ -144,10 +101,10 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
                 raise Stopped(number, step)
         if saved != step:
             checkpoints.save(step, state, meta)
-        headline = experiment_lib.evaluate(experiment, state.params, state.carry, workdir)
+        headline = evaluate(experiment, state.params, state.carry, workdir)
         writer.write_history(step, headline)
         writer.close()
-        headline |= experiment_lib.facts(experiment, state.params) | {"seconds": time.monotonic() - began}
+        headline |= experiment_lib.sizes(experiment, state.params) | {"seconds": time.monotonic() - began}
         workdir_lib.write_json(os.path.join(workdir, "result.json"), cli.plain(headline))
         return headline
 
@@ -181,7 +138,7 @@ def _params_from(source: str, template, parts: tuple[str, ...]):
     """
     workdir, _, pattern = source.partition("::")
     pattern = pattern or "|".join(f"^{part}/" for part in parts)
-    chosen = optim.label(template, wanted=pattern)
+    chosen = optimiser.label(template, wanted=pattern)
     asked = jax.tree.map(lambda leaf, name: leaf if name == "wanted" else None, template, chosen)
     require(bool(jax.tree.leaves(asked)), "config.init_from", source, f"no parameter's path matches {pattern}")
     found, _ = Checkpoints(os.path.join(workdir, "checkpoints")).restore({"params": asked})
@@ -235,8 +192,6 @@ def main() -> int:
     cli.print_result(headline)
     return 0
 
-
-__all__ = ["ConfigError", "Stopped", "make_init", "make_update", "run"]
 
 if __name__ == "__main__":
     cli.main(main)

@@ -5,7 +5,7 @@ Letters (arrays of known rank carry their axes as a suffix, `logits_BTV`):
   B tasks in a batch    T steps of an episode   L tokens          D width            H heads
   K head size           F feed-forward width    V classes         X input features   S observation
   A action              C task code             P prompt steps    M memory slots     W slot width
-  N items in a pool     E evaluation episodes   R replicas (seeds)
+  N items in a dataset     E evaluation episodes   R replicas (seeds)
 
 Batch-major outside a scan body. Scalars, parameters and opaque trees are bare.
 
@@ -48,7 +48,7 @@ class Episodes:
     y_BT      int32 labels, or float targets (B, T, Y) for regression
     mask_BT   f32; 1 where the position counts in the loss and in the scores
     task_B    int32 task ids
-    index_BT  int32 pool item shown at each position, -1 where there is none; with `y_BT` and `task_B` it
+    index_BT  int32 dataset item shown at each position, -1 where there is none; with `y_BT` and `task_B` it
               says exactly what was drawn, so frozen episodes are hashed by it and notebooks draw by it
     """
 
@@ -180,8 +180,8 @@ class Stream:
 class TaskDist:
     """A distribution over tasks: what it draws is a function of (data, key, split, num) alone.
 
-    data    a pytree of arrays (pools, the number of tasks, ...) passed *into* the jitted program as an argument,
-            so that a pool of the same shape or another number of tasks never recompiles it
+    data    a pytree of arrays (datasets, the number of tasks, ...) passed *into* the jitted program as an argument,
+            so that a dataset of the same shape or another number of tasks never recompiles it
     sample(data, key, split, num) -> Episodes (or another batch record)   traced; `split` and `num` static
     splits  the names `sample` knows, the first being the one that training draws from
     facts   what learners and reports need to know before any batch exists: classes, feature shape, episode length

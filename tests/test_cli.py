@@ -85,8 +85,8 @@ BAD = [
     ("--config.task.length=1", "config.task.length=1"),
     ("--config.task.bias=1.5", "config.task.bias=1.5: must lie between 0 and 1"),
     ("--config.task.num_tasks=-1", "config.task.num_tasks=-1"),
-    ("--config.task.pool=digitz", "digitz.*nearest: digits"),
-    ("--config.task.pool=nowhere.npz", "nowhere.npz: no such file"),
+    ("--config.task.dataset=digitz", "digitz.*nearest: digits"),
+    ("--config.task.dataset=nowhere.npz", "nowhere.npz: no such file"),
     ("--config.task.name=projectd", "config.task.name=projectd.*nearest: projected"),
     ("--config.learner.name=incontxt", "nearest: incontext"),
     ("--config.learner.layout=qery", "nearest: query"),
@@ -121,12 +121,12 @@ def test_train_refuses_in_one_line(monkeypatch, capsys, tmp_path, argument, word
     (None, "not a readable .npz"),
 ])
 def test_bad_npz(monkeypatch, capsys, tmp_path, arrays, words):
-    path = tmp_path / "pool.npz"
+    path = tmp_path / "dataset.npz"
     np.savez(path, **arrays) if arrays else path.write_bytes(b"PK\x03\x04 cut short")
     code, out, err = run(monkeypatch, capsys, train.main, SMOKE, f"--workdir={tmp_path}/new",
-                         f"--config.task.pool={path}")
+                         f"--config.task.dataset={path}")
     assert (code, out) == (2, "") and err.count("\n") == 1 and words in err
-    assert os.listdir(tmp_path) == ["pool.npz"]
+    assert os.listdir(tmp_path) == ["dataset.npz"]
 
 
 @pytest.mark.parametrize("make, words", [

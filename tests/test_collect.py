@@ -5,7 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from metalearn import cli, collect, config, train, trajectories
+from metalearn import cli, collect, train
+from metalearn.rl import store
+from metalearn.runtime import config
 from metalearn.validate import ConfigError
 
 SMALL = ("task.train_tasks=3", "task.test_tasks=2", "task.episodes=4")
@@ -16,7 +18,7 @@ def test_collect_and_use(tmp_path):
     out = str(tmp_path / "point.npz")
     numbers = collect.run(settings, out)
     assert numbers["tasks"] == 5 and numbers["steps"] == 5 * 4 * 20
-    param_BX, logs, header = trajectories.load(out)
+    param_BX, logs, header = store.load(out)
     assert header["env"]["name"] == "point_robot" and header["train_tasks"] == 3
     np.testing.assert_allclose(header["mean_return"], logs.rtg_BT[..., 0].mean(1), atol=1e-3)
     with pytest.raises(ConfigError, match="nothing was overwritten"):
@@ -29,7 +31,7 @@ def test_agents_that_learn(tmp_path):
     settings = config.load("configs/metadt.py:smoke", (*SMALL, "task.behaviour=sac", *few))
     out = str(tmp_path / "sac.npz")
     assert collect.run(settings, out)["steps"] == 5 * 4 * 20
-    assert trajectories.load(out)[2]["sac"]["steps"] == 40
+    assert store.load(out)[2]["sac"]["steps"] == 40
     with pytest.raises(ConfigError, match="config.task.sac.every=15"):
         collect.run(config.load("configs/metadt.py:smoke", (*SMALL, "task.behaviour=sac", *few, "task.sac.every=15")),
                     str(tmp_path / "other.npz"))

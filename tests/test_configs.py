@@ -9,10 +9,10 @@ import re
 
 import pytest
 
-from metalearn import config as config_lib
 from metalearn import train
-from metalearn.checkpoint import Checkpoints
-from metalearn.experiment import SECTIONS
+from metalearn.runtime import config as config_lib
+from metalearn.runtime.checkpoint import Checkpoints
+from metalearn.runtime.experiment import SECTIONS
 from metalearn.validate import ConfigError
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from metalearn import behaviours, lookup, rollout
+from metalearn import lookup
+from metalearn.rl import behaviours, rollout
 from metalearn.validate import ConfigError
 
 FIELDS = dict(tools=("reach",), length=60, reward_version="v2")

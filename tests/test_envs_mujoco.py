@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from metalearn import behaviours, lookup
+from metalearn import lookup
+from metalearn.rl import behaviours
 from metalearn.validate import ConfigError
 
 ROBOTS = {"cheetah_vel": (20, 6, 1), "cheetah_dir": (20, 6, 1), "ant_dir": (27, 8, 2), "hopper_param": (11, 3, 41),

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import behaviours, lookup, rollout
+from metalearn import lookup
+from metalearn.rl import behaviours, rollout
 from metalearn.validate import ConfigError
 
 FIELDS = {

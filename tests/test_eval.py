@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint gives the numbers that training printed; a pool never trained on goes in by one flag."""
+"""Evaluating a checkpoint gives the numbers that training printed; a dataset never trained on goes in by one flag."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from metalearn import config as config_lib
 from metalearn import eval as eval_program
 from metalearn import train
+from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError
 
 
@@ -36,16 +36,16 @@ def test_an_earlier_checkpoint_gives_other_numbers(run):
         eval_program.run(str(workdir), step=3)
 
 
-def test_a_pool_never_trained_on(run, tmp_path):
+def test_a_dataset_never_trained_on(run, tmp_path):
     workdir, printed = run
     rng = np.random.default_rng(0)
     x = rng.integers(0, 255, (60, 11, 13, 3), dtype=np.uint8)  # another size, and colours
     np.savez(tmp_path / "mine.npz", x=x, y=np.arange(60) % 6)
-    overrides = {"task.new_pool": str(tmp_path / "mine.npz")}
+    overrides = {"task.new_dataset": str(tmp_path / "mine.npz")}
     result = eval_program.run(str(workdir), overrides, suffix="@mine")
-    assert result["new_pool"].endswith("mine.npz")
+    assert result["new_dataset"].endswith("mine.npz")
     assert result["unseen_last"] == printed["unseen_last"], "the other sets stay as they were"
     assert (workdir / "eval" / "curves@mine.json").exists()
     np.savez(tmp_path / "few.npz", x=x, y=np.arange(60) % 3)
     with pytest.raises(ConfigError, match="ways"):
-        eval_program.run(str(workdir), {"task.new_pool": str(tmp_path / "few.npz")})
+        eval_program.run(str(workdir), {"task.new_dataset": str(tmp_path / "few.npz")})

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import config as config_lib
-from metalearn import episodes, lookup
-from metalearn import experiment as experiment_lib
+from metalearn import lookup
 from metalearn.evaluators import fewshot
+from metalearn.measure import frozen
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
 from metalearn.types import Learner
 from metalearn.validate import ConfigError
 
@@ -98,5 +99,5 @@ def test_the_committed_episodes_are_those_that_are_drawn(name):
     block, task = config.evaluators.fewshot, experiment_lib.build(config).task
     assert len(block.episodes_sha256) == len(block.sets)
     for split, wanted in zip(block.sets, block.episodes_sha256, strict=True):
-        digest = episodes.Frozen(task, split, block.episodes, block.chunk, block.seed).digest
+        digest = frozen.Frozen(task, split, block.episodes, block.chunk, block.seed).digest
         assert len(wanted) >= 16 and digest.startswith(wanted), digest

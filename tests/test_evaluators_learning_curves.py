@@ -64,7 +64,7 @@ def evaluate(seed=1, chunk=8, sets=("seen", "unseen_random_labels")):
 
     task = TaskDist((), sample, ("seen", "unseen_random_labels"), dict(ways=4, num_tasks=3))
     learner = types.SimpleNamespace(predict=lambda params, carry, batch: batch.x_BTX.at[..., 0].set(0.5 * params))
-    evaluator = lookup.build("evaluators", "learning_curves", task, learner, sets=sets, yardsticks=("1nn",),
+    evaluator = lookup.build("evaluators", "learning_curves", task, learner, sets=sets, baselines=("1nn",),
                              episodes=16, chunk=chunk, seed=seed)
     return evaluator.run
 
@@ -75,7 +75,7 @@ def test_episodes_are_frozen_by_the_seed():
     assert a["headline"] == again["headline"] == evaluate()(1.0, ())["headline"]
     assert a["headline"]["episodes_sha256"] != b["headline"]["episodes_sha256"]
     assert len(set(a["facts"]["set_sha256"].values())) == 2  # each set has its own episodes
-    other = run(3.0, ())  # another learner meets the same episodes and yard-sticks
+    other = run(3.0, ())  # another learner meets the same episodes and baselines
     assert other["headline"]["episodes_sha256"] == a["headline"]["episodes_sha256"]
     assert other["headline"]["seen_1nn"] == a["headline"]["seen_1nn"]
     assert a["headline"]["seen_last"] == 1.0 and other["headline"]["seen_last"] < 0.6  # class 0 always

@@ -12,18 +12,36 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "metalearn").rglob("*.py"))
 name = lambda path: str(path.relative_to(ROOT))
 
-ENTRIES = {"learners": 2, "evaluators": 3}
-PROGRAMS = {"train", "eval", "collect", "report", "experiment", "benchmark"}
+# The floor of every module, by the longest name that it begins with: what is listed nowhere fails. Imports go down, or
+# stay inside one room; a room is a folder of metalearn/, and the files beside the folders are one room for each floor.
+FLOORS = {
+    "types": 0, "validate": 0, "lookup": 0, "cli": 0,
+    "nn": 1, "measure": 1, "datasets": 1, "rl": 1, "rl.rollout": 1, "rl.store": 1, "rl.minari": 1,
+    "learning": 2, "rl.behaviours": 2, "rl.gaits": 2, "rl.sac": 2, "envs": 2,
+    "tasks": 3, "learners": 3, "evaluators": 3,
+    "runtime": 4,
+    "reporting": 5,
+    "train": 6, "eval": 6, "collect": 6, "sweep": 6, "benchmark": 6,
+}
+ENTRIES = ("tasks", "envs", "learners", "evaluators")
+
+
+def listed(module: str) -> str:
+    """The entry of FLOORS that `module`, dotted below metalearn, falls under."""
+    parts = module.split(".")
+    names = [".".join(parts[:i]) for i in range(len(parts), 0, -1)]
+    found = next((n for n in names if n in FLOORS), None)
+    assert found, f"{module} stands on no floor: list it in FLOORS"
+    return found
 
 
 def floor(module: str) -> int:
-    """0 types; 1 parts; 2 learners; 3 evaluators; 4 programs. `module` is dotted, below metalearn."""
-    parts = module.split(".")
-    if parts[0] in ENTRIES:
-        return ENTRIES[parts[0]]
-    if parts[0] in PROGRAMS:
-        return 4
-    return 0 if parts[0] == "types" else 1
+    return FLOORS[listed(module)]
+
+
+def room(module: str) -> str:
+    first = module.split(".")[0]
+    return first if (ROOT / "metalearn" / first).is_dir() else f"floor {floor(module)}"
 
 
 def imports(path: pathlib.Path) -> set[str]:
@@ -37,31 +55,48 @@ def imports(path: pathlib.Path) -> set[str]:
     return found
 
 
+dotted = lambda file: ".".join(file.relative_to(ROOT / "metalearn").with_suffix("").parts)
+MODULES = {dotted(file).removesuffix(".__init__"): file for file in FILES}
+
+
+def targets(path: pathlib.Path) -> set[str]:
+    """Modules of ours that a file imports, dotted below metalearn, whether whole or a name out of them."""
+    found = {i.removeprefix("metalearn.") for i in imports(path) if i.startswith("metalearn.")}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in found} & set(MODULES)
+
+
 def within(path: pathlib.Path, *allowed: str) -> bool:
     return any(name(path).startswith(f"metalearn/{part}") for part in allowed)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_imports_go_down(path):
-    own = ".".join(path.relative_to(ROOT / "metalearn").with_suffix("").parts)
-    for target in (i.removeprefix("metalearn.") for i in imports(path) if i.startswith("metalearn.")):
-        if target.startswith("__"):
-            continue
-        assert floor(target) <= floor(own), f"{own} (floor {floor(own)}) imports {target} (floor {floor(target)})"
-        if floor(own) in (2, 3) and floor(target) == floor(own):
-            pytest.fail(f"{own} imports its neighbour {target}: what they share belongs below")
-        if floor(own) == 4:
-            assert floor(target) not in (2, 3), f"{own} imports {target}: programs reach entries through lookup"
-        assert not (own.startswith("learners") and target.startswith("envs")), f"{own}: learners know no environment"
+    own = next(module for module, file in MODULES.items() if file == path)
+    if own == "__init__":
+        return
+    for target in targets(path):
+        below = floor(target) < floor(own) if room(target) != room(own) else floor(target) <= floor(own)
+        assert below, f"{own} (floor {floor(own)}) imports {target} (floor {floor(target)})"
+        if room(own) in ENTRIES and not target.split(".")[-1].startswith("_"):
+            assert room(target) not in ENTRIES, f"{own} imports the entry {target}: entries come as values, by lookup"
+        if floor(own) == 6:
+            assert room(target) not in ENTRIES, f"{own} imports {target}: programs reach entries through lookup"
+
+
+def test_floors_list_nothing_that_is_gone():
+    assert {listed(module) for module in MODULES if module != "__init__"} == set(FLOORS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_doors(path):
     used = {i.split(".")[0] if not i.startswith("flax.") else ".".join(i.split(".")[:2]) for i in imports(path)}
     assert "flax.linen" not in used or within(path, "nn/"), "flax.linen is imported under nn/ alone"
-    assert "orbax" not in used or within(path, "checkpoint.py"), "Orbax is imported in checkpoint.py alone"
-    assert "tensorflow_datasets" not in used or within(path, "pools/"), "TFDS is imported under pools/ alone"
-    assert "torch" not in used or within(path, "torch_arm.py"), "torch is the benchmark's optional other arm alone"
+    assert "orbax" not in used or within(path,
+                                         "runtime/checkpoint.py"), "Orbax belongs in runtime/checkpoint.py alone"
+    assert "tensorflow_datasets" not in used or within(path, "datasets/"), "TFDS is imported under datasets/ alone"
+    assert "torch" not in used or within(path,
+                                         "measure/torch_reference.py"), "torch is the reference's alone"
+    assert "matplotlib" not in used or within(path, "reporting/"), "matplotlib is imported under reporting/ alone"
     assert not used & {"pickle", "dill", "cloudpickle", "marshal"}, "nothing that unpickles"
 
 
@@ -79,14 +114,19 @@ def test_habits(path):
 
 
 def test_everything_is_reached_by_a_test_or_a_config():
-    """A file counts when a test or a config names it, or when a file that counts imports it."""
+    """A file counts when a test or a config imports it, runs it (`-m metalearn.x`) or, of entries, names it in a
+    string; or when a file that counts imports it."""
     readers = [*(ROOT / "tests").glob("*.py"), *(ROOT / "configs").glob("*.py")]
-    words = set(re.findall(r"\w+", "\n".join(p.read_text() for p in readers if p.name != "test_house.py")))
-    dotted = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in FILES if not p.stem.startswith("__")}
-    reached = {module for module, path in dotted.items() if path.stem in words}
-    while grown := {i for m in reached for i in imports(dotted[m]) if i in dotted} - reached:
+    trees = [ast.parse(p.read_text()) for p in readers if p.name != "test_house.py"]
+    strings = {n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value,
+                                                                                                               str)}
+    named = {m for m in MODULES if m.split(".")[0] in ENTRIES and m.split(".")[-1] in strings}
+    run = {m for m in MODULES if f"metalearn.{m.removesuffix('.__main__')}" in strings}
+    reached = named | run | {module for p in readers for module in targets(p)}
+    while grown := {i for m in reached for i in targets(MODULES[m])} - reached:
         reached |= grown
-    assert not dotted.keys() - reached, "reached by no test and no config"
+    rooms = {m for m, path in MODULES.items() if path.name == "__init__.py"}
+    assert sorted(set(MODULES) - reached - rooms) == [], "reached by no test and no config"
 
 
 def test_entries_have_make_with_documented_keywords():

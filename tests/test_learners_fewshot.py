@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from configs import fewshot as configs
-from metalearn import config as config_lib
-from metalearn import experiment as experiment_lib
 from metalearn import train
-from metalearn.gradients import inner_loop
+from metalearn.learning.gradients import inner_loop
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
 from metalearn.validate import ConfigError
 
 
@@ -99,7 +99,7 @@ def test_one_batch_can_be_learnt_by_heart(name, lr=3e-3):
 
 @pytest.mark.parametrize("overrides,word", [
     (["task.ways=9"], "classes"), (["task.rotations=some"], "rotations"), (["task.queries=400"], "examples"),
-    (["task.test_split=classes:3-99"], "split"), (["task.pool=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
+    (["task.test_split=classes:3-99"], "split"), (["task.dataset=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
     (["learner.backbone.depth=5"], "max-pool"), (["learner.backbone.down=sideways"], "down"),
 ])
 def test_bad_input_is_one_line(overrides, word):

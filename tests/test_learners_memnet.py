@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import lookup, windows
+from metalearn import lookup
+from metalearn.learning import segments
 from metalearn.types import Episodes
 from metalearn.validate import ConfigError
 
@@ -264,7 +265,7 @@ def test_labels_are_summed_class_by_class_or_at_once_alike(length):
     y_BT = jax.random.randint(jax.random.key(0), (2, length), 0, outputs)
     weight_BT = jax.random.uniform(jax.random.key(1), (2, length))
     want = (jax.nn.one_hot(y_BT, outputs) * weight_BT[..., None]).sum(1)
-    np.testing.assert_allclose(windows.label_sum(y_BT, weight_BT, "classes", outputs), want, rtol=1e-4)
+    np.testing.assert_allclose(segments.label_sum(y_BT, weight_BT, "classes", outputs), want, rtol=1e-4)
 
 
 def test_a_batch_that_copies_cannot_share_is_refused():
@@ -282,7 +283,7 @@ def test_label_context_needs_labels():
 def test_label_gain_makes_labels_among_the_inputs_louder():
     task, _ = build()
     batch = draw(task)
-    cut = lambda gain: windows.Reader("x_and_last_label", "classes", 4, 7, 1, False, gain).cut(batch, 0, 7).x_TBX
+    cut = lambda gain: segments.Reader("x_and_last_label", "classes", 4, 7, 1, False, gain).cut(batch, 0, 7).x_TBX
     np.testing.assert_array_equal(cut(4.0)[..., -4:], 4 * cut(1.0)[..., -4:])
     np.testing.assert_array_equal(cut(4.0)[..., :-4], cut(1.0)[..., :-4])
     assert cut(1.0)[1:, :, -4:].sum() == batch.y_BT[:, 1:].size

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import config, lookup, train
+from metalearn import lookup, train
 from metalearn.learners import metadt
+from metalearn.runtime import config
 from metalearn.validate import ConfigError
 
 TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history", quality="mixed", sac={},

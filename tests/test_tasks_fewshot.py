@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from metalearn import episodes
+from metalearn.measure import frozen
 from metalearn.tasks import fewshot, linear, sinusoid
 
-BASE = dict(pool="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9", new_pool="",
+BASE = dict(dataset="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
+            new_dataset="",
             image_size=0, channels=0, flat=False, rotations="none", ways=3, shots=2, queries=3, train_ways=0,
             form="pair", num_tasks=0, task_seed=0)
 
@@ -81,9 +82,9 @@ def test_choose_is_uniform_and_without_replacement():
 
 def test_frozen_episodes_do_not_depend_on_the_chunk():
     task = fewshot.make(**BASE)
-    a, b = (episodes.Frozen(task, "test", 8, chunk, 1) for chunk in (4, 8))
-    assert a.digest == b.digest != episodes.Frozen(task, "test", 8, 4, 2).digest
-    assert a.digest != episodes.Frozen(task, "val", 8, 4, 1).digest
+    a, b = (frozen.Frozen(task, "test", 8, chunk, 1) for chunk in (4, 8))
+    assert a.digest == b.digest != frozen.Frozen(task, "test", 8, 4, 2).digest
+    assert a.digest != frozen.Frozen(task, "val", 8, 4, 1).digest
 
 
 def test_regression_tasks_are_what_they_say():

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from metalearn import behaviours, lookup, trajectories
+from metalearn import lookup
+from metalearn.rl import behaviours, store
 from metalearn.types import Prompted
 from metalearn.validate import ConfigError
 
@@ -96,7 +97,7 @@ def test_a_file_gives_the_same_tasks(tmp_path, task):
     param_BX, logs = behaviours.collect(env, "history", ids, 10, 0, 0)
     path = str(tmp_path / "d.npz")
     header = {"env": FIELDS["env"], "behaviour": "history", "task_ids": ids.tolist()}
-    trajectories.save(path, param_BX, logs, header)
+    store.save(path, param_BX, logs, header)
     other = build(data=path)
     jax.tree.map(np.testing.assert_array_equal, other.data, task.data)
     with pytest.raises(ConfigError, match="data=.*was collected in"):

@@ -14,7 +14,7 @@ def draw(task, split="train", num=6, data=None):
 
 
 def test_streams_show_each_class_so_often_and_splits_share_no_class():
-    task = lookup.build("tasks", "omniglot_stream", pool="digits", train="classes:0-4", test="classes:5-9",
+    task = lookup.build("tasks", "omniglot_stream", dataset="digits", train="classes:0-4", test="classes:5-9",
                         image_size=0, ways=4, shots=3, rare_ways=1, rare_shots=1, rotate=True, task_seed=0)
     e = draw(task)
     assert (np.apply_along_axis(np.bincount, 1, e.y_BT) == [3, 3, 3, 1]).all()
@@ -28,7 +28,7 @@ def test_streams_show_each_class_so_often_and_splits_share_no_class():
 
 
 def test_order_of_labels_differs_between_episodes():
-    task = lookup.build("tasks", "omniglot_stream", pool="digits", train="classes:0-4", test="classes:5-9",
+    task = lookup.build("tasks", "omniglot_stream", dataset="digits", train="classes:0-4", test="classes:5-9",
                         image_size=0, ways=3, shots=2, rare_ways=0, rare_shots=0, rotate=False, task_seed=0)
     assert len({tuple(y) for y in draw(task, num=20).y_BT}) > 5
     jit = jax.jit(task.sample, static_argnums=(2, 3))(task.data, jax.random.key(3), "train", 6)
@@ -38,7 +38,7 @@ def test_order_of_labels_differs_between_episodes():
 
 @pytest.mark.parametrize("field,value", [("ways", 9), ("rare_ways", 3), ("shots", 0), ("shots", 500)])
 def test_bad_input_is_one_clear_line(field, value):
-    good = dict(pool="digits", train="classes:0-4", test="classes:5-9", image_size=0, ways=3, shots=2, rare_ways=0,
+    good = dict(dataset="digits", train="classes:0-4", test="classes:5-9", image_size=0, ways=3, shots=2, rare_ways=0,
                 rare_shots=0, rotate=True, task_seed=0)
     with pytest.raises(ConfigError, match=field):
         lookup.build("tasks", "omniglot_stream", **good | {field: value})

@@ -9,7 +9,7 @@ from metalearn import lookup
 from metalearn.tasks import projected
 from metalearn.validate import ConfigError
 
-FIELDS = dict(pool="digits", split_by="class", train_classes=5, heldout_frac=0.22, new_pool="", image_size=0,
+FIELDS = dict(dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22, new_dataset="", image_size=0,
               channels=0, pca=4, ways=5, length=6, num_tasks=3, bias=0.0, random_points=3, task_seed=0)
 NUM = 24
 
@@ -37,7 +37,7 @@ def of(task_seed, ids, num_classes=5):
 
 
 def features(task, part, index_BT):
-    """The pool's features and classes of the pictures that an episode showed."""
+    """The dataset's features and classes of the pictures that an episode showed."""
     p = task.data[part]
     row = {int(i): r for r, i in enumerate(p["index_N"])}
     rows = np.vectorize(row.__getitem__)(index_BT)
@@ -136,7 +136,7 @@ def test_the_number_of_tasks_is_data(task):
 @pytest.mark.parametrize("changes, text", [
     (dict(ways=6), "ways=6: must lie between 2 and 5"), (dict(bias=1.5), "bias=1.5"), (dict(length=1), "length=1"),
     (dict(num_tasks=2**30 + 1), "num_tasks"), (dict(random_points=0), "random_points=0"),
-    (dict(task_seed=-1), "task_seed=-1"), (dict(pool="digitz"), "pool=digitz")])
+    (dict(task_seed=-1), "task_seed=-1"), (dict(dataset="digitz"), "dataset=digitz")])
 def test_refusals(changes, text):
     with pytest.raises(ConfigError, match=text):
         build(**changes)

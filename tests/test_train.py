@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import cli, optim, sharding, train
-from metalearn import config as config_lib
-from metalearn import experiment as experiment_lib
-from metalearn.checkpoint import Checkpoints
-from metalearn.experiment import Experiment
+from metalearn import cli, train
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import optimiser, sharding
+from metalearn.runtime.checkpoint import Checkpoints
+from metalearn.runtime.experiment import Experiment
+from metalearn.runtime.writer import Writer
 from metalearn.types import Evaluator, Learner, Mean, TaskDist, record
 from metalearn.validate import ConfigError
-from metalearn.writer import Writer
 
 SMALL = ["task.pca=4", "task.length=4", "evaluators.curves.sets=('unseen',)", "evaluators.curves.episodes=16",
          "train.eval_every=2"]
@@ -48,7 +49,7 @@ def toy(config) -> Experiment:
 
     predict = lambda params, carry, batch: batch.x_BX @ params["w"]
     evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
-    tx, schedule = optim.make(**config.optim.to_dict(), total_steps=config.train.steps)
+    tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
     task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1})
     return Experiment(config, task, Learner(init, grads, predict, lambda length: 0), tx, schedule, {"e": evaluator})
 

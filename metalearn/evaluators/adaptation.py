@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from metalearn import episodes as episodes_lib
-from metalearn import metrics
+from metalearn.learning import support_query
+from metalearn.measure import frozen as frozen_lib
+from metalearn.measure import losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
@@ -14,25 +15,25 @@ from metalearn.validate import multiple_of, one_of, positive, require
 def make(task: TaskDist, learner: Learner, *, split: str, steps: int, episodes: int, chunk: int,
          seed: int) -> Evaluator:
     """Evaluates after 0..`steps` inner steps: squared error for targets (`mse_<n>`), accuracy for labels."""
-    episodes_lib.need(task.facts)
+    support_query.need(task.facts)
     positive(steps=steps, episodes=episodes, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)
     one_of(task.splits, split=split)
     require(learner.path is not None, "name", "adaptation", "this learner does not adapt by steps")
     facts = task.facts
-    frozen = episodes_lib.Frozen(task, split, episodes, chunk, seed)
+    frozen = frozen_lib.Frozen(task, split, episodes, chunk, seed)
     labels = "ways" in facts
     name = "accuracy" if labels else "mse"
 
     def value(outputs, y):
-        return metrics.correct(outputs, y) if labels else episodes_lib.loss(facts, outputs, y)
+        return losses.correct(outputs, y) if labels else support_query.loss(facts, outputs, y)
 
     @jax.jit
     def score(params, carry, batch):
-        """(steps + 1, chunk) of the learner, (chunk,) of the yard-stick."""
-        y_BQ = episodes_lib.parts(facts, batch)[3]
+        """(steps + 1, chunk) of the learner, (chunk,) of the baseline."""
+        y_BQ = support_query.parts(facts, batch)[3]
         outputs = learner.path(params, carry, batch, steps)[:, :, -y_BQ.shape[1]:]
-        near = episodes_lib.nearest_neighbour(facts, batch)
+        near = support_query.nearest_neighbour(facts, batch)
         near = (near == y_BQ).astype("float32") if labels else value(near, y_BQ)
         return jax.vmap(lambda out: value(out, y_BQ).mean(-1))(outputs), near.mean(-1)
 

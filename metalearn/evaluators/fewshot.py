@@ -9,8 +9,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from metalearn import episodes as episodes_lib
-from metalearn import metrics
+from metalearn.learning import support_query
+from metalearn.measure import frozen as frozen_lib
+from metalearn.measure import losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
@@ -22,7 +23,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
     sets             splits of the task; the headline's plain names are those of the first
     episodes_sha256  the first characters of the hash that each set must have; () checks nothing
     """
-    episodes_lib.need(task.facts, classification=True)
+    support_query.need(task.facts, classification=True)
     positive(episodes=episodes, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)
     require(len(sets) > 0, "sets", sets, "must name at least one split")
@@ -31,17 +32,17 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
     require(len(episodes_sha256) in (0, len(sets)), "episodes_sha256", episodes_sha256,
             "must be () or one for each set")
     facts = task.facts
-    frozen = {name: episodes_lib.Frozen(task, name, episodes, chunk, seed) for name in sets}
-    pixels: dict[str, np.ndarray] = {}  # the yard-stick's hits do not change during training
+    frozen = {name: frozen_lib.Frozen(task, name, episodes, chunk, seed) for name in sets}
+    pixels: dict[str, np.ndarray] = {}  # the baseline's hits do not change during training
 
     @jax.jit
     def score(params, carry, batch):
-        S = episodes_lib.parts(facts, batch)[1].shape[1]
-        return metrics.correct(learner.predict(params, carry, batch)[:, S:], batch.y_BT[:, S:])
+        S = support_query.parts(facts, batch)[1].shape[1]
+        return losses.correct(learner.predict(params, carry, batch)[:, S:], batch.y_BT[:, S:])
 
     @jax.jit
     def measure(batch):
-        return (episodes_lib.nearest_neighbour(facts, batch) == episodes_lib.parts(facts, batch)[3]).astype("float32")
+        return (support_query.nearest_neighbour(facts, batch) == support_query.parts(facts, batch)[3]).astype("float32")
 
     def run(params, carry) -> Result:
         headline, rows, hashes = {}, [], {}
@@ -68,7 +69,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
             for s in found if len(found) > 1 else []:
                 rows.append([name, s, *_of_source(source_EQ == s, hit_EQ, near_EQ)])
         split = facts["splits"][sets[0]]
-        headline |= {"episodes": episodes, "protocol": f"{facts['protocol']}, {split['pool']} {split['of']}",
+        headline |= {"episodes": episodes, "protocol": f"{facts['protocol']}, {split['dataset']} {split['of']}",
                      "episodes_sha256": hashes[sets[0]]}
         table = {"title": f"{facts['protocol']}: accuracy on frozen episodes (± 95 % interval over episodes)",
                  "columns": ["set", "source", "episodes", "learner", "nearest neighbour on pixels"], "rows": rows}
@@ -91,13 +92,13 @@ def _show(values_E: np.ndarray) -> str:
 
 
 def _sources(facts, split: str, index_EQ: np.ndarray) -> np.ndarray:
-    """The name of the source of each query: the alphabet of a character, else the pool."""
+    """The name of the source of each query: the alphabet of a character, else the dataset."""
     class_N = facts["class_N"][split]
     return np.asarray(facts["source_V"][split])[class_N[index_EQ % len(class_N)]]
 
 
 def _of_source(mask_EQ, hit_EQ, near_EQ) -> list:
-    """[episodes with queries of this source, learner, yard-stick]: per episode over its queries of the source alone."""
+    """[episodes with queries of this source, learner, baseline]: per episode over its queries of the source alone."""
     some = mask_EQ.any(1)
     mean = lambda values_EQ: (values_EQ * mask_EQ).sum(1)[some] / mask_EQ.sum(1)[some]
     return [int(some.sum()), _show(mean(hit_EQ)), _show(mean(near_EQ))]

@@ -1,4 +1,4 @@
-"""Accuracy by number of examples seen, on sets of frozen episodes, beside yard-sticks on the same episodes.
+"""Accuracy by number of examples seen, on sets of frozen episodes, beside baselines on the same episodes.
 
 Definitions (V classes, chance c = 1/V; `first` is the first position, `last` the mean of the last five, or of the
 last alone where only that is scored):
@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import metrics
-from metalearn import yardsticks as yardsticks_lib
+from metalearn.measure import baselines as baselines_lib
+from metalearn.measure import losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
@@ -32,20 +32,20 @@ TAU = 0.05
 LABELS = {"new": "newclass"}  # the plain name of a set in the headline, where it differs
 
 
-def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], yardsticks: tuple[str, ...], episodes: int,
+def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: tuple[str, ...], episodes: int,
          chunk: int, seed: int) -> Evaluator:
     """Evaluates `episodes` frozen episodes of each set in `sets` (splits of the task), `chunk` at a time.
 
     The episodes are a function of (task, seed, chunk) and nothing else; their SHA-256 is in the result. Classification
-    tasks only; `yardsticks` are names out of `metalearn.yardsticks.ALL`.
+    tasks only; `baselines` are names out of `metalearn.measure.baselines.ALL`.
     """
     positive(episodes=episodes, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)
     require(len(sets) > 0, "sets", sets, "must name at least one split")
     for name in sets:
         one_of(task.splits, sets=name)
-    for name in yardsticks:
-        one_of(yardsticks_lib.ALL, yardsticks=name)
+    for name in baselines:
+        one_of(baselines_lib.ALL, baselines=name)
     ways = task.facts["ways"]
 
     @functools.partial(jax.jit, static_argnames="split")
@@ -55,18 +55,18 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], yardsticks:
     @jax.jit
     def score(params, carry, batch):
         """Right or wrong at each position, (chunk, T). Compiled once: sets differ only in what was drawn."""
-        return metrics.correct(learner.predict(params, carry, batch), batch.y_BT)
+        return losses.correct(learner.predict(params, carry, batch), batch.y_BT)
 
     @jax.jit
     def measure(batch):
-        """The yard-sticks' hits on the same episodes, {name: (chunk, T)}."""
-        answers = {name: jax.vmap(functools.partial(yardsticks_lib.ALL[name], ways=ways))(batch.x_BTX, batch.y_BT)
-                   for name in yardsticks}
-        return {name: metrics.correct(a, batch.y_BT) for name, a in answers.items()}
+        """The baselines' hits on the same episodes, {name: (chunk, T)}."""
+        answers = {name: jax.vmap(functools.partial(baselines_lib.ALL[name], ways=ways))(batch.x_BTX, batch.y_BT)
+                   for name in baselines}
+        return {name: losses.correct(a, batch.y_BT) for name, a in answers.items()}
 
     @functools.cache
     def frozen(split):
-        """(keys, yard-stick hits, digest, scored positions) of one set: computed once per process."""
+        """(keys, baseline hits, digest, scored positions) of one set: computed once per process."""
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(split.encode()) & 0x7FFFFFFF)
         keys = jax.random.split(key, episodes // chunk)
         hits, drawn, masks = [], [], []
@@ -76,7 +76,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], yardsticks:
             drawn += jax.device_get([batch.task_B, batch.y_BT, batch.index_BT])
             masks.append(jax.device_get(batch.mask_BT))
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in drawn)).hexdigest()
-        joined = {name: np.concatenate([h[name] for h in hits]) for name in yardsticks}
+        joined = {name: np.concatenate([h[name] for h in hits]) for name in baselines}
         return keys, joined, digest, np.flatnonzero(np.concatenate(masks).min(0) > 0)
 
     @functools.cache
@@ -96,9 +96,12 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], yardsticks:
                                "ylabel": "accuracy", "series": series, "levels": {"chance": 1 / ways}})
         digest = hashlib.sha256("".join(digests[s] for s in sorted(digests)).encode()).hexdigest()
         facts = {"seed": seed, "episodes": episodes, "chunk": chunk, "episodes_sha256": digest,
-                 "set_sha256": digests, "pool_sha256": task.facts.get("sha256"), "pool": task.facts.get("pool"),
-                 "new_pool": task.facts.get("new_pool"), "num_tasks": task.facts.get("num_tasks"), "scores": scores}
-        headline = _headline(scores, 1 / ways) | {"new_pool": task.facts.get("new_pool"), "episodes_sha256": digest}
+                 "set_sha256": digests, "dataset_sha256": task.facts.get("sha256"),
+                 "dataset": task.facts.get("dataset"),
+                 "new_dataset": task.facts.get("new_dataset"), "num_tasks": task.facts.get("num_tasks"),
+                 "scores": scores}
+        headline = _headline(scores, 1 / ways) | {"new_dataset": task.facts.get("new_dataset"),
+                                                  "episodes_sha256": digest}
         return {"headline": headline, "tables": [_table(scores)], "curves": curves, "facts": facts}
 
     return Evaluator(run)
@@ -116,7 +119,7 @@ def _summary(hit_ET: np.ndarray) -> dict[str, float]:
 
 
 def _series(name: str, hit_ET: np.ndarray) -> dict:
-    mean, half = metrics.interval95(jnp.asarray(hit_ET))
+    mean, half = losses.interval95(jnp.asarray(hit_ET))
     return {"name": name, "y": mean, "ci95": half if name == "learner" else None, "dashed": name != "learner"}
 
 

@@ -11,7 +11,7 @@ import hashlib
 import jax
 import numpy as np
 
-from metalearn import metrics
+from metalearn.measure import losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import one_of, positive, require
 
@@ -37,14 +37,14 @@ def make(task: TaskDist, learner: Learner, *, split: str, episodes: int, seed: i
         logits = learner.predict(params, carry, batch)
         logits_RBTV = logits.reshape(-1, *batch.y_BT.shape, logits.shape[-1])
         rare_BT = batch.y_BT >= rare_from
-        hit = lambda logits_BTV, which_BT: metrics.Mean.of(metrics.correct(logits_BTV, batch.y_BT),
+        hit = lambda logits_BTV, which_BT: losses.Mean.of(losses.correct(logits_BTV, batch.y_BT),
                                                            batch.mask_BT * which_BT).compute()
         return jax.vmap(lambda one: jax.numpy.stack([hit(one, ~rare_BT), hit(one, rare_BT)]))(logits_RBTV)
 
     def run(params, carry) -> Result:
         batch, digest = frozen()
         score_R2 = np.asarray(score(params, carry, batch), np.float64)
-        mean, half = metrics.interval95(score_R2)
+        mean, half = losses.interval95(score_R2)
         table = {"title": f"accuracy on split {split} ({len(score_R2)} copies; ± 95 % interval over copies)",
                  "columns": ["labels", "accuracy"],
                  "rows": [[n, f"{m:.3f} ± {h:.3f}"] for n, m, h in zip(("common", "rare"), mean, half, strict=True)]}

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import rollout
+from metalearn.rl import rollout
 from metalearn.types import Evaluator, Learner, Prompted, Result, TaskDist, Trajectories
 from metalearn.validate import nonnegative, one_of, positive, require
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import episodes
+from metalearn.learning import support_query
 from metalearn.nn import addressing
 from metalearn.nn import backbone as backbone_lib
 from metalearn.nn.transformer import Transformer
@@ -20,15 +20,15 @@ from metalearn.validate import multiple_of, positive
 
 def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: int) -> Learner:
     """The learner: `backbone` embeds each example, a Transformer of these sizes reads the episode."""
-    episodes.need(facts, fixed_ways=True)
+    support_query.need(facts, fixed_ways=True)
     positive(depth=depth, width=width, num_heads=num_heads, mlp=mlp)
     multiple_of("num_heads", num_heads, width=width)
     body = backbone_lib.make(backbone, facts)
-    V = episodes.num_outputs(facts)
+    V = support_query.num_outputs(facts)
     reader = Transformer(V, depth, width, num_heads, mlp)
 
     def outputs(params, carry, batch: Episodes, train: bool):
-        x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(body, params["body"], carry, x_BSX, x_BQX, train)
         S, Q = h_BSD.shape[1], h_BQD.shape[1]
         y_BSV = jax.nn.one_hot(y_BS, V) if "ways" in facts else y_BS
@@ -47,7 +47,7 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         return both, backbone_lib.start(body, params, batch.x_BTX)
 
     support = facts["length"] * facts["shots"] // (facts["shots"] + facts["queries"])
-    return episodes.in_one_pass(facts, init, outputs, lambda length: 2 * width * depth * support)
+    return support_query.in_one_pass(facts, init, outputs, lambda length: 2 * width * depth * support)
 
 
 def mask(S: int, Q: int) -> np.ndarray:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from metalearn import episodes
-from metalearn.gradients import by_chunk, inner_loop
-from metalearn.nn import adaptable
+from metalearn.learning import adaptable, support_query
+from metalearn.learning.gradients import by_chunk, inner_loop
 from metalearn.types import Episodes, Learner
 from metalearn.validate import nonnegative, positive
 
@@ -26,16 +25,16 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
     cg_steps    conjugate-gradient steps for the implicit gradient; damping is added to its matrix' diagonal
     task_chunk  tasks worked on at a time (0: all)
     """
-    episodes.need(facts, fixed_ways=True)
+    support_query.need(facts, fixed_ways=True)
     positive(inner_steps=inner_steps, eval_steps=eval_steps, inner_lr=inner_lr, penalty=penalty, cg_steps=cg_steps)
     nonnegative(damping=damping, task_chunk=task_chunk)
-    net = adaptable.make(backbone, facts, episodes.num_outputs(facts), "all", 0)
+    net = adaptable.make(backbone, facts, support_query.num_outputs(facts), "all", 0)
 
     def init(key, batch: Episodes):
-        return net.init(key, episodes.parts(facts, batch)[0][0])
+        return net.init(key, support_query.parts(facts, batch)[0][0])
 
     def on_support(params, x_SX, y_S):
-        return episodes.loss(facts, net.apply(*net.split(params), x_SX), y_S).mean()
+        return support_query.loss(facts, net.apply(*net.split(params), x_SX), y_S).mean()
 
     def adapt_to(params, x_SX, y_S, steps, keep=False):
         def penalised(fast):
@@ -50,7 +49,7 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
 
         def on_query(fast):
             out_QV, stats = net.answer(*net.split(fast), x_SX, x_QX)
-            return episodes.loss(facts, out_QV, y_Q).mean(), (out_QV, stats)
+            return support_query.loss(facts, out_QV, y_Q).mean(), (out_QV, stats)
 
         grads, (out_QV, stats) = jax.grad(on_query, has_aux=True)(fast)
         hessian = lambda v: jax.jvp(lambda p: jax.grad(on_support)(p, x_SX, y_S), (fast,), (v,))[1]
@@ -62,12 +61,12 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
         def of_chunk(tasks):
             grads, out_BQV, stats = jax.vmap(lambda *task: implicit(params, *task))(*tasks)
             mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
-            return mean(grads), (episodes.means(facts, out_BQV, tasks[3]), mean(stats))
+            return mean(grads), (support_query.means(facts, out_BQV, tasks[3]), mean(stats))
 
-        grads, (means, stats) = by_chunk(of_chunk, episodes.parts(facts, batch), task_chunk)
+        grads, (means, stats) = by_chunk(of_chunk, support_query.parts(facts, batch), task_chunk)
         return grads, net.moved(carry, stats), means
 
-    predict, path = episodes.by_steps(
+    predict, path = support_query.by_steps(
         facts,
         lambda params, carry, x_SX, y_S, task, steps, keep: adapt_to(params, x_SX, y_S, steps, keep),
         lambda params, carry, fast, x_SX, x_QX: net.answer(*net.split(fast), x_SX, x_QX, carry)[0],

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import metrics
-from metalearn.gradients import grads_from_loss
+from metalearn.learning.gradients import grads_from_loss
+from metalearn.measure import losses
 from metalearn.nn import sequence
 from metalearn.types import Array, Episodes, Learner, Stream
 from metalearn.validate import one_of, require
@@ -58,7 +58,7 @@ def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
         return net.attention(params, *read(batch))
 
     def loss(params, carry, batch: Episodes, key):
-        value, means = metrics.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
+        value, means = losses.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
         return value, (carry, means)
 
     def init(key, batch: Episodes):

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metalearn import credit, fast, metrics, synthetic, windows
-from metalearn import curriculum as curriculum_lib
+from metalearn.learning import curriculum as curriculum_lib
+from metalearn.learning import fast_weights, segments, synthesiser, synthetic
+from metalearn.measure import losses
 from metalearn.nn import feedback as feedback_nn
 from metalearn.nn import memory
 from metalearn.types import Array, Episodes, Learner, Mean, PyTree, Stream
@@ -47,36 +48,36 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
     rule        see the module; `window` is T, at most the episode's length
     feedback    see `credit.make`
     speeds      fast and slow learning, see `fast.make`
-    curriculum  see `curriculum.make`: each replica has a level of its own
+    curriculum  see `curriculum_lib.make`: each replica has a level of its own
     replicas    independent copies (seeds) trained side by side, each on its own part of the batch
     unroll      steps per iteration of the compiled scan
     remat       recompute each window in the backward pass of full BPTT: memory by window instead of by step
     """
     one_of(RULES, rule=rule)
-    one_of(windows.INPUTS, inputs=inputs)
+    one_of(segments.INPUTS, inputs=inputs)
     positive(replicas=replicas, unroll=unroll, label_gain=label_gain)
     length, targets = facts["length"], facts.get("targets", "classes" if "ways" in facts else "real")
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = facts["ways"] if targets == "classes" else facts["outputs"]
     cores = tuple(memory.make(network | dict(changes), outputs=outputs) for changes in members or ({},))
     with within("feedback"):
-        options = call(credit.make, targets, window, len(cores), **feedback)
+        options = call(synthesiser.make, targets, window, len(cores), **feedback)
     with within("speeds"):
-        rates = call(fast.make, rule, options.context, len(cores), **speeds)
+        rates = call(fast_weights.make, rule, options.context, len(cores), **speeds)
     with within("curriculum"):
         levels = call(curriculum_lib.make, facts, len(cores), **curriculum)
-    reader = windows.Reader(inputs, targets, outputs, window, unroll, remat, label_gain)
+    reader = segments.Reader(inputs, targets, outputs, window, unroll, remat, label_gain)
     setup = Setup(cores, reader, rule, options, rates, levels)
-    shape = jax.ShapeDtypeStruct((1, 1, windows.features(inputs, facts["features"], outputs)), jnp.float32)
+    shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, facts["features"], outputs)), jnp.float32)
     shapes = [jax.eval_shape(core.init, jax.random.key(0), shape) for core in cores]
     if rule == "synthetic":
-        credit.check_states(options, [jax.eval_shape(lambda p, c=c: c.start(p, 1), p)
+        synthesiser.check_states(options, [jax.eval_shape(lambda p, c=c: c.start(p, 1), p)
                                       for c, p in zip(cores, shapes, strict=True)])
 
     def init(key, batch: Episodes):
         parts = replicas * len(cores)
         multiple_of("replicas x members", parts, **{"config.train.batch": batch.mask_BT.shape[0]})
-        mine = windows.part(batch, replicas, 0)
+        mine = segments.part(batch, replicas, 0)
         params = [_init(setup, k, mine) for k in jax.random.split(key, replicas)]
         inner = [_start(setup, p, mine) for p in params]
         carry = {"batch": jnp.zeros((), jnp.int32), "segment": jnp.zeros((), jnp.int32),
@@ -84,7 +85,7 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
         return _stack(params), carry
 
     def grads(params, carry, batch: Episodes, key):
-        mark = windows.mark(batch)
+        mark = segments.mark(batch)
         k = jnp.where(mark == carry["mark"], carry["segment"], 0)
         ahead_BT = batch.mask_BT * (jnp.arange(batch.mask_BT.shape[1]) >= (k + 1) * window)
         done = (rule == "bptt") | (ahead_BT.sum() == 0)
@@ -113,22 +114,22 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
     size = lambda: sum(memory.state_size(core, p) for core, p in zip(cores, shapes, strict=True)) // len(cores)
     single = replicas == len(cores) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
     return Learner(init, grads, predict, lambda length: size(), _stream(setup) if single else None, pace=pace,
-                   warn=credit.warn)
+                   warn=synthesiser.warn)
 
 
 class Setup(NamedTuple):
     """What `make` was told, in one value."""
 
     cores: tuple[memory.Core, ...]
-    reader: windows.Reader
+    reader: segments.Reader
     rule: str
-    feedback: credit.Options
-    speeds: fast.Options
+    feedback: synthesiser.Options
+    speeds: fast_weights.Options
     levels: curriculum_lib.Options
 
     def parts(self, batch: Episodes) -> list[Episodes]:
         """Each network's part of a batch."""
-        return [windows.part(batch, len(self.cores), i) for i in range(len(self.cores))]
+        return [segments.part(batch, len(self.cores), i) for i in range(len(self.cores))]
 
 
 def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
@@ -142,7 +143,7 @@ def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
     if setup.rule == "synthetic":
         num = len(batch.mask_BT)
         states = [core.start(net, num) for core, net in zip(setup.cores, nets, strict=True)]
-        params |= credit.init(setup.feedback, key_feedback, states, _no_context(setup, num))
+        params |= synthesiser.init(setup.feedback, key_feedback, states, _no_context(setup, num))
     return params
 
 
@@ -159,10 +160,10 @@ def _start(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
             net = params["net"][str(i)]
             mine = {"state": core.start(net, num)}
             if setup.rule == "synthetic":
-                message = feedback_nn.messages(mine["state"], credit.heads(setup.feedback, mine["state"]))
-                mine |= credit.start(setup.feedback, message, _no_context(setup, num))
+                message = feedback_nn.messages(mine["state"], synthesiser.heads(setup.feedback, mine["state"]))
+                mine |= synthesiser.start(setup.feedback, message, _no_context(setup, num))
             if setup.speeds.scope == "episodic":
-                mine["weights"] = fast.start(setup.speeds, net, num)
+                mine["weights"] = fast_weights.start(setup.speeds, net, num)
             inner[str(i)] = mine
     return inner | curriculum_lib.begin(setup.levels)
 
@@ -182,12 +183,12 @@ def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Arra
         num = len(mine.mask_BT)
         for part, tree in g.items():
             grads.setdefault(part, {})[name] = jax.tree.map(lambda leaf, num=num: leaf / num, tree)
-        right_TB = metrics.position_correct(seen["logits"], window.y_TB, setup.reader.targets)
+        right_TB = losses.position_correct(seen["logits"], window.y_TB, setup.reader.targets)
         all_means.append({"loss": Mean.of(seen["loss"], window.mask_TB),
                           "accuracy": Mean.of(right_TB, window.mask_TB)})
     means = jax.tree.map(lambda *m: sum(m[1:], m[0]), *all_means)
     if setup.rule == "synthetic":
-        path, health = credit.merge(*zip(*paths, strict=True))
+        path, health = synthesiser.merge(*zip(*paths, strict=True))
         grads, means = grads | path, means | health
     if setup.levels.start:
         out |= curriculum_lib.climb(setup.levels, inner, seen["loss"], window.mask_TB, done)
@@ -208,24 +209,24 @@ def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, bat
     path's gradients, its health)."""
     reader, options = setup.reader, setup.feedback
     num, T = len(batch.mask_BT), reader.steps
-    window, ahead_B = reader.cut(batch, k * T, T), windows.ahead(batch, (k + 1) * T)
+    window, ahead_B = reader.cut(batch, k * T, T), segments.ahead(batch, (k + 1) * T)
     renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
     weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
-    label_sum = lambda weight_BT: windows.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
-    told = lambda seen: credit.context(
+    label_sum = lambda weight_BT: segments.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
+    told = lambda seen: synthesiser.context(
         options, batch, label_sum, (k + 1) * T, window,
-        metrics.position_error(seen["logits"], window.y_TB, reader.targets), seen["loss"])
+        losses.position_error(seen["logits"], window.y_TB, reader.targets), seen["loss"])
 
     def segment(trained, state):
         state = renew(core.start(trained["net"], num), state)
         if weights is None:
             return reader.read(core, trained["net"], state, window, first=options.aux > 0)
-        after, logits_TBV = fast.unroll(core, trained["net"], weights, state, window.x_TBX)
+        after, logits_TBV = fast_weights.unroll(core, trained["net"], weights, state, window.x_TBX)
         return reader.score(logits_TBV, after, window)
 
     def feedback(state, seen):
-        delta = credit.ask(options, params["feedback"], params.get("adapter"), state, told(seen))
-        return credit.inject(options, delta, inner, ahead_B)
+        delta = synthesiser.ask(options, params["feedback"], params.get("adapter"), state, told(seen))
+        return synthesiser.inject(options, delta, inner, ahead_B)
 
     trained = {name: params[name] for name in ("net", "aux") if name in params}
     if setup.rule == "tbptt":
@@ -233,22 +234,24 @@ def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, bat
         return out.grads, out.aux, window, {"state": out.state}, None, None
     auxiliary = None
     if options.aux:
-        auxiliary = lambda p, seen, delta: credit.auxiliary(options, p["aux"], seen["first"], delta, ahead_B)
-    true_rate, synthetic_rate = fast.rates(setup.speeds)
+        auxiliary = lambda p, seen, delta: synthesiser.auxiliary(options, p["aux"], seen["first"], delta, ahead_B)
+    true_rate, synthetic_rate = fast_weights.rates(setup.speeds)
     out = synthetic.grads_by_synthetic(segment, trained, inner["state"], feedback, true_rate=true_rate,
                                        synthetic_rate=synthetic_rate, auxiliary=auxiliary)
-    asked_B = windows.ahead(batch, k * T) * (k > 0)  # the first state is a constant: nobody asks about it
-    path, carried, health = credit.learn(options, params["feedback"], params.get("adapter"), inner, out.target, asked_B)
+    asked_B = segments.ahead(batch, k * T) * (k > 0)  # the first state is a constant: nobody asks about it
+    path, carried, health = synthesiser.learn(options, params["feedback"], params.get("adapter"), inner, out.target,
+                                              asked_B)
     carried["state"] = out.state
     if "context" in inner:
         carried["context"] = told(out.aux)
     if options.trace:
         read = lambda state: segment(trained, state)[1]
         context_BC = carried.get("context", jnp.zeros((num, 0)))
-        carried["trace"] = credit.trace(options, read, inner, out.state, context_BC, k)
+        carried["trace"] = synthesiser.trace(options, read, inner, out.state, context_BC, k)
     if weights is not None:
         before = renew(core.start(params["net"], num), inner["state"])
-        carried["weights"] = fast.step(setup.speeds, core, params["net"], weights, before, window.x_TBX, out.delta)
+        carried["weights"] = fast_weights.step(setup.speeds, core, params["net"], weights, before, window.x_TBX,
+                                               out.delta)
     return out.grads, out.aux, window, carried, path, health
 
 
@@ -275,14 +278,14 @@ def _predict_fast(setup: Setup, core: memory.Core, params: PyTree, state: PyTree
     def body(carry, k):
         state, weights = carry
         window = setup.reader.cut(batch, k * T, T)
-        after, logits_TBV = fast.unroll(core, net, weights, state, window.x_TBX)
-        told_BC = credit.context(options, batch, None, (k + 1) * T, window, None, None)
-        delta = credit.ask(options, params["feedback"], adapter, after, told_BC)
-        by_B = options.gamma * windows.ahead(batch, (k + 1) * T)
+        after, logits_TBV = fast_weights.unroll(core, net, weights, state, window.x_TBX)
+        told_BC = synthesiser.context(options, batch, None, (k + 1) * T, window, None, None)
+        delta = synthesiser.ask(options, params["feedback"], adapter, after, told_BC)
+        by_B = options.gamma * segments.ahead(batch, (k + 1) * T)
         delta = synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
-        return (after, fast.step(setup.speeds, core, net, weights, state, window.x_TBX, delta)), logits_TBV
+        return (after, fast_weights.step(setup.speeds, core, net, weights, state, window.x_TBX, delta)), logits_TBV
 
-    start = (state, fast.start(setup.speeds, net, len(batch.mask_BT)))
+    start = (state, fast_weights.start(setup.speeds, net, len(batch.mask_BT)))
     _, logits_STBV = jax.lax.scan(body, start, jnp.arange(-(-length // T)))
     return logits_STBV.reshape(-1, *logits_STBV.shape[2:])[:length]
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalearn import metrics
-from metalearn.gradients import grads_from_loss
+from metalearn.learning.gradients import grads_from_loss
+from metalearn.measure import losses
 from metalearn.types import Array, Episodes, Learner, Stream
 from metalearn.validate import one_of, positive, require
 
@@ -43,7 +43,7 @@ def make(facts, *, meta: bool, hidden: tuple[int, ...], inner_optimiser: str, in
 
         def loss(weights):
             logits_V = _apply(weights, x_X)
-            return metrics.cross_entropy(logits_V, y), logits_V
+            return losses.cross_entropy(logits_V, y), logits_V
 
         g, logits_V = jax.grad(loss, has_aux=True)(weights)
         updates, inner_state = inner.update(g, inner_state, weights)
@@ -55,11 +55,11 @@ def make(facts, *, meta: bool, hidden: tuple[int, ...], inner_optimiser: str, in
         return jax.vmap(episode)(batch.x_BTX, batch.y_BT)
 
     def loss(params, carry, batch: Episodes, key):
-        value, means = metrics.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
+        value, means = losses.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
         return value, (carry, means)
 
     def no_grads(params, carry, batch: Episodes, key):
-        _, means = metrics.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
+        _, means = losses.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
         return jax.tree.map(jnp.zeros_like, params), carry, means
 
     def stream_init(params, num, length):

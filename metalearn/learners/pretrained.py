@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import episodes, metrics
-from metalearn.gradients import grads_from_loss, inner_loop
+from metalearn.learning import support_query
+from metalearn.learning.gradients import grads_from_loss, inner_loop
+from metalearn.measure import losses
 from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Episodes, Learner, Mean
 from metalearn.validate import nonnegative, one_of, positive
@@ -26,7 +27,7 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
 
     The head works on embeddings scaled to unit mean square, so that one rate fits all networks.
     """
-    episodes.need(facts, classification=True)
+    support_query.need(facts, classification=True)
     one_of(("head", "all"), finetune=finetune)
     positive(eval_steps=eval_steps, eval_lr=eval_lr)
     nonnegative(weight_decay=weight_decay)
@@ -38,12 +39,12 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
         # a drawing turned k times counts as row + k * rows: see tasks.fewshot
         turn_BT, row_BT = batch.index_BT // len(class_N), batch.index_BT % len(class_N)
         class_BT = jnp.asarray(class_N)[row_BT] + turn_BT * (class_N.max() + 1)
-        x_BSX, _, x_BQX, _ = episodes.parts(facts, batch)
+        x_BSX, _, x_BQX, _ = support_query.parts(facts, batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params["body"], carry, x_BSX, x_BQX, True)
         h_BTD = jnp.concatenate([h_BSD, h_BQD], 1)
         logits_BTV = scaled(h_BTD) @ params["classes"]["kernel"] + params["classes"]["bias"]
-        value = Mean.of(metrics.cross_entropy(logits_BTV, class_BT))
-        return value.compute(), (carry, {"loss": value, "accuracy": Mean.of(metrics.correct(logits_BTV, class_BT))})
+        value = Mean.of(losses.cross_entropy(logits_BTV, class_BT))
+        return value.compute(), (carry, {"loss": value, "accuracy": Mean.of(losses.correct(logits_BTV, class_BT))})
 
     def init(key, batch: Episodes):
         key_body, key_head = jax.random.split(key)
@@ -66,7 +67,7 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
         def objective(fast):
             logits_SV = features(fast) @ fast["head"]["kernel"] + fast["head"]["bias"]
             decay = 0.5 * weight_decay * (fast["head"]["kernel"] ** 2).sum()
-            return metrics.cross_entropy(logits_SV, y_S).mean() + decay
+            return losses.cross_entropy(logits_SV, y_S).mean() + decay
 
         return inner_loop(objective, fast, eval_lr, steps, 0, False, keep)
 
@@ -76,5 +77,5 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
         stats = net.apply(body, x_SX)[1] if net.norm == "episode" else stats
         return scaled(net.apply(body, x_QX, stats)[0]) @ fast["head"]["kernel"] + fast["head"]["bias"]
 
-    predict, path = episodes.by_steps(facts, adapt_to, answer, eval_steps)
+    predict, path = support_query.by_steps(facts, adapt_to, answer, eval_steps)
     return Learner(init, grads_from_loss(loss), predict, lambda length: (net.features + 1) * facts["ways"], path=path)

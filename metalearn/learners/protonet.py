@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from metalearn import episodes
+from metalearn.learning import support_query
 from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Array, Episodes, Learner
 
@@ -15,19 +15,19 @@ def make(facts, *, backbone: dict) -> Learner:
 
     Logits are minus the squared Euclidean distance. Any number of ways, in training and in prediction.
     """
-    episodes.need(facts, classification=True)
+    support_query.need(facts, classification=True)
     net = backbone_lib.make(backbone, facts)
 
     def logits(params, carry, batch: Episodes, train: bool):
-        x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params, carry, x_BSX, x_BQX, train)
-        return distances(h_BSD, y_BS, h_BQD, episodes.ways(facts, batch)), carry
+        return distances(h_BSD, y_BS, h_BQD, support_query.ways(facts, batch)), carry
 
     def init(key, batch: Episodes):
         params = net.init(key, batch.x_BTX[0])
         return params, backbone_lib.start(net, params, batch.x_BTX)
 
-    return episodes.in_one_pass(facts, init, logits, lambda length: net.features * facts["ways"])
+    return support_query.in_one_pass(facts, init, logits, lambda length: net.features * facts["ways"])
 
 
 def distances(h_BSD: Array, y_BS: Array, h_BQD: Array, ways: int) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from metalearn import episodes
+from metalearn.learning import support_query
 from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Array, Episodes, Learner
 from metalearn.validate import positive
@@ -17,14 +17,14 @@ from metalearn.validate import positive
 
 def make(facts, *, backbone: dict, penalty: float, scale: float) -> Learner:
     """The learner; `penalty` and `scale` are where the learnt ones start."""
-    episodes.need(facts)
+    support_query.need(facts)
     positive(penalty=penalty, scale=scale)
     net = backbone_lib.make(backbone, facts)
 
     def outputs(params, carry, batch: Episodes, train: bool):
-        x_BSX, y_BS, x_BQX, _ = episodes.parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params["body"], carry, x_BSX, x_BQX, train)
-        y_BSV = jax.nn.one_hot(y_BS, episodes.ways(facts, batch)) if "ways" in facts else y_BS
+        y_BSV = jax.nn.one_hot(y_BS, support_query.ways(facts, batch)) if "ways" in facts else y_BS
         out_BQV = jax.vmap(ridge, (0, 0, 0, None))(h_BSD, y_BSV, h_BQD, jnp.exp(params["log_penalty"]))
         return jnp.exp(params["log_scale"]) * out_BQV + params["bias"], carry
 
@@ -34,7 +34,8 @@ def make(facts, *, backbone: dict, penalty: float, scale: float) -> Learner:
                   "bias": jnp.zeros(())}
         return params, backbone_lib.start(net, body, batch.x_BTX)
 
-    return episodes.in_one_pass(facts, init, outputs, lambda length: net.features * episodes.num_outputs(facts))
+    return support_query.in_one_pass(facts, init, outputs,
+                                     lambda length: net.features * support_query.num_outputs(facts))
 
 
 def ridge(h_SD: Array, y_SV: Array, h_QD: Array, penalty: Array) -> Array:

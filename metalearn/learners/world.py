@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from metalearn.gradients import grads_from_loss
+from metalearn.learning.gradients import grads_from_loss
 from metalearn.nn import addressing, decision
 from metalearn.nn import world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted

@@ -1,4 +1,4 @@
-"""N-way K-shot episodes from any pool (Vinyals et al. 2016; Santoro et al. 2016 for the stream).
+"""N-way K-shot episodes from any dataset (Vinyals et al. 2016; Santoro et al. 2016 for the stream).
 
 A task is a set of classes and drawings, a function of (task_seed, id, split) alone: classes without replacement,
 then `shots + queries` examples of each without replacement. The classes of train, val and test are disjoint.
@@ -7,7 +7,7 @@ Worked example, ways=2, shots=1, queries=2, form=pair: support [a0 b0], queries 
 y = [0 1 1 0 0 1], mask = [0 0 1 1 1 1]. The same episode as form=stream: all six in random order, mask 1
 everywhere; a learner reads the label of position t one step late, together with x at t + 1.
 
-Several pools joined by `+` are several sources: each task takes its classes from one of them, uniformly, and
+Several datasets joined by `+` are several sources: each task takes its classes from one of them, uniformly, and
 results are tabled by source.
 """
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import pools
+from metalearn import datasets
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import ConfigError, one_of, require
 
@@ -29,11 +29,11 @@ MANY = 2**30
 
 def make(
     *,
-    pool: str,
+    dataset: str,
     train_split: str,
     val_split: str,
     test_split: str,
-    new_pool: str,
+    new_dataset: str,
     image_size: int,
     channels: int,
     flat: bool,
@@ -48,10 +48,10 @@ def make(
 ) -> TaskDist:
     """The distribution.
 
-    pool         a pool, or several joined by `+`
-    train_split, val_split, test_split   which classes of it, as `pools.load_classes` names them: the committed
+    dataset         a dataset, or several joined by `+`
+    train_split, val_split, test_split   which classes of it, as `datasets.load_classes` names them: the committed
                  splits train | val | test, or `classes:0-4`
-    new_pool     '' or pools never trained on, all of their classes: the split `new`
+    new_dataset     '' or datasets never trained on, all of their classes: the split `new`
     image_size   side to resize to (0: as they are); channels 1 or 3 (0: as they are)
     flat         inputs as plain vectors instead of images
     rotations    none | train | all: in which splits quarter turns of a class count as classes of their own, four times
@@ -75,15 +75,15 @@ def make(
     train_ways = train_ways or ways
     turns = lambda split: 4 if rotations == "all" or rotations == split == "train" else 1
 
-    sources = {"train": (pool, train_split), "val": (pool, val_split), "test": (pool, test_split)}
-    if new_pool:
-        sources["new"] = (new_pool, "all")
+    sources = {"train": (dataset, train_split), "val": (dataset, val_split), "test": (dataset, test_split)}
+    if new_dataset:
+        sources["new"] = (new_dataset, "all")
     loaded = {split: _load(*named, f"{split}_split", image_size, channels) for split, named in sources.items()}
     image_shape = loaded["train"][0].x_NX.shape[1:]
     for split, members in loaded.items():
         for member in members:
             have = member.x_NX.shape[1:]
-            require(have == image_shape, "new_pool" if split == "new" else "pool", member.name,
+            require(have == image_shape, "new_dataset" if split == "new" else "dataset", member.name,
                     f"has images of shape {have}, the others of {image_shape}: set image_size and channels")
             _check(member, turns(split), train_ways if split == "train" else ways, shots + queries, split,
                    "train_ways" if split == "train" and train_ways != ways else "ways")
@@ -116,17 +116,17 @@ def make(
     facts = {
         "ways": ways, "shots": shots, "queries": queries, "train_ways": train_ways, "form": form,
         "length": ways * (shots + queries), "image_shape": None if flat else image_shape,
-        "features": int(np.prod(image_shape)), "pool": pool, "new_pool": new_pool or pool,
+        "features": int(np.prod(image_shape)), "dataset": dataset, "new_dataset": new_dataset or dataset,
         "protocol": f"{ways}-way {shots}-shot, {queries} queries per class"
                     + {"none": "", "train": ", x4 rotations in training", "all": ", x4 rotations"}[rotations]
                     + (", stream" if form == "stream" else "") + f", {image_shape[0]}x{image_shape[1]}",
         "num_tasks": num_tasks, "mean": mean, "std": std,
         "sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16],
-        "splits": {split: {"pool": named[0], "classes": sum(m.num_classes for m in loaded[split]) * turns(split),
+        "splits": {split: {"dataset": named[0], "classes": sum(m.num_classes for m in loaded[split]) * turns(split),
                            "of": named[1], "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
                            "split_sha256": [m.split_sha256 for m in loaded[split]]}
                    for split, named in sources.items()},
-        # what an item of the pools is: its class (before rotation), and where that class comes from
+        # what an item of the datasets is: its class (before rotation), and where that class comes from
         "class_N": {split: part.pop("class_N") for split, part in parts.items()},
         "source_V": {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
                      for split, members in loaded.items()},
@@ -134,11 +134,11 @@ def make(
     return TaskDist(data, sample, tuple(sources), facts)
 
 
-def _load(names: str, which: str, field: str, image_size: int, channels: int) -> list[pools.Pool]:
+def _load(names: str, which: str, field: str, image_size: int, channels: int) -> list[datasets.Dataset]:
     loaded = []
     for name in names.split("+"):
         try:
-            loaded.append(pools.load_classes(name, which, image_size=image_size, channels=channels))
+            loaded.append(datasets.load_classes(name, which, image_size=image_size, channels=channels))
         except ConfigError as error:
             if error.field == "split":  # the field of this task that said so
                 raise ConfigError(field, error.value, error.allowed) from None
@@ -146,15 +146,15 @@ def _load(names: str, which: str, field: str, image_size: int, channels: int) ->
     return loaded
 
 
-def _check(pool: pools.Pool, turns: int, ways: int, examples: int, split: str, field: str) -> None:
-    have = pool.num_classes * turns
-    require(ways <= have, field, ways, f"must be at most {have}, the classes of {pool.name} in the {split} split")
-    fewest = int(np.unique(pool.y_N, return_counts=True)[1].min())
+def _check(dataset: datasets.Dataset, turns: int, ways: int, examples: int, split: str, field: str) -> None:
+    have = dataset.num_classes * turns
+    require(ways <= have, field, ways, f"must be at most {have}, the classes of {dataset.name} in the {split} split")
+    fewest = int(np.unique(dataset.y_N, return_counts=True)[1].min())
     require(examples <= fewest, "queries", examples,
-            f"shots + queries must be at most {fewest}, the fewest examples of a class of {pool.name} ({split} split)")
+            f"shots + queries must be at most {fewest}, the fewest of a class of {dataset.name} ({split} split)")
 
 
-def _join(members: list[pools.Pool], mean: float, std: float) -> dict:
+def _join(members: list[datasets.Dataset], mean: float, std: float) -> dict:
     """All sources of one split as one array sorted by class, with where each class and each source begins."""
     x, start, count, first, classes, index, label = [], [], [], [], [], [], []
     rows = raw = base = 0
@@ -203,7 +203,7 @@ def choose(key: Array, total: Array, num: int) -> Array:
 
 
 def _episode(part, key, ways, shots, queries, turns, form):
-    """One episode: (x_TX, y_T, index_T); index counts a drawing turned k times as row + k * (rows of the pool)."""
+    """One episode: (x_TX, y_T, index_T); index counts a drawing turned k times as row + k * (rows of the dataset)."""
     key_source, key_class, key_example, key_order = jax.random.split(key, 4)
     source = jax.random.randint(key_source, (), 0, part["first_P"].shape[0])
     num_classes = part["classes_P"][source]

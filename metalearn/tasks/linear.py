@@ -1,6 +1,6 @@
 """Linear functions to be regressed from a few points: y = (w . x) / sqrt(X) + noise, w ~ N(0, 1), x ~ N(0, 1).
 
-The best predictor is known, ridge regression with penalty X * noise^2: the yard-stick among regression tasks.
+The best predictor is known, ridge regression with penalty X * noise^2: the baseline among regression tasks.
 """
 
 from __future__ import annotations

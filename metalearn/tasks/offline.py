@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import behaviours, lookup, trajectories
+from metalearn import lookup
+from metalearn.rl import behaviours, store
 from metalearn.types import Array, Prompted, TaskDist, Trajectories
 from metalearn.validate import fraction, nonnegative, one_of, positive, require, within
 
@@ -82,19 +83,19 @@ def make(
             "data_seed": data_seed, "task_ids": ids.tolist(), "episodes": episodes}
     want |= {"sac": dict(sac)} if behaviour == "sac" else {}
     if data:
-        param_BX, logs, header = trajectories.load(data)
+        param_BX, logs, header = store.load(data)
         have = header.get("env", {})
         require(have == fields, "data", data, f"was collected in {have}, not in {fields}")
         require(len(param_BX) >= num, "data", data, f"holds {len(param_BX)} tasks; train_tasks + test_tasks = {num}")
         sha, ids = header["sha256"], np.asarray(header["task_ids"], np.int32)
     elif keep and os.path.exists(keep):
-        param_BX, logs, header = trajectories.load(keep, "keep")
+        param_BX, logs, header = store.load(keep, "keep")
         other = [k for k in want if header.get(k) != want[k]]
         require(not other, "keep", keep, f"holds data collected with another {', '.join(other)}")
         sha = header["sha256"]
     else:
         param_BX, logs = behaviours.collect(world, behaviour, ids, episodes, task_seed, data_seed, quality, sac)
-        sha = trajectories.save(keep, param_BX, logs, want) if keep else trajectories.digest(
+        sha = store.save(keep, param_BX, logs, want) if keep else store.digest(
             {"rew": logs.rew_BT, "act": logs.act_BTA, "param": param_BX})
     E, T = logs.rew_BT.shape[1:]
     require(E >= 2, "episodes", E, "must be at least 2: one in ten is held out")

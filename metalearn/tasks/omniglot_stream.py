@@ -1,6 +1,6 @@
 """Omniglot online, MANN's protocol: classes never named before, shown one after another, the label one step late.
 
-An episode draws `ways` classes of the pool, gives them labels in random order, and shows `shots` examples of each in
+An episode draws `ways` classes of the dataset, gives them labels in random order, and shows `shots` examples of each in
 random order; with `rotate`, each class of an episode is turned by a random multiple of 90 degrees, which makes four
 classes of one. The learner sees the label of step t with the input of step t + 1. `rare_ways` of the labels (the last
 ones) are rare: each is shown `rare_shots` times.
@@ -12,24 +12,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import pools
+from metalearn import datasets
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import positive, require
 
 SPLITS = ("train", "test")
 
 
-def make(*, pool: str, train: str, test: str, image_size: int, ways: int, shots: int, rare_ways: int, rare_shots: int,
+def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, shots: int, rare_ways: int,
+         rare_shots: int,
          rotate: bool, task_seed: int) -> TaskDist:
-    """pool, train, test: what `pools.load_classes(pool, train | test, image_size, channels=1)` takes."""
+    """dataset, train, test: what `datasets.load_classes(dataset, train | test, image_size, channels=1)` takes."""
     positive(shots=shots)
     require(0 <= rare_ways < ways, "rare_ways", rare_ways, f"must lie between 0 and ways - 1 = {ways - 1}")
     require(not rare_ways or rare_shots >= 1, "rare_shots", rare_shots, "must be at least 1")
     data, hashes = {"task_seed": np.int32(task_seed)}, {}
     for split, classes in (("train", train), ("test", test)):
-        part = pools.load_classes(pool, classes, image_size, 1)
+        part = datasets.load_classes(dataset, classes, image_size, 1)
         require(2 <= ways <= part.num_classes, "ways", ways,
-                f"must lie between 2 and {part.num_classes}, the classes {classes} of pool {pool}")
+                f"must lie between 2 and {part.num_classes}, the classes {classes} of dataset {dataset}")
         order = np.argsort(part.y_N, kind="stable")
         count_V = np.bincount(part.y_N)
         data[split] = {"x_NHW": part.x_NX[order][..., 0], "count_V": count_V.astype(np.int32),
@@ -70,7 +71,7 @@ def make(*, pool: str, train: str, test: str, image_size: int, ways: int, shots:
         x_BTX = x_BTHW.reshape(num, length, -1)
         return Episodes(x_BTX, y_BT.astype(jnp.int32), jnp.ones((num, length)), task_B, row_BT.astype(jnp.int32))
 
-    facts = {"ways": ways, "features": int(np.prod(side)), "length": length, "pool": pool,
+    facts = {"ways": ways, "features": int(np.prod(side)), "length": length, "dataset": dataset,
              "sha256": hashes["test"][:16], "shots": max(shots, rare_shots)}
     facts |= {"rare_from": ways - rare_ways} if rare_ways else {}
     return TaskDist(data, sample, SPLITS, facts)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn import pools
+from metalearn import datasets
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import fraction, require
 
@@ -36,11 +36,11 @@ FRESH = 2**30  # ids from here on are never meta-trained on
 
 def make(
     *,
-    pool: str,
+    dataset: str,
     split_by: str,
     train_classes: int,
     heldout_frac: float,
-    new_pool: str,
+    new_dataset: str,
     image_size: int,
     channels: int,
     pca: int,
@@ -51,9 +51,9 @@ def make(
     random_points: int,
     task_seed: int,
 ) -> TaskDist:
-    """The distribution; the fields from `pool` to `pca` are those of `pools.split_features`.
+    """The distribution; the fields from `dataset` to `pca` are those of `datasets.split_features`.
 
-    ways           V, classes per task; a pool with more gives each task its own subset
+    ways           V, classes per task; a dataset with more gives each task its own subset
     length         T, examples per episode
     num_tasks      K; 0 is unlimited (2**30 ids)
     bias           p, the fraction of a training batch under one fixed label order
@@ -67,12 +67,13 @@ def make(
     require(random_points >= 1, "random_points", random_points, "must be at least 1")
     require(0 <= num_tasks <= FRESH, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {FRESH}")
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    prepared = pools.split_features(pool=pool, split_by=split_by, train_classes=train_classes, new_pool=new_pool,
+    prepared = datasets.split_features(dataset=dataset, split_by=split_by, train_classes=train_classes,
+                                       new_dataset=new_dataset,
                                     heldout_frac=heldout_frac, image_size=image_size, channels=channels, pca=pca)
     parts = {"train": prepared.train, "heldout": prepared.heldout, "new": prepared.new}
     for name, part in parts.items():
         require(2 <= ways <= part.num_classes, "ways", ways,
-                f"must lie between 2 and {part.num_classes}, the classes of the {name} part of pool {pool}")
+                f"must lie between 2 and {part.num_classes}, the classes of the {name} part of dataset {dataset}")
     num_features = prepared.train.x_NX.shape[1]
     data = {"num_tasks": np.int32(num_tasks or FRESH), "task_seed": np.int32(task_seed)}
     data |= {name: {"x_NX": p.x_NX, "start_V": p.start_V, "count_V": p.count_V, "index_N": p.index_N}
@@ -92,7 +93,8 @@ def make(
             mask_BT = mask_BT.at[:, :-1].set(0.0)
         return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT)
 
-    facts = {"ways": ways, "length": length, "features": num_features, "pool": pool, "new_pool": new_pool or pool,
+    facts = {"ways": ways, "length": length, "features": num_features, "dataset": dataset,
+             "new_dataset": new_dataset or dataset,
              "num_tasks": num_tasks, "sha256": hashlib.sha256(prepared.sha256.encode()).hexdigest()[:16],
              "prepared": prepared}
     return TaskDist(data, sample, SPLITS, facts)

@@ -1,0 +1,64 @@
+"""Datasets: prepare them once, see what is there.
+
+  python -m metalearn.datasets list             names, licences, origin, traps
+  python -m metalearn.datasets check [NAME]     what is there, whole and right, and how to get the rest
+  python -m metalearn.datasets prepare NAME [--raw=DIR] [--data_dir=DIR]
+  python -m metalearn.datasets prepare images/NAME --raw=DIR [--image_size=84]
+                                             DIR has CLASS/*.png, or {train,val,test}/CLASS/*.png
+
+NAME is one of `list` or a TFDS image-classification set. Preparing needs the extra `data` (TensorFlow), reading does
+not. Raw files are looked for under METALEARN_DATA; prepared sets lie under TFDS_DATA_DIR, else ~/tensorflow_datasets.
+"""
+
+from __future__ import annotations
+
+from metalearn import cli
+from metalearn.datasets import preparing, sources
+from metalearn.datasets.catalogue import entries
+from metalearn.validate import one_of, require
+
+
+def main() -> int:
+    parser = cli.Parser(__doc__, prog="python -m metalearn.datasets")
+    parser.add_argument("command", help="prepare, check or list")
+    parser.add_argument("name", nargs="?", default="", help="a dataset's name")
+    parser.add_argument("--raw", default="", help="folder with the original files")
+    parser.add_argument("--data_dir", default="", help="where prepared sets lie")
+    parser.add_argument("--image_size", type=int, default=0, help="side in pixels, for images/NAME")
+    args = parser.parse()
+    one_of(("prepare", "check", "list"), command=args.command)
+    if args.command == "list":
+        for name, facts in entries().items():
+            print(f"{name:16s} {facts['licence']}; {facts['home']}")
+            if facts.get("trap"):
+                print(f"{'':16s} mind: {facts['trap']}")
+        return 0
+    if args.command == "check":
+        return _check(args.name, args.data_dir)
+    require(args.name != "", "name", "", "must be given: python -m metalearn.datasets prepare NAME")
+    folder = preparing.prepare(args.name, args.raw, args.data_dir, args.image_size)
+    dataset = sources.read_prepared(args.name, folder)
+    print(f"{args.name} is prepared under {folder}: {len(dataset.y):,} images of {dataset.x.shape[1:]}, "
+          f"{len(dataset.class_V)} classes{', ' + dataset.note if dataset.note else ''}")
+    cli.print_result({"name": args.name, "folder": folder, "examples": len(dataset.y), "classes": len(dataset.class_V),
+                      "sha256": dataset.sha256})
+    return 0
+
+
+def _check(name: str, data_dir: str) -> int:
+    reports = [preparing.check(n, data_dir, full=bool(name)) for n in ([name] if name else entries())]
+    words = {"ready": "prepared", "raw": "raw files, read as they are or prepared", "missing": "not here",
+             "broken": "BROKEN"}
+    for report in reports:
+        print(f"{report['name']:16s} {words[report['state']]}{'  ' + report['where'] if report['where'] else ''}")
+        for line in report["problems"] + (report["place"] if report["state"] in ("missing", "broken") and name else []):
+            print("  " + line)
+    if not name:
+        print("python -m metalearn.datasets check NAME decodes every record, and says how to get what is missing")
+    states = {s: [r["name"] for r in reports if r["state"] == s] for s in words}
+    cli.print_result(states)
+    return cli.EXIT_CONFIG if states["broken"] or (name and states["missing"]) else 0
+
+
+if __name__ == "__main__":
+    cli.main(main)

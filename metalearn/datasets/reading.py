@@ -1,0 +1,138 @@
+"""Reading datasets: by name or by file, whole or the classes of one split."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+
+import numpy as np
+
+from metalearn.datasets import sources
+from metalearn.datasets.catalogue import class_split, data_root, prepared_root
+from metalearn.validate import nearest, require
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images of one dataset: x_NX f32 in [0, 1], shape (N, height, width, channels); y_N int32 from 0.
+
+    test_N        bool, the dataset's own test examples; None where it makes no such division
+    sha256        of pixels, labels and what was done to them, so that a result can say what it was measured on
+    class_V       name of each class
+    source_V      where each class comes from: the alphabet of an Omniglot character, else the dataset's name
+    note          what a reader of the numbers must know ('100 of the 600 images of each class'), or ''
+    split_sha256  hash of the committed class split that the classes were taken from, or ''
+    """
+
+    name: str
+    x_NX: np.ndarray
+    y_N: np.ndarray
+    test_N: np.ndarray | None
+    sha256: str
+    class_V: tuple[str, ...] = ()
+    source_V: tuple[str, ...] = ()
+    note: str = ""
+    split_sha256: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.y_N.max()) + 1
+
+
+def load(name: str) -> Dataset:
+    """The whole dataset `name` as it is (see the package's list); ConfigError when unknown, absent or malformed."""
+    raw = _raw(name)
+    return Dataset(name, _float(raw.x), raw.y, raw.test, raw.sha256, raw.class_V, raw.source_V, raw.note)
+
+
+def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) -> Dataset:
+    """The classes of one split, labelled anew from 0 in the order of the dataset's classes.
+
+    split       train, val or test of the dataset's committed class split (omniglot: Vinyals; cifar_fs: CIFAR-FS's own);
+                for every dataset `all`, or `classes:0-4,7` by label
+    image_size  side to resize to, antialiased (0: as they are)
+    channels    1 or 3 (0: as they are); colour to grey by the mean, grey to colour by copies
+    """
+    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
+    require(channels in (0, 1, 3), "channels", channels, "must be 0 (as they are), 1 or 3")
+    parse_split(split)
+    raw = _raw(name)
+    keep_V, split_sha256 = _split_labels(name, split, raw)
+    rows = np.flatnonzero(np.isin(raw.y, keep_V))
+    y = np.searchsorted(keep_V, raw.y[rows]).astype(np.int32)
+    shape = (image_size or raw.x.shape[1], image_size or raw.x.shape[2], channels or raw.x.shape[3])
+    digest = hashlib.sha256(f"{raw.sha256} {keep_V.tolist()} {shape}".encode()).hexdigest()
+    pick = lambda names: tuple(names[v] for v in keep_V)
+    return Dataset(name, reshape_images(raw.x, rows, shape), y, None if raw.test is None else raw.test[rows], digest,
+                pick(raw.class_V), pick(raw.source_V), raw.note, split_sha256)
+
+
+def _raw(name: str) -> sources.Raw:
+    stamp = os.stat(name).st_mtime_ns if name.endswith(".npz") and os.path.isfile(name) else 0
+    return sources.read(name, data_root(), prepared_root(), stamp)
+
+
+def parse_split(split: str) -> list[int] | None:
+    """The labels of `classes:0-4,7`; None for a named split; ConfigError for anything else."""
+    if split in (*SPLITS, "all"):
+        return None
+    match = re.fullmatch(r"classes:(\d+(-\d+)?(,\d+(-\d+)?)*)", split)
+    hint = nearest(split, (*SPLITS, "all"))
+    require(match is not None, "split", split, f"must be train, val, test, all or classes:FIRST-LAST[,...]{hint}")
+    labels: set[int] = set()
+    for part in match[1].split(","):
+        first, _, last = part.partition("-")
+        require(int(first) <= int(last or first) < 100_000, "split", split, f"{part} runs backwards or is too long")
+        labels |= set(range(int(first), int(last or first) + 1))
+    return sorted(labels)
+
+
+def _split_labels(name: str, split: str, raw: sources.Raw) -> tuple[np.ndarray, str]:
+    """The labels of a split, ascending, and the hash of the class split ('' for ranges)."""
+    labels, digest, class_V = parse_split(split), "", raw.class_V
+    if split == "all":
+        labels = range(len(class_V))
+    if labels is None and raw.split_V:
+        digest = hashlib.sha256(repr(list(zip(class_V, raw.split_V, strict=True))).encode()).hexdigest()
+        labels = [v for v, part in enumerate(raw.split_V) if part == split]
+        require(labels != [], "split", split, f"dataset {name} has no class in this split")
+    if labels is None:
+        committed = class_split(name)
+        require(committed is not None, "split", split,
+                f"dataset {name} has no committed class split; take classes:FIRST-LAST out of 0-{len(class_V) - 1}")
+        digest, label_of = committed["sha256"], {c: v for v, c in enumerate(class_V)}
+        # a class is written as its name, or as its number from 1
+        labels = [c - 1 if isinstance(c, int) else label_of[c] for c in committed["classes"][split]]
+    require(max(labels) < len(class_V), "split", split, f"dataset {name} has classes 0-{len(class_V) - 1}")
+    return np.array(sorted(labels)), digest
+
+
+def _float(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) / np.float32(255.0 if x.dtype == np.uint8 else 1.0)
+
+
+def reshape_images(x: np.ndarray, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """The images `rows` of (N, H, W, C) as floats of `shape`.
+
+    Resized by antialiased bilinear weights; colour to grey by the mean, grey to colour by copies.
+    """
+    high, wide = _resize(x.shape[1], shape[0]), _resize(x.shape[2], shape[1])
+    out = np.empty((len(rows), *shape), np.float32)
+    for i in range(0, len(rows), 2048):  # in pieces, so that the full-size floats never exist at once
+        part = _float(x[rows[i:i + 2048]])
+        if part.shape[1:3] != shape[:2]:
+            part = np.einsum("hH,nHWc,wW->nhwc", high, part, wide, optimize=True)
+        out[i:i + 2048] = part if part.shape[3] == shape[2] else part.mean(-1, keepdims=True)
+    return out
+
+
+def _resize(old: int, new: int) -> np.ndarray:
+    """(new, old) weights of antialiased bilinear resampling, rows summing to 1."""
+    scale = old / new
+    centre = (np.arange(new) + 0.5) * scale - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(old)[None] - centre[:, None]) / max(scale, 1))
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

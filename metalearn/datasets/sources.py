@@ -1,0 +1,284 @@
+"""Doors: every way in which a dataset can lie on disk, read into the same arrays. Never imports TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import os
+import re
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+
+from metalearn.datasets import strokes
+from metalearn.datasets.catalogue import canonical, class_split, entries, unlike, values_of
+from metalearn.validate import ConfigError, nearest, require
+
+CACHE = "metalearn_dataset.npz"  # beside the records of a prepared set
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """A dataset as it lies on disk: x uint8, bool or float (N, H, W, C); the same from whichever door it was read."""
+
+    x: np.ndarray
+    y: np.ndarray
+    test: np.ndarray | None
+    class_V: tuple[str, ...]
+    source_V: tuple[str, ...]
+    note: str
+    sha256: str
+    split_V: tuple[str, ...] = ()  # train, val or test of each class, where the prepared set itself says so
+
+
+@functools.lru_cache(maxsize=3)  # the splits of one dataset are asked for one after another
+def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
+    """The dataset `name`: raw files under `root`, else a prepared set under `prepared`. `stamp` only dates a file."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        raw = load_digits()
+        return make_raw(name, raw.images / 16.0, raw.target, None)
+    if name == "strokes":
+        x, y = strokes.draw()
+        return make_raw(name, x / np.float32(16), y, None)
+    if name.endswith(".npz"):
+        return _read_npz(name)
+    name = canonical(name)
+    folder = os.path.join(root, name.replace("/", "_"))
+    has = lambda *path: root != "" and os.path.isfile(os.path.join(*path))
+    if name == "omniglot" and has(folder, "images_background.npz"):
+        return checked(name, _read_omniglot(folder))
+    if (stems := idx_stems(folder)) and root:
+        return checked(name, _read_idx_folder(name, folder, stems))
+    for folder in prepared_folders(name, prepared):
+        return checked(name, read_cache(name, folder) or read_prepared(name, folder))
+    if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
+        return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
+    names = ["digits", "strokes", *entries()]
+    hint = nearest(name, names) if name not in entries() else ""
+    where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
+    raise ConfigError("dataset", name, f"is not here ({where}, not prepared under {prepared}); "
+                      f"prepare it: python -m metalearn.datasets prepare {name}; known: {', '.join(names)}{hint}")
+
+
+def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Raw:
+    """Checks shapes and types, numbers the classes from 0; `order` puts the examples into an order of their own.
+
+    TFDS shuffles what it prepares. Ordered by (test, class, pixels), a dataset is the same bits through every door.
+    """
+    need = lambda ok, problem: require(ok, "dataset", name, problem)
+    x, y = np.asarray(x), np.asarray(y)
+    need(len(x) == len(y) > 0, f"has {len(x)} images and {len(y)} labels; both must be equal and above 0")
+    need(x.ndim in (2, 3, 4), f"x has shape {x.shape}; must be (N, features) or (N, height, width[, channels])")
+    need(y.dtype.kind in "ui" and y.ndim == 1, f"y is {y.dtype}{list(y.shape)}; must be integers of shape (N,)")
+    need(x.dtype.kind in "buif", f"x is {x.dtype}; must be numbers")
+    need(x.dtype.kind != "f" or bool(np.isfinite(x).all()), "x holds NaN or infinite values")
+    if x.ndim == 2:  # plain features are one row of pixels
+        x = x[:, None, :]
+    if x.ndim == 3:
+        x = x[..., None]
+    labels, y = np.unique(y, return_inverse=True)
+    need(len(labels) >= 2, "has a single class; at least 2 are needed")
+    y, test = y.astype(np.int32), None if test is None else np.asarray(test, bool)
+    if order:
+        bytes_N = np.ascontiguousarray(x).reshape(len(x), -1).view(f"V{x[0].nbytes}")[:, 0]
+        index = np.argsort(bytes_N, kind="stable")
+        index = index[np.lexsort((y[index], np.zeros(len(y)) if test is None else test[index]))]
+        x, y, test = x[index], y[index], None if test is None else test[index]
+    digest = hashlib.sha256(f"{x.dtype} {x.shape}".encode())
+    for part in (x, y, test):
+        digest.update(b"" if part is None else np.ascontiguousarray(part))
+    x.flags.writeable = y.flags.writeable = False  # shared by everyone who loads the dataset
+    class_V, source_V = class_V or tuple(str(v) for v in labels), source_V or (name,) * len(labels)
+    need(len(class_V) == len(source_V) == len(labels), f"has {len(labels)} classes; {len(class_V)} are named")
+    return Raw(x, y, test, class_V, source_V, note, digest.hexdigest(), split_V)
+
+
+def checked(name: str, raw: Raw) -> Raw:
+    """`raw`, if its mean, std and class counts are the committed ones of that dataset."""
+    problem = unlike(name, values_of(raw.x, raw.y, raw.test), part=raw.note != "")
+    require(not problem, "dataset", name, f"holds other data than its name says: {problem}; remove it and get it anew")
+    return raw
+
+
+# --- numpy files ----------------------------------------------------------------------------------------------------
+
+
+def open_npz(path: str, *names: str) -> list[np.ndarray]:
+    """Arrays of an .npz, without pickle."""
+    require(os.path.isfile(path), "dataset", path, "no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [n for n in names if n not in file.files]
+            require(not missing, "dataset", path,
+                    f"must hold arrays {' and '.join(names)}; it has {sorted(file.files)}")
+            return [file[n] for n in names]
+    except ConfigError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+        raise ConfigError("dataset", path, f"is not a readable .npz ({error})") from None
+
+
+def _read_npz(path: str) -> Raw:
+    x, y = open_npz(path, "x", "y")
+    with np.load(path, allow_pickle=False) as file:
+        has_test = {"x_test", "y_test"} <= set(file.files)
+    if not has_test:
+        return make_raw(path, x, y, None)
+    x_test, y_test = open_npz(path, "x_test", "y_test")
+    require(x.shape[1:] == x_test.shape[1:], "dataset", path, f"x has shape {x.shape} and x_test {x_test.shape}")
+    test = np.arange(len(y) + len(y_test)) >= len(y)
+    return make_raw(path, np.concatenate([x, x_test]), np.concatenate([y, y_test]), test)
+
+
+def _read_omniglot(folder: str) -> Raw:
+    """The complete set: label = character id - 1; stored True = paper, here 1 = ink."""
+    parts = [open_npz(os.path.join(folder, f"images_{part}.npz"), "images")[0] for part in ("background", "evaluation")]
+    for part in parts:
+        require(part.ndim == 4 and part.dtype == bool, "dataset", "omniglot",
+                f"images are {part.dtype}{list(part.shape)}; must be bool (characters, drawings, height, width)")
+    x = ~np.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])
+    y = np.repeat(np.arange(sum(len(part) for part in parts)), parts[0].shape[1])
+    return make_raw("omniglot", x, y, None, *omniglot_names(), order=True)
+
+
+@functools.cache
+def omniglot_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(alphabet/characterNN, alphabet) of every character id from 1 on."""
+    alphabets = class_split("omniglot")["alphabets"]
+    names = [(f"{a}/character{i - first + 1:02d}", a) for a, first, last in alphabets for i in range(first, last + 1)]
+    return tuple(n for n, _ in names), tuple(a for _, a in names)
+
+
+def _read_cifar_fs(path: str) -> Raw:
+    images, names = open_npz(path, "images", "class_names")
+    require(images.ndim == 5 and len(images) == len(names), "dataset", path,
+            f"images have shape {images.shape} for {len(names)} classes")
+    y = np.repeat(np.arange(len(images)), images.shape[1])
+    return make_raw("cifar_fs", images.reshape(-1, *images.shape[2:]), y, None, tuple(str(n) for n in names),
+                    note=f"{images.shape[1]} of the 600 images of each class", order=True)
+
+
+# --- idx files ------------------------------------------------------------------------------------------------------
+
+
+def idx_stems(folder: str) -> dict[str, str] | None:
+    """The file names of a folder in MNIST's format, whatever stands before 'train-images'."""
+    if not os.path.isdir(folder):
+        return None
+    for file in sorted(os.listdir(folder)):
+        if match := re.fullmatch(r"(.*)train-images-idx3-ubyte\.gz", file):
+            image, label = "-images-idx3-ubyte.gz", "-labels-idx1-ubyte.gz"
+            test = match[1] + "test"
+            test = test if os.path.isfile(os.path.join(folder, test + image)) else match[1] + "t10k"
+            return dict(train_x=file, train_y=match[1] + "train" + label, test_x=test + image, test_y=test + label)
+    return None
+
+
+def _read_idx_folder(name: str, folder: str, stems: dict[str, str]) -> Raw:
+    part = {key: read_idx(os.path.join(folder, stem)) for key, stem in stems.items()}
+    x = np.concatenate([part["train_x"], part["test_x"]])
+    y = np.concatenate([part["train_y"], part["test_y"]]).astype(np.int32)
+    x = x.swapaxes(1, 2) if name.startswith("emnist") else x  # stored transposed, in the official files and in TFDS
+    return make_raw(name, x, y, np.arange(len(y)) >= len(part["train_y"]), _class_names(name), order=True)
+
+
+def _class_names(name: str) -> tuple[str, ...] | None:
+    names = entries().get(name, {}).get("class_names")
+    return tuple(names) if names else None
+
+
+def read_idx(path: str) -> np.ndarray:
+    """The array of one gzipped idx file of unsigned bytes."""
+    require(os.path.isfile(path), "dataset", path, "no such file")
+    try:
+        with gzip.open(path) as file:
+            zero, kind, rank = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{rank}I", file.read(4 * rank))
+            data = np.frombuffer(file.read(), np.uint8)
+    except (OSError, EOFError, struct.error, zlib.error) as error:
+        raise ConfigError("dataset", path, f"is not a readable gzipped idx file ({error})") from None
+    require(zero == 0 and kind == 8 and data.size == np.prod(shape, dtype=np.int64), "dataset", path,
+            f"is not an idx file of unsigned bytes: header says {shape}, body has {data.size} bytes")
+    return data.reshape(shape)
+
+
+# --- prepared sets --------------------------------------------------------------------------------------------------
+
+
+def prepared_folders(name: str, prepared: str) -> list[str]:
+    """Folders of the prepared sets that can serve as `name`, best first; of each the highest version."""
+    found = []
+    for set_name in entries().get(name, {}).get("prepared", [name]):
+        folder = os.path.join(prepared, set_name)
+        versions = [v for v in (os.listdir(folder) if os.path.isdir(folder) else ())
+                    if re.fullmatch(r"\d+\.\d+\.\d+", v)]
+        versions = [v for v in versions if os.path.isfile(os.path.join(folder, v, "dataset_info.json"))]
+        if versions:
+            found.append(os.path.join(folder, max(versions, key=lambda v: [int(n) for n in v.split(".")])))
+    return found
+
+
+def read_prepared(name: str, folder: str) -> Raw:
+    """A set that TFDS prepared as ArrayRecord. Class splits (of omniglot, cifar_fs, images/...) are not test parts."""
+    name = canonical(name)
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        splits = [s for s in ("train", "validation", "test") if s in builder.info.splits]
+        rows = [(row["image"], row["label"], i) for i, split in enumerate(splits)
+                for row in builder.as_data_source(split)]
+        x, y, part = (np.stack([row[i] for row in rows]) for i in range(3))
+        names = tuple(builder.info.features["label"].names or ())
+    except Exception as error:  # TFDS, array_record and the image decoder each have errors of their own
+        raise ConfigError("dataset", name, f"the set under {folder} cannot be read ({type(error).__name__}: "
+                          f"{' '.join(str(error).split())[:160]}); remove that folder and prepare it again: "
+                          f"python -m metalearn.datasets prepare {name}") from None
+    y = y.astype(np.int64)
+    split_V = _class_disjoint(y, part, splits)
+    test = part == splits.index("test") if len(splits) > 1 and "test" in splits and not split_V else None
+    if name == "omniglot":
+        return make_raw(name, x[..., :1] < 128, y, None, *omniglot_names(), order=True)
+    if name == "cifar_fs":
+        per_class = np.bincount(y).max()
+        note = f"{per_class} of the 600 images of each class" if per_class < 600 else ""
+        return make_raw(name, x, y, None, names, note=note, order=True)
+    x = x.swapaxes(1, 2) if name.startswith("emnist") else x
+    seen = np.unique(y)
+    names = _class_names(name) or (tuple(names[v] for v in seen) if len(names) > seen.max() else None)
+    return make_raw(name, x, y, test, names, order=True, split_V=split_V)
+
+
+def keep(raw: Raw, folder: str) -> None:
+    """Leaves the arrays beside the records: decoding 70,000 images takes ten seconds, reading this takes one."""
+    np.savez(os.path.join(folder, CACHE), x=raw.x, y=raw.y, class_V=raw.class_V, source_V=raw.source_V,
+             split_V=np.array(raw.split_V, str), note=raw.note, sha256=raw.sha256,
+             **({} if raw.test is None else {"test": raw.test}))
+
+
+def read_cache(name: str, folder: str) -> Raw | None:
+    """What `keep` left, if it did; its hash is verified."""
+    path = os.path.join(folder, CACHE)
+    if not os.path.isfile(path):
+        return None
+    x, y, *names, note, sha256 = open_npz(path, "x", "y", "class_V", "source_V", "split_V", "note", "sha256")
+    with np.load(path, allow_pickle=False) as file:
+        test = file["test"] if "test" in file.files else None
+    class_V, source_V, split_V = (tuple(str(v) for v in part) for part in names)
+    raw = make_raw(name, x, y, test, class_V, source_V, str(note), split_V=split_V)
+    require(raw.sha256 == str(sha256), "dataset", name, f"{path} is damaged; remove it (the records beside it remain)")
+    return raw
+
+
+def _class_disjoint(y: np.ndarray, part: np.ndarray, splits: list[str]) -> tuple[str, ...]:
+    """The split of each class where no class is in two splits, else ()."""
+    pairs = sorted(set(zip(y.tolist(), part.tolist(), strict=True)))
+    if len(splits) < 2 or len(pairs) != len(set(y.tolist())):
+        return ()
+    return tuple({"validation": "val"}.get(splits[i], splits[i]) for _, i in pairs)

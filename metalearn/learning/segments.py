@@ -1,0 +1,140 @@
+"""Episodes cut into windows, time-major: what a learner that trains online reads at once, and how a core reads it.
+
+A window past the episode's end is padded with positions that do not count, so any window length serves any episode.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from metalearn.measure import losses
+from metalearn.nn import memory
+from metalearn.types import Array, Episodes, PyTree
+
+INPUTS = ("x", "x_and_last_label", "x_and_shown_label")
+
+
+class Window(NamedTuple):
+    """Some steps of a batch; weight_TB makes the sum over a batch its mean loss times its size."""
+
+    x_TBX: Array
+    y_TB: Array
+    mask_TB: Array
+    weight_TB: Array
+
+
+def features(inputs: str, num: int, outputs: int) -> int:
+    """Input features of a network, for a task with `num`."""
+    return num + {"x": 0, "x_and_last_label": outputs, "x_and_shown_label": outputs + 1}[inputs]
+
+
+def labels(y_BT: Array, targets: str, outputs: int) -> Array:
+    """Labels as vectors (..., V): one-hot classes, or the target itself."""
+    return jax.nn.one_hot(y_BT, outputs) if targets == "classes" else y_BT
+
+
+def label_sum(y_BT: Array, weight_BT: Array, targets: str, outputs: int) -> Array:
+    """(B, V) weighted sum of `labels`. Where one-hot labels of the episode would be large, one class after another: an
+    update must not hold more than a window, whatever the episode's length."""
+    if targets == "classes" and y_BT.size * outputs > 2**16:
+        of = lambda label: (weight_BT * (y_BT == label)).sum(1)
+        return jnp.moveaxis(jax.lax.map(of, jnp.arange(outputs)), 0, -1)
+    return jnp.einsum("bt,btv->bv", weight_BT, labels(y_BT, targets, outputs))
+
+
+class Reader(NamedTuple):
+    """How a learner reads its task.
+
+    inputs   x | x_and_last_label | x_and_shown_label, see `learners.memnet`
+    targets, outputs   kind and size of the answers
+    steps    T, of a window            unroll, remat, label_gain   see `learners.memnet`
+    """
+
+    inputs: str
+    targets: str
+    outputs: int
+    steps: int
+    unroll: int
+    remat: bool
+    label_gain: float
+
+    def vectors(self, y: Array) -> Array:
+        """Labels as a network reads them."""
+        return self.label_gain * labels(y, self.targets, self.outputs)
+
+    def cut(self, batch: Episodes, start: Array, steps: int) -> Window:
+        """The `steps` positions from `start` (traced)."""
+
+        def of(a_BT):
+            short = -a_BT.shape[1] % steps
+            a_BT = jnp.pad(a_BT, ((0, 0), (0, short), *[(0, 0)] * (a_BT.ndim - 2))) if short else a_BT
+            return jnp.swapaxes(jax.lax.dynamic_slice_in_dim(a_BT, start, steps, axis=1), 0, 1)
+
+        x_TBX = of(batch.x_BTX.reshape(*batch.x_BTX.shape[:2], -1))
+        if self.inputs == "x_and_last_label":
+            seen_TBV = self.vectors(of(jnp.roll(batch.y_BT, 1, axis=1)))
+            first_T = (start + jnp.arange(steps) == 0)[:, None, None]
+            x_TBX = jnp.concatenate([x_TBX, jnp.where(first_T, 0.0, seen_TBV)], -1)
+        mask_TB = of(batch.mask_BT)
+        if self.inputs == "x_and_shown_label":  # support; the last feature tells a shown zero from an asked one
+            shown_TB1 = 1 - mask_TB[..., None]
+            y_TBV = self.vectors(of(batch.y_BT))
+            x_TBX = jnp.concatenate([x_TBX, y_TBV * shown_TB1, shown_TB1], -1)
+        scale = batch.mask_BT.shape[0] / jnp.maximum(batch.mask_BT.sum(), 1.0)
+        return Window(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)
+
+    def read(self, core: memory.Core, net: PyTree, state: PyTree, window: Window, first: bool = False):
+        """(loss_B, state, extras) of one window: the segment function of `synthetic`.
+
+        extras {logits (T, B, V), loss (T, B)}, with `first` also the state after the window's first step.
+        """
+        unroll = functools.partial(memory.unroll, core, net, unroll=self.unroll)
+        if not first:
+            state, logits_TBV = unroll(state, window.x_TBX)
+            return self.score(logits_TBV, state, window)
+        early, first_1BV = unroll(state, window.x_TBX[:1])
+        state, rest_TBV = unroll(early, window.x_TBX[1:])
+        loss_B, state, extras = self.score(jnp.concatenate([first_1BV, rest_TBV]), state, window)
+        return loss_B, state, extras | {"first": early}
+
+    def score(self, logits_TBV: Array, state: PyTree, window: Window):
+        loss_TB = losses.position_loss(logits_TBV, window.y_TB, self.targets)
+        return (loss_TB * window.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
+
+    def read_all(self, core: memory.Core, net: PyTree, state: PyTree, window: Window):
+        """`read` over a whole episode; with `remat` the backward pass keeps only the states between windows."""
+        length, T = len(window.mask_TB), self.steps
+        if not self.remat or length <= T:
+            return self.read(core, net, state, window)
+        pad = lambda a: jnp.pad(a, ((0, -length % T), *[(0, 0)] * (a.ndim - 1)))
+        pieces = jax.tree.map(lambda a: pad(a).reshape(-1, T, *a.shape[1:]), window)
+
+        def body(state, piece):
+            loss_B, state, extras = jax.checkpoint(functools.partial(self.read, core))(net, state, piece)
+            return state, (loss_B, extras)
+
+        state, (loss_SB, extras) = jax.lax.scan(body, state, pieces)
+        joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:length], extras)
+        return loss_SB.sum(0), state, joined
+
+
+def ahead(batch: Episodes, boundary: Array) -> Array:
+    """(B,) 1.0 for samples with something that counts at or after the boundary; the others' future gradient is 0."""
+    return ((jnp.arange(batch.mask_BT.shape[1]) >= boundary) * batch.mask_BT).max(1)
+
+
+def part(batch: Episodes, parts: int, i: int) -> Episodes:
+    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:])[i], batch)
+
+
+def mark(batch: Episodes) -> Array:
+    """A number that tells batches apart, so that a new one starts from a fresh state whatever came before it."""
+    total = jnp.zeros((), jnp.uint32)
+    for leaf in (batch.task_B, batch.index_BT, batch.y_BT):
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+        total = total * 31 + (bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum()
+    return total

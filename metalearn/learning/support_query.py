@@ -1,0 +1,112 @@
+"""The support/query view of `Episodes`, which every few-shot learner and evaluator shares.
+
+An episode in the form `pair` shows its support first and its queries after it; both hold `shots` and `queries`
+examples per class, so the two parts follow from the shape of a batch and the task's facts, whatever its ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metalearn.learning.gradients import grads_from_loss
+from metalearn.measure import losses
+from metalearn.types import Array, Episodes, Learner, Mean
+from metalearn.validate import require
+
+
+def need(facts: Mapping[str, Any], *, classification: bool = False, fixed_ways: bool = False) -> None:
+    """ConfigError unless the task gives support/query pairs (and labels; and as many ways in training as after)."""
+    require(facts.get("form") == "pair", "name", facts.get("form", "no support/query form"),
+            "this learner needs a task of support/query pairs (tasks.fewshot with form=pair, sinusoid, linear)")
+    require(not classification or "ways" in facts, "name", "a regression task", "this needs a task with labels")
+    if fixed_ways and "ways" in facts:
+        require(facts["train_ways"] == facts["ways"], "name", f"train_ways={facts['train_ways']}",
+                f"this learner has one output per label: task.train_ways must equal task.ways={facts['ways']}")
+
+
+def num_outputs(facts: Mapping[str, Any]) -> int:
+    return facts["ways"] if "ways" in facts else facts["outputs"]
+
+
+def ways(facts: Mapping[str, Any], batch: Episodes) -> int:
+    """Classes per episode of this very batch: training may use more than testing."""
+    return batch.mask_BT.shape[1] // (facts["shots"] + facts["queries"])
+
+
+def parts(facts: Mapping[str, Any], batch: Episodes) -> tuple[Array, Array, Array, Array]:
+    """(x_support, y_support, x_query, y_query), each with leading axes (B, positions)."""
+    S = batch.mask_BT.shape[1] * facts["shots"] // (facts["shots"] + facts["queries"])
+    return batch.x_BTX[:, :S], batch.y_BT[:, :S], batch.x_BTX[:, S:], batch.y_BT[:, S:]
+
+
+def loss(facts: Mapping[str, Any], outputs: Array, y: Array) -> Array:
+    """The loss at each position: cross-entropy in nats for labels, squared error (mean over outputs) for targets."""
+    if "ways" in facts:
+        return losses.cross_entropy(outputs, y)
+    return ((jnp.asarray(outputs, jnp.float32) - y) ** 2).mean(-1)
+
+
+def means(facts: Mapping[str, Any], outputs: Array, y: Array) -> dict[str, Mean]:
+    """What learners report of their queries: loss, and accuracy where there are labels."""
+    out = {"loss": Mean.of(loss(facts, outputs, y))}
+    return out | {"accuracy": Mean.of(losses.correct(outputs, y))} if "ways" in facts else out
+
+
+def answers(batch: Episodes, outputs_BQV: Array) -> Array:
+    """Query outputs at their places in the episode, (B, T, V); zeros at the support, where nothing is asked."""
+    S = batch.mask_BT.shape[1] - outputs_BQV.shape[1]
+    return jnp.pad(outputs_BQV, ((0, 0), (S, 0), (0, 0)))
+
+
+def in_one_pass(facts: Mapping[str, Any], init: Callable, outputs: Callable, state_size: Callable) -> Learner:
+    """The learner that answers without adapting any weight: `outputs(params, carry, batch, train) -> (out_BQV, carry)`
+    of the queries alone."""
+
+    def loss(params, carry, batch: Episodes, key):
+        out_BQV, carry = outputs(params, carry, batch, True)
+        found = means(facts, out_BQV, parts(facts, batch)[3])
+        return found["loss"].compute(), (carry, found)
+
+    def predict(params, carry, batch: Episodes):
+        return answers(batch, outputs(params, carry, batch, False)[0])
+
+    return Learner(init, grads_from_loss(loss), predict, state_size)
+
+
+def by_steps(facts: Mapping[str, Any], adapt: Callable, answer: Callable, eval_steps: int) -> tuple[Callable, Callable]:
+    """(predict, path) of a learner that adapts to each task by steps; see `types.Learner`.
+
+    adapt(params, carry, x_SX, y_S, task, steps, keep) -> fast      after `steps`; with `keep` after 0..steps, stacked
+    answer(params, carry, fast, x_SX, x_QX) -> out_QV
+    """
+
+    def each(batch: Episodes, one: Callable) -> Array:
+        x_BSX, y_BS, x_BQX, _ = parts(facts, batch)
+        return jax.vmap(one)(x_BSX, y_BS, x_BQX, batch.task_B)
+
+    def predict(params, carry, batch: Episodes):
+        def one(x_SX, y_S, x_QX, task):
+            return answer(params, carry, adapt(params, carry, x_SX, y_S, task, eval_steps, False), x_SX, x_QX)
+
+        return answers(batch, each(batch, one))
+
+    def path(params, carry, batch: Episodes, steps: int):
+        def one(x_SX, y_S, x_QX, task):
+            fasts = adapt(params, carry, x_SX, y_S, task, steps, True)
+            return jax.lax.map(lambda fast: answer(params, carry, fast, x_SX, x_QX), fasts)
+
+        return jax.vmap(lambda out_BQV: answers(batch, out_BQV), 1)(each(batch, one))
+
+    return predict, path
+
+
+def nearest_neighbour(facts: Mapping[str, Any], batch: Episodes) -> Array:
+    """The baseline: each query gets the label (or target) of the nearest support input, in Euclidean distance."""
+    x_BSX, y_BS, x_BQX, _ = (a.reshape(*a.shape[:2], -1) for a in parts(facts, batch))
+    far_BQS = (x_BSX**2).sum(-1)[:, None] - 2 * jnp.einsum("bqx,bsx->bqs", x_BQX, x_BSX)
+    y_BQY = jnp.take_along_axis(y_BS, jnp.argmin(far_BQS, -1)[..., None], 1)
+    return y_BQY[..., 0] if "ways" in facts else y_BQY

@@ -1,0 +1,1 @@
+"""Rollouts, the trajectory file, task ids, and who collected the data."""

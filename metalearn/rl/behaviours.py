@@ -1,0 +1,137 @@
+"""Who collected the data: behaviours that fill (tasks x episodes) of trajectories, all at once under vmap.
+
+  history   the scripted stand-in for learning histories. Every episode has a skill q in [0, 1], rising within a
+            task; it acts as the expert would for a *wrong* task, the further off the lower q, and in a part of the
+            episodes turns to the right one on the way. Episodes that set off the wrong way are what a sequence model
+            needs: on data that always head for the goal it takes its own first action for evidence and runs away.
+  explore   an expert that has to find out: it pursues a task drawn from the prior for some steps, then the right one
+  search    half of the episodes `history`, half `explore`
+  expert    the right task, with little noise
+  random    uniform actions
+  scripted  `history` under the name that Meta-World's users know it by: its own experts, misled and noisy
+  gaits     simulated runners: sine gaits out of a library, refined by hill climbing (see `gaits`)
+  sac       an agent that learns on each task by soft actor-critic, all tasks at once (see `sac`)
+
+`history`, `scripted`, `gaits` and `sac` come in qualities: `mixed` has skill rise over a task's episodes from nothing
+to all, `medium` holds it halfway and `expert` at its best throughout.
+
+Every draw is a function of (seed, task, episode).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn.rl import gaits, rollout, sac
+from metalearn.types import Array, Env, Trajectories
+from metalearn.validate import one_of, require, within
+
+NAMES = ("history", "explore", "search", "expert", "random", "scripted", "gaits", "sac")
+QUALITIES = ("mixed", "medium", "expert")
+SKILLED = ("history", "scripted", "gaits", "sac")  # behaviours that have them
+LIBRARY, CLIMBS = 1500, 20  # of `gaits`
+AT_ONCE = 50  # simulators outside JAX that run side by side
+SWITCH_FRAC = 0.3  # of `history` episodes that turn to the right task
+FRESH = 2**20  # ids of test tasks begin here
+PROBE_FRAC = 0.3  # of the episode that `explore` spends on the wrong one, at most
+
+
+def task_ids(train: int, test: int) -> np.ndarray:
+    """Ids of `train` training tasks, then of `test` tasks that are none."""
+    return np.concatenate([np.arange(train), FRESH + np.arange(test)]).astype(np.int32)
+
+
+def draw_tasks(env: Env, task_seed: int, ids: Array) -> Array:
+    """param_BX of integer task ids."""
+    key = jax.random.key(task_seed, impl="threefry2x32")
+    return jax.vmap(lambda i: env.draw(jax.random.fold_in(key, i)))(ids)
+
+
+def check(behaviour: str, quality: str, agent: dict | None) -> None:
+    """ConfigError where these three cannot go together; `agent` is what `sac.learn` takes, and read by `sac` alone."""
+    one_of(NAMES, behaviour=behaviour)
+    one_of(QUALITIES, quality=quality)
+    require(quality == "mixed" or behaviour in SKILLED, "quality", quality,
+            f"must be mixed with behaviour={behaviour}: of these only {', '.join(SKILLED)} have skill")
+    if behaviour == "sac":
+        require(agent is not None and set(agent) == set(sac.FIELDS), "sac", agent,
+                "must have exactly the fields " + ", ".join(sac.FIELDS))
+        with within("sac"):
+            sac.check(**agent)
+
+
+def skills(quality: str, episodes: int) -> np.ndarray:
+    """skill_E in [0, 1] of a task's episodes."""
+    order_E = (np.arange(episodes) + 0.5) / episodes
+    return {"mixed": order_E, "medium": np.full(episodes, 0.5), "expert": np.ones(episodes)}[quality]
+
+
+def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed: int, seed: int,
+            quality: str = "mixed", agent: dict | None = None) -> tuple[np.ndarray, Trajectories]:
+    """(param_BX, Trajectories with axes (B, E, T, ...)) as numpy arrays; episode e of E has skill rank e."""
+    check(behaviour, quality, agent)
+    require(env.expert is not None or behaviour in ("random", "gaits", "sac"), "behaviour", behaviour,
+            f"needs an environment with an expert; {env.facts['name']} has none, so random, gaits or sac")
+    param_BX, skill_E = np.asarray(draw_tasks(env, task_seed, ids)), skills(quality, episodes)
+    if behaviour == "gaits":
+        flat = gaits.collect(env, param_BX, skill_E, seed, LIBRARY, CLIMBS)
+    elif behaviour == "sac":
+        flat = sac.collect(env, param_BX, episodes, seed, quality, agent)
+    elif env.host is None:
+        flat = jax.jit(functools.partial(_collect, env, behaviour))(ids, param_BX, skill_E, seed)
+    else:
+        flat = _collect(env, behaviour, ids, param_BX, skill_E, seed)
+    shape = lambda a: np.asarray(a).reshape(len(ids), episodes, *a.shape[1:])
+    return param_BX, jax.tree.map(shape, flat)
+
+
+def _collect(env: Env, behaviour: str, ids, param_BX, skill_E, seed) -> Trajectories:
+    episodes = len(skill_E)
+    many_NX = jnp.repeat(param_BX, episodes, 0)  # N = tasks x episodes, a task's episodes side by side
+    key = jax.random.key(seed, impl="threefry2x32")
+    key_script, key_run = jax.random.split(key)
+    task_N, episode_N = jnp.repeat(jnp.asarray(ids), episodes), jnp.tile(jnp.arange(episodes), len(ids))
+    keys_N = jax.vmap(lambda t, e: jax.random.fold_in(jax.random.fold_in(key_script, t), e))(task_N, episode_N)
+    script = jax.vmap(functools.partial(_script, env, behaviour))(keys_N, many_NX, jnp.tile(skill_E, len(ids)))
+
+    def policy(memory, time, obs_BS, rew_B, key):
+        if behaviour == "random":
+            return rollout.uniform(env)(memory, time, obs_BS, rew_B, key)
+        right_NX, script = memory
+        wish_NX = jnp.where((time >= script["turn"])[:, None], right_NX, script["wrong_X"])
+        act_BA = rollout.ask(env, obs_BS, time, wish_NX)
+        noise_BA = jax.random.normal(key, act_BA.shape)
+        return memory, jnp.clip(script["gain"][:, None] * act_BA + script["noise"][:, None] * noise_BA, -1, 1)
+
+    if env.host is None:
+        return rollout.run(env, policy, (many_NX, script), many_NX, key_run)
+    runs = []
+    for i in range(0, len(many_NX), AT_ONCE):  # every simulator holds a model in memory
+        many, part = jax.tree.map(lambda a, i=i: a[i:i + AT_ONCE], (many_NX, script))
+        runs.append(rollout.run(env, policy, (many, part), many, jax.random.fold_in(key_run, i)))
+    return jax.tree.map(lambda *a: np.concatenate(a), *runs)
+
+
+def _script(env: Env, behaviour: str, key: Array, param_X: Array, level: Array) -> dict[str, Array]:
+    """What one episode does: pursue wrong_X until step `turn`, then the right task, with a gain and noise."""
+    key_kind, key_skill, key_wrong, key_turns, key_turn, key_prior, key_probe = jax.random.split(key, 7)
+    T, never = env.length, env.length + 1
+    skill = jnp.clip(level + 0.01 * jax.random.normal(key_skill), 0, 1)
+    turns = jax.random.uniform(key_turns) < SWITCH_FRAC
+    history = {
+        "wrong_X": param_X + (1 - skill) * jnp.asarray(env.spread_X) * jax.random.normal(key_wrong, param_X.shape),
+        "turn": jnp.where(turns, jax.random.randint(key_turn, (), T // 10, (2 * T) // 3), never),
+        "gain": 0.4 + 0.6 * skill, "noise": 0.2 + 0.6 * (1 - skill)}
+    explore = {
+        "wrong_X": env.draw(key_prior),
+        "turn": jax.random.randint(key_probe, (), 1, max(2, round(PROBE_FRAC * T)) + 1),
+        "gain": jnp.ones(()), "noise": jnp.full((), 0.2)}
+    sure = {"wrong_X": param_X, "turn": jnp.zeros((), jnp.int32), "gain": jnp.ones(()), "noise": jnp.full((), 0.1)}
+    if behaviour == "search":
+        which = jax.random.uniform(key_kind) < 0.5
+        return jax.tree.map(lambda a, b: jnp.where(which, a, b), history, explore)
+    return {"history": history, "scripted": history, "explore": explore, "expert": sure, "random": sure}[behaviour]

@@ -1,0 +1,91 @@
+"""The file format of offline data: one .npz without pickles, arrays (tasks, episodes, steps, ...) and a JSON header.
+
+  obs act rew next rtg time done cut mask    the fields of types.Trajectories with axes (B, E, T, ...)
+  param                                      (B, X) hidden task parameters
+  header                                     JSON text: format, env (name, version, fields), behaviour, seeds, task ids,
+                                             returns per task, and the SHA-256 of all arrays
+
+`minari:NAME` in the place of a file name reads and writes Minari's format instead (see `interchange`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from metalearn.rl import minari
+from metalearn.types import Trajectories
+from metalearn.validate import ConfigError, require
+
+FORMAT = 1
+FIELDS = {"obs": "obs_BTS", "act": "act_BTA", "rew": "rew_BT", "next": "next_BTS", "rtg": "rtg_BT", "time": "time_BT",
+          "done": "done_BT", "cut": "cut_BT", "mask": "mask_BT"}
+
+
+def save(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[str, Any]) -> str:
+    """Writes the file whole or not at all; returns the SHA-256 of its arrays. An existing file is refused."""
+    refuse(path)
+    arrays = {name: np.asarray(getattr(episodes, field)) for name, field in FIELDS.items()} | {"param": param_BX}
+    header = {"format": FORMAT, "steps": arrays["rew"].shape[2], **header, "sha256": digest(arrays)}
+    if path.startswith(minari.PREFIX):
+        minari.write(path, param_BX, episodes, header, "--out")
+        return header["sha256"]
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp.npz"
+    np.savez_compressed(temporary, header=np.array(json.dumps(header)), **arrays)
+    os.replace(temporary, path)
+    return header["sha256"]
+
+
+def refuse(path: str) -> None:
+    """ConfigError for what `save` would not write to."""
+    if not path.startswith(minari.PREFIX):
+        require(path.endswith(".npz"), "--out", path, f"must end in .npz, or begin with {minari.PREFIX}")
+        require(not os.path.exists(path), "--out", path, "exists already; nothing was overwritten")
+
+
+def load(path: str, field: str = "data") -> tuple[np.ndarray, Trajectories, dict[str, Any]]:
+    """(param_BX, Trajectories, header); ConfigError names what is wrong with the file."""
+    if path.startswith(minari.PREFIX):
+        param_BX, episodes, header = minari.read(path, field)
+        _finite({name: getattr(episodes, attribute) for name, attribute in FIELDS.items()}, path, field)
+        return param_BX, episodes, header
+    require(os.path.isfile(path), field, path, "no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in (*FIELDS, "param", "header") if name not in file]
+            require(not missing, field, path, f"lacks {', '.join(missing)}: not a trajectory file")
+            arrays = {name: file[name] for name in (*FIELDS, "param")}
+            header = json.loads(str(file["header"]))
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(field, path, f"cannot be read as .npz without pickles ({error})") from None
+    require(header.get("format") == FORMAT, field, path, f"is of format {header.get('format')}, this reads {FORMAT}")
+    _finite(arrays, path, field)
+    require(header.get("sha256") == digest(arrays), field, path, "its arrays do not have the SHA-256 of its header")
+    B, E, T = arrays["rew"].shape
+    for name, array in arrays.items():
+        want = (B,) if name == "param" else (B, E, T)
+        require(array.shape[: len(want)] == want, field, path, f"{name} has shape {array.shape}, rew has {(B, E, T)}")
+    return arrays["param"], Trajectories(**{FIELDS[name]: arrays[name] for name in FIELDS}), header
+
+
+def _finite(arrays: dict[str, np.ndarray], path: str, field: str) -> None:
+    for name, array in arrays.items():
+        require(not np.issubdtype(array.dtype, np.floating) or bool(np.isfinite(array).all()), field, path,
+                f"holds NaN or infinite values in {name}")
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """One hash over names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        a = np.ascontiguousarray(arrays[name])
+        sha.update(f"{name}{a.dtype}{a.shape}".encode() + a.tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,1 @@
+"""What carries a run: config, work directory, checkpoints, writer, sharding, optimiser, experiment, the loop."""

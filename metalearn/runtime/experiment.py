@@ -1,0 +1,85 @@
+"""From a config to the parts of an experiment, and the evaluation that train.py and eval.py share.
+
+Building touches no device: datasets are read on the host, everything else is functions. So a bad config is refused
+in seconds, before JAX starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from metalearn import lookup
+from metalearn.runtime import optimiser
+from metalearn.types import Evaluator, Learner, PyTree, TaskDist
+from metalearn.validate import call, multiple_of, nearest, nonnegative, positive, require, within
+
+SECTIONS = ("seed", "task", "learner", "optim", "train", "evaluators", "init_from")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts, built and checked."""
+
+    config: ConfigDict
+    task: TaskDist
+    learner: Learner
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    evaluators: dict[str, Evaluator]
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Builds and checks every part; ConfigError names the first wrong field as `config.<path>`."""
+    with within("config"):
+        for name in SECTIONS:
+            require(name in config, name, "(missing)", "every config has " + ", ".join(SECTIONS))
+        for name in config:
+            require(name in SECTIONS, name, config[name], "unknown field; allowed: " + ", ".join(SECTIONS)
+                    + nearest(name, SECTIONS))
+        _check_train(config)
+        task = _build("task", "tasks", config.task)
+        learner = _build("learner", "learners", config.learner, task.facts)
+        with within("optim"):
+            tx, schedule = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
+        evaluators = {}
+        for name, block in config.evaluators.items():
+            evaluators[name] = _build(f"evaluators.{name}", "evaluators", block, task, learner)
+    return Experiment(config, task, learner, tx, schedule, evaluators)
+
+
+def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
+    with within(path):
+        kw = block.to_dict()
+        require("name" in kw, "name", "(missing)", "this field must be given")
+        return lookup.build(kind, kw.pop("name"), *context, **kw)
+
+
+def _check_train(config: ConfigDict) -> None:
+    above_zero = ("batch", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
+    names = (*above_zero, "eval_every", "devices")
+    seed = config.seed
+    require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
+    with within("train"):
+        train = config.train
+        for name in train:
+            require(name in names, name, train[name], "unknown field; allowed: " + ", ".join(names))
+        for name in names:
+            require(name in train, name, "(missing)", "this field must be given")
+            require(isinstance(train[name], int), name, train[name], "must be an integer")
+        positive(**{k: train[k] for k in above_zero})
+        nonnegative(eval_every=train.eval_every, devices=train.devices)
+        # the last call is cut to what is left, so steps itself may be anything
+        multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,
+                    eval_every=train.eval_every, save_every=train.save_every)
+
+
+def sizes(experiment: Experiment, params: PyTree) -> dict[str, int]:
+    """Parameter count, and the floats that a prediction at an episode's end can read of what went before."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return {"parameters": int(count), "state_size": int(experiment.learner.state_size(experiment.task.facts["length"]))}
+

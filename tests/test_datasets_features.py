@@ -1,0 +1,51 @@
+"""GPICL's division of a dataset: no example on two sides, features normalised, bad requests refused."""
+
+import numpy as np
+import pytest
+
+from metalearn import datasets
+from metalearn.validate import ConfigError
+
+BASE = dict(dataset="digits", split_by="class", train_classes=5, heldout_frac=0.25, new_dataset="",
+            image_size=0, channels=0, pca=0)
+
+
+def test_by_class():
+    got = datasets.split_features(**BASE)
+    train, heldout, new = (set(p.index_N.tolist()) for p in (got.train, got.heldout, got.new))
+    assert not train & heldout and not (train | heldout) & new and len(train | heldout | new) == 1797
+    y = datasets.load("digits").y_N
+    assert set(y[got.new.index_N]) == {5, 6, 7, 8, 9} and set(y[got.train.index_N]) == set(range(5))
+    for part in (got.train, got.heldout, got.new):
+        for v in range(part.num_classes):
+            rows = slice(part.start_V[v], part.start_V[v] + part.count_V[v])
+            assert len(set(y[part.index_N[rows]])) == 1
+        assert part.count_V.sum() == len(part.x_NX) == len(part.index_N)
+
+
+def test_by_example_and_dataset(tmp_path):
+    got = datasets.split_features(**BASE | {"split_by": "example"})
+    assert set(got.new.index_N.tolist()) == set(got.heldout.index_N.tolist())
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).random((20, 5, 5)), y=np.arange(20) % 2)
+    got = datasets.split_features(**BASE | {"split_by": "dataset", "new_dataset": str(tmp_path / "a.npz")})
+    assert got.new.x_NX.shape == (20, 64) and got.new.num_classes == 2
+    assert got.sha256 != datasets.split_features(**BASE).sha256
+
+
+def test_normalised_and_pca():
+    got = datasets.split_features(**BASE | {"image_size": 6, "channels": 3})
+    every = np.concatenate([p.x_NX for p in (got.train, got.heldout, got.new)])
+    assert every.shape == (1797, 108) and abs(every.mean()) < 1e-4 and abs(every.std() - 1) < 1e-4
+    few = datasets.split_features(**BASE | {"pca": 7}).train.x_NX
+    assert few.shape[1] == 7 and abs(few.std() - 1) < 0.02
+    covariance = np.cov(few.T)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-3
+    assert (np.diff(np.diag(covariance)) < 0).all()
+
+
+@pytest.mark.parametrize("change", [
+    dict(split_by="clas"), dict(train_classes=11), dict(train_classes=1), dict(heldout_frac=2.0), dict(channels=2),
+    dict(image_size=-1), dict(pca=65), dict(split_by="dataset")])
+def test_bad(change):
+    with pytest.raises(ConfigError):
+        datasets.split_features(**BASE | change)

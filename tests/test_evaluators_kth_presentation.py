@@ -1,0 +1,28 @@
+"""Accuracy by presentation."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from metalearn import lookup
+from metalearn.types import Learner
+
+
+def remembers(params, carry, batch):
+    """Right from the second presentation of a class on, wrong at the first."""
+    one_BTV = jax.nn.one_hot(batch.y_BT, 3)
+    seen_BT = jnp.take_along_axis(jnp.cumsum(one_BTV, 1), batch.y_BT[..., None], -1)[..., 0] > 1
+    return jnp.where(seen_BT[..., None], one_BTV, 1 - one_BTV)
+
+
+def test_presentations_and_rare_classes_are_counted_apart():
+    task = lookup.build("tasks", "omniglot_stream", dataset="digits", train="classes:0-4", test="classes:5-9",
+                        image_size=0, ways=3, shots=4, rare_ways=1, rare_shots=1, rotate=False, task_seed=0)
+    evaluator = lookup.build("evaluators", "kth_presentation", task, Learner(None, None, remembers, None), split="test",
+                             upto=4, episodes=8, chunk=4, seed=1, targets={"other": {"1": 0.5}})
+    result = evaluator.run((), ())
+    head = result["headline"]
+    assert head["instance_1"] == 0 and head["instance_2"] == 1 and head["instance_4"] == 1
+    assert head["common_accuracy"] == pytest.approx(0.75) and head["rare_accuracy"] == 0  # a rare class comes once
+    assert result["tables"][0]["rows"][1] == ["other", "0.500", "", "", ""]
+    assert head == evaluator.run((), ())["headline"]

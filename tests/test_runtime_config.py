@@ -1,0 +1,106 @@
+"""Configs: loading, overrides, refusals, JSON and back."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from metalearn.runtime import config as config_lib
+from metalearn.validate import ConfigError
+
+SMOKE = "configs/gpicl.py:smoke"
+
+
+def block():
+    return ConfigDict(dict(seed=0, task=dict(ways=5, sets=("a", "b"), dataset="digits"), none=None, on=False,
+                           optim=dict(lr=1e-3, groups={}))).lock()
+
+
+def test_load_applies_overrides_and_locks():
+    config = config_lib.load(SMOKE, ["optim.lr=0.5", "task.pca=4", "train.steps=6"])
+    assert (config.optim.lr, config.task.pca, config.train.steps) == (0.5, 4, 6)
+    with pytest.raises((KeyError, AttributeError)):
+        config.optim.learning_rate = 1.0
+
+
+@pytest.mark.parametrize("spec, words", [
+    ("configs/gpicl.py:smok", "smok.*must be one of.*nearest: smoke"),
+    ("configs/nothing.py", "no such file"),
+    ("configs", "no such file"),
+    ("pyproject.toml", "must be a Python file"),
+    ("metalearn/types.py", "must define get_config"),
+])
+def test_load_refuses(spec, words):
+    with pytest.raises(ConfigError, match=words):
+        config_lib.load(spec)
+
+
+def test_a_config_that_fails_says_where(tmp_path):
+    path = tmp_path / "configs" / "broken.py"
+    path.parent.mkdir()
+    path.write_text("import nothing_of_that_name\n")
+    with pytest.raises(ConfigError, match="broken.py: failed to load: ModuleNotFoundError"):
+        config_lib.load(str(path))
+
+
+def test_load_works_from_another_directory(tmp_path, monkeypatch):
+    import os
+    path = os.path.abspath("configs/gpicl.py")
+    monkeypatch.chdir(tmp_path)
+    assert config_lib.load(f"{path}:smoke").train.steps == 4
+
+
+@pytest.mark.parametrize("field, text, value", [
+    ("seed", "7", 7), ("optim.lr", "2", 2.0), ("optim.lr", "1e-4", 1e-4), ("task.dataset", "7", "7"),
+    ("task.sets", "['c']", ("c",)), ("task.sets", "('c', 'd')", ("c", "d")), ("on", "true", True),
+    ("on", "False", False), ("none", "3", 3), ("optim.lr", "nan", None),
+])
+def test_assign(field, text, value):
+    config = block()
+    config_lib.assign(config, field, text)
+    new = config_lib.flatten(config)[field]
+    assert new != new if value is None else new == value and type(new) is type(value)
+
+
+@pytest.mark.parametrize("field, text, words", [
+    ("task.wayz", "3", "config.task.wayz=3: unknown field.*nearest: task.ways"),
+    ("ways", "3", "unknown field.*nearest: task.ways"),
+    ("task.ways.more", "3", "unknown field"),
+    ("task", "3", "is a block; set one of its fields: .*ways"),
+    ("seed", "1.5", "must be of type int"),
+    ("seed", "True", "must be of type int"),
+    ("seed", "", "must be of type int"),
+    ("on", "1", "must be of type bool"),
+    ("optim.lr", "fast", "must be of type float"),
+    ("optim.lr", "True", "must be of type float"),
+    ("task.sets", "c", "must be of type tuple"),
+])
+def test_assign_refuses_and_changes_nothing(field, text, words):
+    config = block()
+    with pytest.raises(ConfigError, match=words):
+        config_lib.assign(config, field, text)
+    assert config_lib.flatten(config) == config_lib.flatten(block())
+
+
+def test_an_override_needs_a_value():
+    with pytest.raises(ConfigError, match="--config.field=value"):
+        config_lib.load(SMOKE, ["optim.lr"])
+
+
+def test_json_round_trip():
+    config = config_lib.load(SMOKE)
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert config_lib.flatten(again) == config_lib.flatten(config)
+    assert isinstance(again.evaluators.curves.sets, tuple) and config_lib.differences(config, again) == []
+
+
+def test_differences_name_every_field():
+    old, new = block(), block()
+    config_lib.assign(new, "task.ways", "3")
+    new.unlock()
+    new.more = 1
+    del new["none"]
+    assert config_lib.differences(old, new) == [
+        "more: '(absent)' -> 1", "none: None -> '(absent)'", "task.ways: 5 -> 3"]
+
+
+def test_flatten_keeps_empty_blocks():
+    assert len(config_lib.flatten(block())["optim.groups"]) == 0
