@@ -8,7 +8,7 @@ Variants (the argument after the colon):
 
   digits      the main job, scikit-learn's 8x8 digits, classes 0-4 for meta-training, 5-9 never used
   smoke       the same in seconds
-  phases      one run of the K-sweep (layout `pair`, 1,500 updates); its sweep draws memorise -> identify -> generalise
+  phases      one run of the K-sweep (layout `previous_example`, 1,500 updates); sweep: memorise to generalise
   mnist       one GPU: 14x14 MNIST, the paper's layout, T = 100, 2**25 tasks, biased permutations [design; see README]
   paper       the paper's setting at 32x32x3, 1e5 updates
   lstm outer_lstm vsml vsml_nosym mlp sgd maml     the other learners on the digits task; sweep `models` tabulates all
@@ -60,7 +60,7 @@ def smoke() -> dict:
 
 def phases() -> dict:
     config = digits()
-    config["learner"]["layout"] = "pair"
+    config["learner"]["layout"] = "previous_example"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
     config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
     return config
@@ -89,7 +89,7 @@ def paper() -> dict:
 
 
 OTHER_LEARNERS = {
-    "lstm": dict(network=dict(name="lstm", width=128)),
+    "lstm": dict(network=dict(name="lstm", hidden=128)),
     "outer_lstm": dict(network=dict(name="outer_lstm", size=16, num_heads=4)),
     "vsml": dict(network=dict(name="vsml", hidden=16, messages=8, ticks=2)),
     "vsml_nosym": dict(network=dict(name="vsml_nosym", grid=4, hidden=32, messages=8, ticks=2)),
@@ -106,7 +106,7 @@ def other_learner(name: str) -> dict:
         config["train"] |= dict(steps=50 if name == "sgd" else 1000, save_every=1000)
         config["optim"] |= dict(warmup_steps=0)
         return config
-    layout = "shifted" if name.startswith("vsml") else "pair"
+    layout = "shifted" if name.startswith("vsml") else "previous_example"
     config["learner"] = dict(name="incontext", layout=layout, dtype="float32") | OTHER_LEARNERS[name]
     if name.startswith("vsml"):
         config["train"] |= dict(batch=16)
