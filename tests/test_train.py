@@ -14,7 +14,7 @@ import pytest
 from metalearn import cli, train
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import optimiser, sharding
+from metalearn.runtime import optimiser, replicas, sharding
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.runtime.writer import Writer
@@ -50,8 +50,9 @@ def toy(config) -> Experiment:
     predict = lambda params, carry, batch: batch.x_BX @ params["w"]
     evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
     tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
-    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1})
-    return Experiment(config, task, Learner(init, grads, predict, lambda length: 0), tx, schedule, {"e": evaluator})
+    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1}, {"num_tasks": np.float32})
+    learner = Learner(init, grads, predict, lambda length: 0)
+    return Experiment(config, task, learner, tx, schedule, {"e": evaluator}, replicas.plan(config, task))
 
 
 def settings(*overrides):
