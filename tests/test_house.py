@@ -113,6 +113,14 @@ def test_habits(path):
     assert path.stem not in ("utils", "base", "helpers", "common")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=name)
+def test_configs_are_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= 400, "split it: what tabulates a sweep belongs in metalearn/reporting"
+    header = ast.get_docstring(ast.parse(text)) or ""
+    assert header.count("\n") < 15, "a header says what, command, minutes, headline: the rest is for docs/notes"
+
+
 def test_everything_is_reached_by_a_test_or_a_config():
     """A file counts when a test or a config imports it, runs it (`-m metalearn.x`) or, of entries, names it in a
     string; or when a file that counts imports it."""

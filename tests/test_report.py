@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
 from test_reporting_results import CLAIM, changed, run_directory
 
 from metalearn import report
-from metalearn.reporting import results
+from metalearn.reporting import documents, results
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_committed_documents_agree_with_the_records():
     assert report.generate(str(ROOT), write=False) == [], "run python -m metalearn.report results"
+
+
+def test_numbers_in_config_headers_are_those_of_the_records():
+    """Lines `results/ID: CLAIM NUMBER`, one at least per family."""
+    records = results.load(str(ROOT))
+    for family in ("gpicl", "fewshot", "memnet", "metadt"):
+        header = ast.get_docstring(ast.parse((ROOT / "configs" / f"{family}.py").read_text()))
+        lines = re.findall(r"results/(\w+): (.+)", header)
+        for name, text in lines:
+            claims = [f"{c['name']} {documents.claim_text(records[name], c['name'])}" for c in records[name]["claims"]]
+            assert text in claims, f"configs/{family}.py says {text}; results/{name}.json has {claims}"
+        assert lines, family
+        assert (ROOT / "docs" / "notes" / f"{family}.md").is_file()
 
 
 def house(tmp_path) -> pathlib.Path:

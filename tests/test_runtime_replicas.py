@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from metalearn import train
 from metalearn.measure import statistics
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import optimiser, replicas
+from metalearn.runtime import loop, optimiser, replicas
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import Evaluator, Learner, Mean, TaskDist, record
@@ -121,7 +120,7 @@ def test_a_diverging_replica_freezes_alone(toys, tmp_path, capsys):
         if name != "step":  # the same program: to the bit
             np.testing.assert_array_equal(broken[name][1], whole[name][1], err_msg=name)
     assert broken["opt_state/skipped"].tolist() == [12, 0] and broken["carry/seen"][0] == 0
-    start = train.make_init(toy(settings()))({"num_tasks": np.int32(1)}, jax.random.split(
+    start = loop.make_init(toy(settings()))({"num_tasks": np.int32(1)}, jax.random.split(
         jax.random.key(0, impl="threefry2x32"))[0])
     np.testing.assert_array_equal(broken["params/w"][0], start.params["w"])
     result = json.loads((tmp_path / "broken" / "result.json").read_text())
@@ -166,7 +165,7 @@ def test_replicas_start_from_another_runs_replicas_or_from_its_only_one(toys, tm
 # --- the real thing -------------------------------------------------------------------------------------------------
 
 SMALL = ("task.pca=4", "task.length=4", "evaluators.curves.sets=('seen', 'unseen')", "evaluators.curves.episodes=16",
-         "train.devices=1")
+         "train.devices=1", "optim.eps=1e-3")  # keys' biases have no gradient but rounding, which Adam would blow up
 
 
 def test_tasks_and_seeds_of_a_transformer_side_by_side(tmp_path):
@@ -193,7 +192,7 @@ def test_evaluators_of_several_replicas_compile_once():
     overrides = [*SMALL, "learner.network.width=8", *vary(2, task__num_tasks=(1, 8))]
     experiment = experiment_lib.build(config_lib.load("configs/gpicl.py:smoke", overrides))
     assert experiment.by_replica[0] is not experiment.by_replica[1]
-    state = train.make_init(experiment)(replicas.data(experiment.plan, experiment.task.data),
+    state = loop.make_init(experiment)(replicas.data(experiment.plan, experiment.task.data),
                                         replicas.split(experiment.plan, replicas.roots(experiment.plan))[0])
     before = learning_curves._score._cache_size(), learning_curves._draw._cache_size()
     eval_program.headlines(experiment, state.params, state.carry)
@@ -207,7 +206,7 @@ def test_evaluators_of_several_replicas_compile_once():
 @pytest.mark.parametrize("overrides, words", [
     (vary(2, optim__clip=(1.0, 2.0)), "replicas.vary.optim.clip.*may vary seed, optim.lr, task.num_tasks"),
     (vary(2, task__task_seed=(1, 2)), "replicas.vary.task.task_seed.*not traced"),
-    (vary(2, seed=(1, 2, 3)), "replicas.vary.seed.*one value|a value for each of replicas.num=2"),
+    (vary(2, seed=(1, 2, 3)), "replicas.vary.seed.*a value for each of replicas.num=2"),
     (vary(2, seed=(1, -2)), "replicas.vary.seed=-2"),
     (vary(2, optim__lr=(1e-3, "fast")), "replicas.vary.optim.lr=fast.*float"),
     (vary(2, optim__lr=(1e-3, -1.0)), "replicas.vary.optim.lr=-1.0"),
@@ -224,8 +223,7 @@ def plan(*settings):
 
 
 def test_a_mean_over_seeds_has_students_interval_and_leaves_out_what_is_missing():
-    rows = [{"a": 1.0, "b": {"x": 1.0}, "hash": "h", "phase": "p"}, {"a": 2.0, "b": {"x": 1.0}, "hash": "h", "phase": "q"},
-            {"a": None, "b": {"x": 1.0}, "hash": "h", "phase": "q"}]
+    rows = [dict(a=a, b={"x": 1.0}, hash="h", phase=phase) for a, phase in ((1.0, "p"), (2.0, "q"), (None, "q"))]
     found = replicas.summary(plan(dict(seed=0), dict(seed=1), dict(seed=2)), rows)
     mean, half = statistics.over_seeds([1.0, 2.0])
     assert (found["a"], found["intervals"]["a"]) == (mean, half) and found["hash"] == "h" and "phase" not in found
@@ -241,6 +239,6 @@ def test_results_of_replicas_become_one_with_curves_of_means():
     series = both["curves"][0]["series"][0]
     assert series["y"] == [2.0, None] and series["ci95"][0] == pytest.approx(12.706, rel=1e-3)
     assert both["tables"][0]["columns"] == ["replica", "mean ± 95 %", "0", "1"] and len(both["replicas"]) == 2
-    other = dataclasses.replace(plan(dict(seed=0, K=1), dict(seed=0, K=2)))
+    other = plan(dict(seed=0, K=1), dict(seed=0, K=2))
     apart = replicas.merge(other, [result(1.0), result(3.0)])
     assert apart["curves"] == [] and apart["tables"][0]["columns"] == ["replica", "0", "1"]

@@ -151,7 +151,7 @@ def _check(dataset: datasets.Dataset, turns: int, ways: int, examples: int, spli
     require(ways <= have, field, ways, f"must be at most {have}, the classes of {dataset.name} in the {split} split")
     fewest = int(np.unique(dataset.y_N, return_counts=True)[1].min())
     require(examples <= fewest, "queries", examples,
-            f"shots + queries must be at most {fewest}, the fewest of a class of {dataset.name} ({split} split)")
+            f"shots + queries must be at most {fewest}, the fewest examples of a class: {dataset.name}, {split} split")
 
 
 def _join(members: list[datasets.Dataset], mean: float, std: float) -> dict:
