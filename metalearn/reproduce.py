@@ -49,7 +49,7 @@ def compare(record: dict, numbers: dict) -> dict[str, dict]:
     """{claim: {stored, now, tolerance, verdict}}."""
     compared = {}
     for claim in record["claims"]:
-        value = results_lib.measured([results_lib.read(numbers, claim["path"])], claim["scale"])[0]
+        value = results_lib.measured([results_lib.by_replica(numbers, claim["path"])], claim["scale"])[0]
         compared[claim["name"]] = dict(stored=claim["value"], now=value, tolerance=claim["tolerance"],
                                        verdict=verdict(claim, value))
     return compared

@@ -13,8 +13,9 @@ from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError
 
 ROOT = pathlib.Path(__file__).parent.parent
-CLAIM = dict(name="accuracy", path="accuracy", scale=100, value=60.0, interval=None, interval_path="ci95",
-             over=None, per_seed=None, digits=1, better="higher", tolerance=2.0, published=None)
+CLAIM = dict(name="accuracy", path="accuracy", scale=100, value=60.0, interval=None, over=None,
+             interval_from=dict(path="ci95", over="episodes"), per_seed=None, digits=1, better="higher", tolerance=2.0,
+             published=None)
 RECORD = dict(id="tiny", family="fewshot", title="A tiny run", provenance="imported",
               commands=["train --config=configs/fewshot.py:smoke --workdir={out}"], config_sha256=None, git=None,
               episodes_sha256=None, seeds=[0], seconds=None, machine=None, claims=[CLAIM], notes=[],
@@ -110,8 +111,7 @@ def run_directory(path: pathlib.Path, seed: int, accuracy: float) -> str:
 
 
 def test_one_run_becomes_a_record_with_the_run_s_own_interval(tmp_path):
-    made = results.record(changed(claims=[CLAIM | dict(over="episodes", interval=0.5)]),
-                          [run_directory(tmp_path / "a", 3, 0.625)])
+    made = results.record(changed(), [run_directory(tmp_path / "a", 3, 0.625)])
     claim = made["claims"][0]
     assert (claim["value"], claim["interval"], claim["over"], claim["per_seed"]) == (62.5, 1.0, "episodes", None)
     assert made["tables"] == [dict(title="few-shot", digits=3, columns=["set", "accuracy"],
@@ -127,6 +127,17 @@ def test_runs_of_several_seeds_become_a_mean_over_seeds(tmp_path):
     assert claim["value"] == pytest.approx(60.0) and claim["over"] == "seeds" and made["seeds"] == [0, 1, 2]
     assert claim["per_seed"] == pytest.approx([50, 60, 70]) and claim["interval"] == pytest.approx(24.8414, rel=1e-4)
     assert made["seconds"] == 7.5
+
+
+def test_replicas_of_one_run_become_a_mean_over_seeds(tmp_path):
+    run = run_directory(tmp_path / "run", 0, 0.6)
+    rows = [dict(seed=4 + i, accuracy=accuracy) for i, accuracy in enumerate((0.5, 0.6, 0.7))]
+    result = json.loads((tmp_path / "run" / "result.json").read_text()) | {"replicas": rows}
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    made = results.record(changed(), [run])
+    assert made["claims"][0]["per_seed"] == pytest.approx([50, 60, 70]) and made["seeds"] == [4, 5, 6]
+    one = results.record(changed(claims=[CLAIM | dict(path="replicas/2/accuracy")]), [run])["claims"][0]
+    assert (one["value"], one["per_seed"]) == (pytest.approx(70.0), None)
 
 
 def test_a_sweep_becomes_a_record_whose_hash_does_not_depend_on_where_it_lies(tmp_path):

@@ -16,7 +16,7 @@ import re
 from metalearn.reporting.results import GRADES, Record, find
 from metalearn.validate import require
 
-BLOCK = re.compile(r"<!-- results:([\w/ ,.+-]+?) -->(.*?)<!-- /results -->", re.S)
+BLOCK = re.compile(r"<!-- results:([^\n>]+?) -->(.*?)<!-- /results -->", re.S)
 
 
 def number(value: float, half: float | None, digits: int) -> str:
@@ -109,7 +109,8 @@ def results(records: dict[str, Record]) -> str:
 
 def fill(text: str, records: dict[str, Record]) -> str:
     """`text` with every block made anew; ConfigError where it names a record or claim that does not exist."""
-    require(text.count("<!-- results:") == text.count("<!-- /results -->"), "document", text[:40],
+    blocks = len(BLOCK.findall(text))
+    require(blocks == text.count("<!-- results:") == text.count("<!-- /results -->"), "document", text[:40],
             "every <!-- results:ID --> needs its <!-- /results -->")
 
     def replace(match: re.Match) -> str:

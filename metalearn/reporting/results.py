@@ -10,15 +10,15 @@ Fields of a record (null: not known):
   commands            ["train --config=... --workdir={out}", ...]; the RESULT line of the last one is compared
   config_sha256       of the configs that the runs saved (`config_hash`)
   git, episodes_sha256, seeds, seconds, machine       of the runs; seconds are summed over runs, null where not known
-  claims              [{name, path, scale, value, interval, interval_path, over, per_seed, digits, better, tolerance,
+  claims              [{name, path, scale, value, interval, over, interval_from, per_seed, digits, better, tolerance,
                         published}]
   tables              [{title, digits, columns, rows}]; a cell is text, a number, [mean, half of its interval] or null
   notes               what a reader must know before quoting a number
 
-Fields of a claim: `path` and `interval_path` are keys of the RESULT line joined by "/" (an integer indexes a list),
-whose numbers are multiplied by `scale` (100 for per cent);
-`over` says what the 95 % interval is over (episodes, tasks, seeds); `better` is "higher" or "lower"; `published` is
-{value, source, grade}, the grade of evidence being one of GRADES, or null.
+Fields of a claim: `path` is the keys of the RESULT line joined by "/" (an integer indexes a list), whose number is
+multiplied by `scale` (100 for per cent); `over` says what the 95 % interval is over (episodes, tasks, seeds), and
+`interval_from` is {path, over} of the one that a single run has, or null; `better` is "higher" or "lower"; `published`
+is {value, source, grade}, the grade of evidence being one of GRADES, or null.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ NUMBER = (int, float)
 RECORD = {"id": str, "family": str, "title": str, "provenance": str, "commands": list, "config_sha256": str,
           "git": str, "episodes_sha256": list, "seeds": list, "seconds": NUMBER, "machine": str, "claims": list,
           "tables": list, "notes": list}
-CLAIM = {"name": str, "path": str, "scale": NUMBER, "value": NUMBER, "interval": NUMBER, "interval_path": str,
-         "over": str, "per_seed": list, "digits": int, "better": str, "tolerance": NUMBER, "published": dict}
+CLAIM = {"name": str, "path": str, "scale": NUMBER, "value": NUMBER, "interval": NUMBER, "over": str,
+         "interval_from": dict, "per_seed": list, "digits": int, "better": str, "tolerance": NUMBER, "published": dict}
 TABLE = {"title": str, "digits": int, "columns": list, "rows": list}
+SOURCE = {"path": str, "over": str}
 PUBLISHED = {"value": NUMBER, "source": str, "grade": str}
 WIDTH = 110  # of a line of JSON
-NULLABLE = ("config_sha256", "git", "episodes_sha256", "seeds", "seconds", "machine", "interval", "interval_path",
-            "over", "per_seed", "published")
+NULLABLE = ("config_sha256", "git", "episodes_sha256", "seeds", "seconds", "machine", "interval", "over",
+            "interval_from", "per_seed", "published")
 
 
 def check(record: Record) -> Record:
@@ -79,10 +80,12 @@ def check(record: Record) -> Record:
                 require(claim["tolerance"] >= 0, "tolerance", claim["tolerance"], "0 or above")
                 require((claim["interval"] is None) == (claim["over"] is None), "over", claim["over"],
                         "says what the interval is over, where there is an interval")
+                for field, types in (("interval_from", SOURCE), ("published", PUBLISHED)):
+                    if claim[field] is not None:
+                        with within(field):
+                            _fields(claim[field], types)
                 if claim["published"] is not None:
-                    with within("published"):
-                        _fields(claim["published"], PUBLISHED)
-                        one_of(GRADES, grade=claim["published"]["grade"])
+                    one_of(GRADES, **{"published.grade": claim["published"]["grade"]})
                 require(made or not numbers or claim["value"] in numbers, "value", claim["value"],
                         "must be one of the numbers of the record's tables")
         names = [claim["name"] for claim in record["claims"]]
@@ -166,6 +169,13 @@ def read(numbers: Any, path: str) -> Any:
     return numbers
 
 
+def by_replica(numbers: dict, path: str) -> Any:
+    """The entry at `path`; of a run with replicas the list of each one's, unless the path leads to one of them."""
+    if path.startswith("replicas/") or not numbers.get("replicas"):
+        return read(numbers, path)
+    return [read(replica, path) for replica in numbers["replicas"]]
+
+
 def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, list | None]:
     """(mean, half of the 95 % interval over seeds, values by seed) of one entry from each of several runs.
 
@@ -214,25 +224,27 @@ def config_hash(directories: Sequence[str]) -> str:
 def record(old: Record, directories: Sequence[str]) -> Record:
     """`old` with everything measured taken from finished work: one sweep's directory, or one run's per seed.
 
-    Kept are id, family, title, commands, notes, and of each claim name, path, digits, better, tolerance, published.
+    Kept are id, family, title, commands, notes, and of each claim what is not measured.
     """
     runs = [run for directory in directories for run in run_directories(directory)]
     configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
     episodes = {r["episodes_sha256"] for r in numbers if isinstance(r.get("episodes_sha256"), str)}
+    seeds = {row["seed"] for config, result in zip(configs, numbers, strict=True)
+             for row in result.get("replicas") or [config]}
     heads = [headline(directory) for directory in directories]
     claims = []
     for claim in old["claims"]:
-        value, half, per_seed = measured([read(head, claim["path"]) for head in heads], claim["scale"])
-        over = "seeds" if half is not None else None
-        if half is None and claim["interval_path"] is not None:
-            half, over = claim["scale"] * read(heads[0], claim["interval_path"]), claim["over"]
+        value, half, per_seed = measured([by_replica(head, claim["path"]) for head in heads], claim["scale"])
+        over, source = "seeds" if half is not None else None, claim["interval_from"]
+        if half is None and source is not None:
+            half, over = claim["scale"] * read(heads[0], source["path"]), source["over"]
         claims.append(claim | dict(value=value, interval=half, over=over, per_seed=per_seed))
     tables = [dict(title=t["title"], digits=3, columns=list(map(str, t["columns"])), rows=t["rows"])
               for t in _tables(directories[0])]
     same = lambda values: ", ".join(dict.fromkeys(map(str, values)))
     return check(old | dict(
         provenance="made", config_sha256=config_hash(directories), git=same(m["git"] for m in manifests),
-        episodes_sha256=sorted(episodes) or None, seeds=sorted({c["seed"] for c in configs}),
+        episodes_sha256=sorted(episodes) or None, seeds=sorted(seeds),
         seconds=round(sum(r["seconds"] for r in numbers), 1),
         machine=same(f"{m['machine']}, {m['num_devices']} x {m['device']}" for m in manifests), claims=claims,
         tables=tables))
