@@ -50,7 +50,7 @@ def _images(dataset: str, **changes) -> dict:
 
 
 def _config(task: dict, backbone: dict, batch: int, steps: int, **evaluators) -> dict:
-    return dict(seed=0, init_from="", task=task, learner=dict(backbone=backbone),
+    return dict(seed=0, init_from="", replicas=common.replicas(), task=task, learner=dict(backbone=backbone),
                 optim=common.adam(1e-3, decay="cosine"), evaluators=evaluators,
                 train=common.train(batch=batch, steps=steps, steps_per_call=10))
 

@@ -35,6 +35,7 @@ def digits() -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="projected", dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22,
                   new_dataset="",
                   image_size=0, channels=0, pca=32, ways=5, length=20, num_tasks=0, bias=0.0, random_points=10,

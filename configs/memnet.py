@@ -74,6 +74,7 @@ def gated_recall(arm: str = "cdni", length: int = 24) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="gated_recall", symbols=8, length=length, rare_frac=0.1, task_seed=0),
         learner=learner(dict(name="gated", width=8, bias=-3.0), replicas=3, window=3, **changes),
         optim=optim(5e-3, 5e-3, clip=0.0),
@@ -122,6 +123,7 @@ def copying(task: dict, network: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="copy", exact=False, task_seed=0) | task,
         learner=learner(network, **changes),
         optim=optim(1e-3, 1e-4, clip=1.0),
@@ -195,6 +197,7 @@ def omniglot_online(network: str = "lrua") -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="omniglot_stream", dataset="omniglot", train="train", test="test", image_size=20, ways=5,
                   shots=10, rare_ways=0, rare_shots=0, rotate=True, task_seed=0),
         learner=learner(nets[network], inputs="x_and_last_label", label_gain=4.0, rule="bptt", window=10),

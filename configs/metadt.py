@@ -57,6 +57,7 @@ def world(env: dict, sizes: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=offline(env, window=1, start_frac=0.0, prompt_span=0) | changes,
         learner=dict(name="world", **sizes, objective="model", noise=0.0),
         optim=common.adam(2e-3, decay="cosine"),
@@ -70,6 +71,7 @@ def policy(env: dict, sizes: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=offline(env) | changes,
         learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.75, warm_steps=0,
                      wish="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,

@@ -14,7 +14,7 @@ import pytest
 from metalearn import cli, train
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, optimiser, sharding
+from metalearn.runtime import loop, optimiser, replicas, sharding
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.runtime.writer import Writer
@@ -50,8 +50,9 @@ def toy(config) -> Experiment:
     predict = lambda params, carry, batch: batch.x_BX @ params["w"]
     evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
     tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
-    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1})
-    return Experiment(config, task, Learner(init, grads, predict, lambda length: 0), tx, schedule, {"e": evaluator})
+    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1}, {"num_tasks": np.float32})
+    learner = Learner(init, grads, predict, lambda length: 0)
+    return Experiment(config, task, learner, tx, schedule, {"e": evaluator}, replicas.plan(config, task))
 
 
 def settings(*overrides):
@@ -264,13 +265,13 @@ def test_a_start_made_of_bare_numbers_is_strongly_typed_so_that_the_update_compi
 def test_init_from_takes_the_leaves_that_match_and_leaves_the_rest(tmp_path):
     theirs = {"net": {"w": np.ones(2, np.float32)}, "feedback": {"w": np.full(3, 2.0, np.float32)}}
     Checkpoints(str(tmp_path / "checkpoints")).save(1, {"params": theirs}, {})
-    mine = jax.tree.map(np.zeros_like, theirs)
-    part = train._params_from(f"{tmp_path}::^feedback/", mine, ())
+    mine, plan = jax.tree.map(np.zeros_like, theirs), toy(settings()).plan
+    part = train._params_from(f"{tmp_path}::^feedback/", mine, (), plan)
     assert not part["net"]["w"].any() and (part["feedback"]["w"] == 2).all()
-    whole = train._params_from(str(tmp_path), mine, ())
+    whole = train._params_from(str(tmp_path), mine, (), plan)
     assert (whole["net"]["w"] == 1).all()
     bare = {"feedback": mine["feedback"], "other": mine["net"]}  # what does not match need not be there at all
-    assert (train._params_from(f"{tmp_path}::^feedback/", bare, ())["feedback"]["w"] == 2).all()
+    assert (train._params_from(f"{tmp_path}::^feedback/", bare, (), plan)["feedback"]["w"] == 2).all()
 
 
 # --- the real thing -------------------------------------------------------------------------------------------------
