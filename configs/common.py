@@ -13,6 +13,12 @@ def choose(arg: str, variants: dict, default: str):
     return variants[name]
 
 
+def replicas(num: int = 1, **vary: tuple) -> dict:
+    """Runs side by side in one program, with the seeds seed, seed + 1, ...; `vary` {block: {field: a value for each}}
+    or {"seed": ...}. See metalearn.runtime.replicas."""
+    return dict(num=num, vary=vary)
+
+
 def adam(lr: float, **changes) -> dict:
     """Adam with the house's defaults; see metalearn.runtime.optimiser.make."""
     return dict(name="adam", lr=lr, warmup_steps=0, decay="constant", clip=1.0, weight_decay=0.0, b1=0.9, b2=0.999,

@@ -1,58 +1,17 @@
-"""Few-shot learning: episodes from datasets and function families, every learner through the same programs.
+"""Few-shot learning: episodes from datasets and function families. The argument is TASK[,LEARNER].
 
-  bash launch/local.sh --config=configs/fewshot.py:digits,maml --workdir=runs/maml
-  bash launch/local.sh sweep --config=configs/fewshot.py:digits --out=runs/digits          every learner, 3 seeds
-  bash launch/local.sh sweep --config=configs/fewshot.py:sinusoid,maml,pretrained --out=runs/sinusoid
-  python -m metalearn.benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,chunked
+  bash launch/local.sh --config=configs/fewshot.py:digits,maml --workdir=runs/maml                         2 minutes
+  bash launch/local.sh sweep --config=configs/fewshot.py:digits --out=runs/digits          every learner, 70 minutes
+  bash launch/local.sh sweep --config=configs/fewshot.py:sinusoid,maml,pretrained --out=runs/sinusoid     12 minutes
+  bash launch/local.sh benchmark --memory --config=configs/fewshot.py:memory,chunked      cost of second order, 1 minute
 
-The argument is TASK[,LEARNER]. Tasks:
+Tasks: see TASKS and their functions; learners: LEARNERS, for `memory` plain remat chunked truncated first.
 
-  digits           made-up characters (`strokes`), the exam on 100 kinds held out, and on real digits; no download
-  smoke            seconds, on scikit-learn's digits
-  omniglot_5w1s, omniglot_20w1s, cifar_fs_5w1s, cifar_fs_5w5s     need data (`python -m metalearn.datasets check`);
-                   sized for two CPU cores: convolutions of stride 2 (MAML's own on Omniglot); CIFAR-FS 32 wide
-  ..._full         the same with max-pools, 64 wide, 60,000 updates of 16 episodes [not run here]
-  transfer         digits (x4 rotations) to Fashion-MNIST and EMNIST letters, never trained on
-  sinusoid, sinusoid_5, linear     functions, 10 or 5 points
-  memory           LEARNER is plain | remat | chunked | truncated | first: what second order costs
+  results/fewshot_digits: matchingnet 93.1
+  results/fewshot_omniglot_protonet: 5-way 1-shot 97.58 ± 0.28
+  results/fewshot_sinusoid: MAML, 10 steps 0.119 ± 0.084
 
-Measured; one core of two, shared with other work, so seconds are upper bounds:
-
-  digits                    1,000 updates, seed 0, 600 episodes of characters held out (nearest neighbour 77.7 %):
-                            matchingnet 93.1, protonet 92.9, r2d2 91.5, metasgd 88.5, pretrained 88.3,
-                            embedded_transformer 87.9, anil 86.7, maml 86.3, fomaml 85.2, imaml 85.2, cavia 84.2,
-                            reptile 81.3; about 2 minutes each. On real digits, never trained on (nearest neighbour
-                            74.0), only pretrained, 79.5, and metasgd, 74.6, are above it
-  omniglot_5w1s,protonet    60-way training, 3,000 updates, 600 s of a core, 3 seeds: 97.58 97.69 97.46, mean 97.58
-                            +- 0.28 over seeds (1,000 episodes; nearest neighbour on pixels 46.85). The same checkpoints
-                            at 20 ways: 92.07 92.12 92.02, mean 92.07 +- 0.12 (26.88):
-                            python -m metalearn.eval --workdir=RUN --config.task.ways=20
-                            --config.evaluators.fewshot.episodes_sha256="('c1b7e7c12596dd28',)"
-  omniglot_5w1s,maml        7,000 updates of 8 tasks, seed 0, 2,914 s of a third of a core (15 minutes of one):
-                            96.01 +- 0.34 % (the paper: 98.7, 60,000 updates of 32 tasks). In training after each 1,000:
-                            92.3, 94.5, 95.9, 96.6, 97.5, 97.8, 98.2. Set XLA_FLAGS=--xla_cpu_multi_thread_eigen=false
-                            on a busy machine: 2,000 updates took 1,874 s without
-  cifar_fs_5w1s             600 updates of 4 tasks, strided, 32 wide, 100 images per class where the full set has 600,
-                            seed 0, 600 episodes, nearest neighbour 30.7 (all +- .7 to 1): matchingnet 42.0, anil 41.9,
-                            r2d2 41.7, maml 41.5, protonet 40.9, metasgd 40.5, imaml 38.1, fomaml 37.8, cavia 36.9,
-                            pretrained 36.4, reptile 35.3, embedded_transformer 33.1; 120 to 360 s each
-  transfer                  300 updates, seed 0, 600 episodes of Fashion-MNIST (nearest neighbour 59.9 +- 1.5), EMNIST
-                            letters (50.6 +- 1.4); the third number is digits themselves, trained on (75.3):
-                            maml 62.1 48.8 87.5, imaml 62.9 47.0 82.7, fomaml 61.9 47.1 79.1, pretrained 62.2 45.8 94.1,
-                            metasgd 61.0 46.4 82.4, anil 61.0 45.4 89.7, r2d2 60.5 45.9 94.1, protonet 59.5 46.1 95.1,
-                            matchingnet 58.3 45.3 96.2, reptile 58.6 40.6 72.9, cavia 53.8 39.5 70.3,
-                            embedded_transformer 46.0 30.1 41.2. So ten kinds of digits teach next to nothing about
-                            other pictures: on Fashion-MNIST the best are 3 points above the neighbour, on letters
-                            nobody is above; the last three have not even learned digits in 300 updates. 85 to 181 s
-  sinusoid                  mean squared error after 0, 1, 10 steps, 30,000 updates, 3 seeds, 120 s each:
-                            MAML 2.93, 0.343 +- 0.010, 0.119 +- 0.084; joint training 2.93, 3.42 +- 1.74, 2.11 +- 0.63;
-                            nearest neighbour 1.64
-  sinusoid_5,maml           3 seeds, 68 s each: 3.01, 0.588 +- 0.026, 0.338 +- 0.074; nearest neighbour 4.09
-  memory                    MiB of compiled temporaries: plain 4228, remat 283, remat in chunks of 2 tasks 72,
-                            truncated to the last 5 steps 270, first order 163. Patches weigh nine times their image,
-                            which is why plain is more than a plain convolution's
-  benchmark                 digits,maml 80 tasks/s, PyTorch 20; omniglot_5w1s,maml 4.9, PyTorch 3.4; interleaved, one
-                            core with a third of its time, so only the ratios mean something
+What was tried and did not help: docs/notes/fewshot.md.
 """
 
 from __future__ import annotations
@@ -91,7 +50,7 @@ def _images(dataset: str, **changes) -> dict:
 
 
 def _config(task: dict, backbone: dict, batch: int, steps: int, **evaluators) -> dict:
-    return dict(seed=0, init_from="", task=task, learner=dict(backbone=backbone),
+    return dict(seed=0, init_from="", replicas=common.replicas(), task=task, learner=dict(backbone=backbone),
                 optim=common.adam(1e-3, decay="cosine"), evaluators=evaluators,
                 train=common.train(batch=batch, steps=steps, steps_per_call=10))
 
@@ -117,6 +76,7 @@ def digits() -> dict:
 
 
 def smoke() -> dict:
+    """Seconds, on scikit-learn's digits."""
     config = digits()
     config["task"] |= dict(dataset="digits", train_split="classes:0-4", val_split="classes:5-9",
                            test_split="classes:5-9",
@@ -128,6 +88,7 @@ def smoke() -> dict:
 
 
 def omniglot_5w1s() -> dict:
+    """Needs data (`python -m metalearn.datasets check`); for two CPU cores, so convolutions of stride 2."""
     task = _images("omniglot", image_size=28, channels=1, rotations="all")
     config = _config(task, _conv4(64, down="stride"), 8, 6000, fewshot=_accuracy(1000, ("e592bd1e3deb9840",)))
     config["train"] |= dict(log_every=100, save_every=1000)
@@ -143,6 +104,7 @@ def omniglot_20w1s() -> dict:
 
 
 def cifar_fs_5w1s() -> dict:
+    """Needs data; for two CPU cores: 32 wide, convolutions of stride 2."""
     config = _config(_images("cifar_fs", queries=15), _conv4(32, down="stride"), 4, 600,
                      fewshot=_accuracy(600, ("576ca74ef67812b7",)))
     config["optim"] |= dict(lr=3e-3)
@@ -167,6 +129,7 @@ def cifar_fs_5w5s() -> dict:
 
 
 def transfer() -> dict:
+    """Digits, turned four ways, to Fashion-MNIST and EMNIST letters, never trained on."""
     task = _images("digits", train_split="classes:0-9", val_split="classes:0-9", test_split="classes:0-9",
                    new_dataset="fashion_mnist+emnist/letters", image_size=16, channels=1, rotations="train")
     exam = _accuracy(600, ("ff9b0b4c676ffe51", "2c72fffd5fe1bd04"), ("new", "test"))
@@ -185,6 +148,7 @@ def memory() -> dict:
 
 
 def sinusoid() -> dict:
+    """Sine waves from ten points (Finn et al. 2017, section 5.1)."""
     task = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.141592653589793),
                 x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
     evaluator = dict(name="adaptation", split="test", steps=10, episodes=1000, chunk=100, seed=1)

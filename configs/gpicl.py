@@ -1,17 +1,16 @@
 """General-purpose in-context learning (arXiv 2212.04458): meta-train a sequence model to learn from examples.
 
-  bash launch/local.sh --config=configs/gpicl.py:digits --workdir=runs/gpicl
-  bash launch/local.sh sweep --config=configs/gpicl.py:phases --out=runs/phases
-  bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models
+  bash launch/local.sh --config=configs/gpicl.py:digits --workdir=runs/gpicl         1 minute on two cores
+  bash launch/local.sh sweep --config=configs/gpicl.py:phases --out=runs/phases      K from 1 to unlimited, 12 minutes
+  bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models      every learner, 11 minutes
 
-Variants (the argument after the colon):
+Other arguments: smoke; mnist and paper, for a GPU, not run; lstm outer_lstm vsml vsml_nosym mlp sgd maml, one learner.
 
-  digits      the main job, scikit-learn's 8x8 digits, classes 0-4 for meta-training, 5-9 never used
-  smoke       the same in seconds
-  phases      one run of the K-sweep (layout `previous_example`, 1,500 updates); sweep: memorise to generalise
-  mnist       one GPU: 14x14 MNIST, the paper's layout, T = 100, 2**25 tasks, biased permutations [design; see README]
-  paper       the paper's setting at 32x32x3, 1e5 updates
-  lstm outer_lstm vsml vsml_nosym mlp sgd maml     the other learners on the digits task; sweep `models` tabulates all
+  results/gpicl_digits: unseen 0.850 ± 0.010
+  results/gpicl_phases: L(unseen) at unlimited K 0.601
+  results/gpicl_models: vsml 0.838 ± 0.010
+
+What was tried and did not help: docs/notes/gpicl.md.
 """
 
 from collections import Counter
@@ -31,10 +30,12 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def digits() -> dict:
+    """The main job: scikit-learn's 8x8 digits, classes 0-4 for meta-training, 5-9 never used."""
     sets = ("seen", "seen_image", "unseen", "new", "random", "identity", *CONTROLS)
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="projected", dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22,
                   new_dataset="",
                   image_size=0, channels=0, pca=32, ways=5, length=20, num_tasks=0, bias=0.0, random_points=10,
@@ -49,6 +50,7 @@ def digits() -> dict:
 
 
 def smoke() -> dict:
+    """The same in seconds."""
     config = digits()
     config["task"] |= dict(pca=8, length=6)
     config["learner"]["network"] |= dict(depth=1, width=16, num_heads=2, mlp=32)
@@ -59,6 +61,7 @@ def smoke() -> dict:
 
 
 def phases() -> dict:
+    """One run of the K-sweep: 1,500 updates, evaluated every 250."""
     config = digits()
     config["learner"]["layout"] = "previous_example"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
@@ -67,6 +70,7 @@ def phases() -> dict:
 
 
 def mnist() -> dict:
+    """One GPU: 14x14 MNIST, the paper's layout, T = 100, 2**25 tasks, biased permutations. Not run."""
     config = digits()
     config["task"] |= dict(dataset="mnist", split_by="dataset", new_dataset="fashion_mnist", train_classes=0,
                            image_size=14,
@@ -80,6 +84,7 @@ def mnist() -> dict:
 
 
 def paper() -> dict:
+    """The paper's setting at 32x32x3, 100,000 updates. Not run."""
     config = mnist()
     config["task"] |= dict(image_size=32, channels=3)
     config["train"] |= dict(batch=128, steps=100_000)

@@ -1,139 +1,16 @@
 """Memory networks with synthetic gradients: a reconstruction of "Fast & Slow Learning: Incorporating Synthetic
 Gradients in Neural Memory Controllers" (arXiv 2011.05438) from its abstract and sources. No number is that paper's.
 
-  bash launch/local.sh sweep --config=configs/memnet.py:gated_recall --out=runs/gated_recall    five arms, 3 lengths
-  bash launch/local.sh sweep --config=configs/memnet.py:shared --out=runs/shared     one feedback model for several
-  bash launch/local.sh sweep --config=configs/memnet.py:copy --out=runs/copy         (and :repeat_copy) rules x windows
-  bash launch/local.sh sweep --config=configs/memnet.py:cost --out=runs/cost         ms and bytes of an update
-  bash launch/local.sh --config=configs/memnet.py:ntm_copy --workdir=runs/ntm_copy   (and :associative_recall)
-  bash launch/local.sh sweep --config=configs/memnet.py:omniglot_small --out=runs/omniglot      (:omniglot_online: full)
-  bash launch/local.sh sweep --config=configs/memnet.py:strokes_stream --out=runs/strokes      easier images
+  bash launch/local.sh sweep --config=configs/memnet.py:gated_recall --out=runs/gated_recall      2 minutes on two cores
+  bash launch/local.sh --config=configs/memnet.py:ntm_copy --workdir=runs/ntm_copy                4 minutes of one core
 
-gated_recall, measured: 3 seeds, ± 95 % (Student's t over seeds), 1500 batches of 64 episodes per seed, window 3. The
-command takes 94 seconds on two idle CPU cores, 15 runs of three seeds each.
+Other sweeps, minutes of one core: shared (2), copy (16), repeat_copy (14), cost (15), omniglot_small (25),
+strokes_stream (6), omniglot_online (not run). Other runs: associative_recall (8), smoke, and see get_config.
 
-  L   arm                 common         rare           batches to .9: common, rare (median)
-  12  tbptt               .258 ± .112    .000 ± .000    never  never
-  12  dni                 1.000 ± .000   1.000 ± .000   150    350
-  12  cdni                1.000 ± .000   1.000 ± .000   150    250
-  12  bptt                1.000 ± .000   1.000 ± .000   250    500
-  12  bptt_equal_updates  1.000 ± .000   1.000 ± .000   100    150
-  24  tbptt               .256 ± .098    .000 ± .000    never  never
-  24  dni                 1.000 ± .000   1.000 ± .000   300    400
-  24  cdni                1.000 ± .000   1.000 ± .000   150    200
-  24  bptt                1.000 ± .000   1.000 ± .000   350    600
-  24  bptt_equal_updates  1.000 ± .000   1.000 ± .000   50     100
-  48  tbptt               .274 ± .078    .000 ± .000    never  never
-  48  dni                 .241 ± .102    .000 ± .000    never  never
-  48  cdni                1.000 ± .000   1.000 ± .000   100    150
-  48  bptt                .976 ± .103    .667 ± 1.434   500    600 (two seeds of three)
-  48  bptt_equal_updates  1.000 ± .000   1.000 ± .000   50     50
+  results/memnet_gated_recall: rare, cdni, L = 48 1.000 ± 0.000
+  results/memnet_omniglot_small: LRUA, presentation 10 0.816 ± 0.004
 
-So synthetic gradients restore the credit that truncation takes away. They do not beat full backpropagation: with as
-many updates on each batch it is the fastest at every length. Unlabelled feedback (dni) fails at 16 windows; the label
-that cdni sees is privileged training information.
-
-shared, measured: area under the learning curve (mean accuracy over 400 batches, L = 24, cDNI), 3 seeds, 86 CPU-seconds.
-Transferred feedback was trained on L = 12 with other networks, `own` on L = 24 with other networks.
-
-  feedback                       common         rare           by seed, rare
-  none: zero, frozen             .284 ± .032    .000 ± .000
-  zero, learned                  .872 ± .013    .626 ± .058
-  transferred, frozen            .644 ± .833    .276 ± .597    .44 .00 .39
-  transferred, learned on        .866 ± .017    .625 ± .058
-  own, frozen                    .638 ± .841    .314 ± .675    .47 .00 .47
-  three networks, one model      .831 ± .050    .580 ± .082
-  three sizes, learned adapters  .850 ± .026    .603 ± .061
-
-A frozen model that never saw the network teaches two of three fresh networks, which no feedback never does, and more
-slowly than a model that learns; the third it does not teach, and there a frozen model of its own task fails too. As a
-start for further learning it gives no advantage here, and neither does one model for three networks: a null result.
-
-copy, measured: longest sequence solved within 12000 updates of one window each (LSTM of 16 units, rows of 2 bits, 32
-episodes, 3 seeds; 16 runs, 960 seconds of a shared core, most of them BP(lambda)'s):
-
-  T   BPTT(T)    DNI        DNI+Aux    BP(lambda)
-  2   2, 2, 2    2, 2, 3    2, 2, 3    3, 3, 3
-  3   3, 3, 2    3, 3, 3    3, 3, 3    3, 3, 3
-  4   3, 3, 3    3, 3, 3    3, 3, 3    3, 3, 3
-  5   3, 3, 3    3, 3, 3    3, 3, 4    3, 3, 3
-
-At this budget the arms differ at T = 2 alone, where BP(lambda) solves one row more in every seed; the R^2 of the
-feedback models is within .05 of 0. Published copy results took far longer training.
-
-repeat_copy, measured: the same setting, rows said one to three times; 3 seeds, 840 seconds of a third of a core:
-
-  T   BPTT(T)    DNI        DNI+Aux    BP(lambda)
-  2   2, 2, 2    2, 2, 2    2, 2, 2    2, 2, 2
-  3   2, 2, 2    2, 2, 2    2, 2, 2    2, 2, 2
-  4   2, 2, 2    3, 2, 3    3, 3, 3    3, 2, 2
-  5   2, 2, 2    3, 2, 3    3, 3, 3    3, 2, 3
-
-Here feedback carries what truncation cuts: with the auxiliary task one row more than truncated BPTT in every seed at T
-= 4 and 5, without it in two of three. Copy shows no such difference.
-
-omniglot_small, measured: one seed, 12000 updates of 32 episodes (384,000; the full run has 1.6 million), images of 14 x
-14, 96 units, new classes, ± 95 % over 8192 episodes, the same ones for both (python -m metalearn.eval --workdir=...
---config.evaluators.instances.episodes=8192); 894 seconds of a shared core for the memory (LRUA), 595 for the LSTM.
-Targets in brackets, and what is missing to them:
-
-  presentation  1                   2                   5                   10
-  LRUA          .242 ± .004 (.356)  .669 ± .005 (.888)  .755 ± .004 (.973)  .816 ± .004 (.976)
-    missing     .114                .219                .218                .160
-  LSTM          .233 ± .004 (.233)  .661 ± .005 (.590)  .748 ± .004 (.708)  .804 ± .004 (.723)
-    missing     .000                none                none                none
-
-Both leave the plateau after some 45,000 episodes. The memory ends a hundredth above the LSTM, in one seed: that is no
-advantage worth the name. The training loss stands still too (.65 and .68), so it is probably seeing that holds both
-back, not remembering. Over training (updates: presentation 2, 10; 512 episodes):
-
-  LRUA  2000: .46 .57   4000: .61 .77   6000: .66 .80   8000: .67 .80   10000: .67 .80   12000: .67 .81
-  LSTM  2000: .44 .58   4000: .61 .72   6000: .64 .78   8000: .65 .80   10000: .65 .79   12000: .66 .80
-
-Against the reimplementation: there each step's class is drawn freely (here each appears ten times), images are also
-shifted and turned a little, 20 x 20, with 200 units, 128 slots, 4 heads. Its cell reads what it has just written and
-writes a vector of its own. Ours had neither: with the key as what is written, labels not made louder, 20 x 20 and 128
-units, .43 at the fifth presentation took 80,000 episodes instead of 38,000.
-
-strokes_stream, measured: one seed, 4000 updates of 32 episodes on made-up characters of 8 x 8, 64 units, new classes, ±
-95 % over 512 episodes; 220 seconds of a shared core for the memory, 103 for the LSTM:
-
-  presentation  1             2             5             10
-  LRUA          .177 ± .015   .496 ± .017   .617 ± .017   .647 ± .015
-  LSTM          .220 ± .016   .524 ± .018   .674 ± .016   .691 ± .016
-
-The memory leaves the plateau sooner (training accuracy .46 against .40 after 1500 updates) and ends lower. That a
-memory beats an LSTM, as MANN reports, has not been reproduced here at any size tried. Untested: a slot for every step
-(here 32 for 50), four heads, the full run. Three seeds with 64 flat slots had not left the plateau after 1500 updates,
-over which the rate fell to zero.
-
-cost, measured on shared cores, 15 runs, 876 seconds with a third of a core (bytes are the compiler's, of one update
-beside its arguments; NSE memory 32 x 16, batch 16, window 16, steps not unrolled):
-
-  bytes, MB   L = 256  1024   4096
-  truncated   3.03     3.03   3.03
-  synthetic   3.07     3.05   3.46
-  full BPTT   47.8     191    764
-
-One synthetic update, L = 256, CPU ms | positions/s | compile s | MB: LSTM .48 | 534,000 | 4.8 | .85; outer LSTM 1.6 |
-155,000 | 9.8 | 2.6; NSE 4.7 | 35,000 | 11 | 3.1; NTM 4.1 | 63,000 | 15 | 4.3; LRUA 4.2 | 37,000 | 9 | 2.5; DNC with
-links 10.5 | 17,000 | 17 | 8.4. Runs minutes apart on that machine differ up to twofold, even in CPU time, so the
-sweep's own overhead of synthetic over truncated (-29 to 61 % over repeats) says nothing there. Both programs in turn,
-600 updates each, median CPU time: NSE 4.19 to 4.61 ms (10 %), with steps unrolled by four 5.07 to 5.90 (16 %);
-earlier, on idler cores, NSE 14 %, LSTM .340 to .380 ms (12 %), the 8-float register of gated recall .081 to .144 (78
-%: at that size every operation counts).
-
-ntm_copy, measured: 3 seeds, trained on 1 to 10 rows of 4 bits for 8000 updates, 239 seconds on one shared core. Right
-bits 1.000 up to 15 rows, .997 at 20; all three seeds solve 20 (below .15 bit). An LSTM controller in its place, 7000
-updates: one of three seeds.
-
-associative_recall, measured: 3 seeds, trained on 2 to 6 items of 2 x 6 bits for 8000 updates of 16 episodes each, 469
-seconds of a shared core: all three seeds solve 12 items, twice the training length (below .15 bit; bits in the mean
-.012 at 6 items, at most .087 at any number of them, .054 at 12; right bits .998 at 6 and .985 at 12). Changed at once,
-against the setting that did not learn (two seeds at 2 items, one at 5, after 6400 updates): a flat start, since to the
-cosine jittered slots are so many more keys; no curriculum, since of two items the answer is always the last one; 16
-episodes instead of 32 and twice the rate. An LSTM controller in its place stood at .92 bit at 6 items after 1000
-updates, in all three seeds.
+What was tried and did not help: docs/notes/memnet.md.
 """
 
 from __future__ import annotations
@@ -197,6 +74,7 @@ def gated_recall(arm: str = "cdni", length: int = 24) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="gated_recall", symbols=8, length=length, rare_frac=0.1, task_seed=0),
         learner=learner(dict(name="gated", width=8, bias=-3.0), replicas=3, window=3, **changes),
         optim=optim(5e-3, 5e-3, clip=0.0),
@@ -245,6 +123,7 @@ def copying(task: dict, network: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="copy", exact=False, task_seed=0) | task,
         learner=learner(network, **changes),
         optim=optim(1e-3, 1e-4, clip=1.0),
@@ -318,6 +197,7 @@ def omniglot_online(network: str = "lrua") -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=dict(name="omniglot_stream", dataset="omniglot", train="train", test="test", image_size=20, ways=5,
                   shots=10, rare_ways=0, rare_shots=0, rotate=True, task_seed=0),
         learner=learner(nets[network], inputs="x_and_last_label", label_gain=4.0, rule="bptt", window=10),

@@ -1,46 +1,16 @@
 """Meta Decision Transformer (arXiv 2410.11448): offline meta-reinforcement learning as sequence modelling.
 
-  bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point
+  bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point                    9 minutes on two cores
+  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000      1 minute
 
-trains the world models, then the policies that take them over (`init_from`), three seeds each, and ends in one table:
-15 runs, 521 seconds on two idle CPU cores. Its 40 test tasks (`task_seed` 1) are others than those on which learning
-rate and prompts were chosen (`task_seed` 0). Measured, 3 seeds each, ± 95 % interval over tasks:
+A sweep trains world models, then the policies that take them over (`init_from`), three seeds each. Others, minutes of
+one core: cartpole (33), encoders (24), cheetah_vel (22, extra `rl`), reach (18, extra `metaworld`), darkroom, velocity,
+point_parts, point_table. Each environment has two arguments, NAME_world and NAME; `explorer` is a `point` of its own.
 
-                                                  task seed 1             task seed 0, an earlier version
-  expert that knows the goal, logs, still         -2.2, -9.6, -14.8       -2.3, -9.7, -15.0
-  world model: squared error (variance .11)       .0055 .0055 .0055       .0054
-  Meta-DT      demonstration: best, median        -4.2 ± .5, -5.9 ± .8    -4.4 ± .5
-               8 episodes, 4 random first steps   -6.5 ± 1.0              -7.8 ± 1.2
-                 better than logs by              3.2 ± .7                1.9 ± 1.0
-                 better than without context by   6.0 ± 1.3               6.3 ± 1.2
-               no exploration, zero-shot          -12.0, -13.6            -14.2, -14.5
-  without context  best demonstration; as above   -4.6 ± .6; -12.5 ± 1.9  -4.8 ± .5; -14.1 ± 1.8
-  DT                                              -14.7 ± 1.8             -15.6 ± 1.7
-  explorer     after 1, 2, 4, 8 episodes of its own sampling, without random steps or demonstrations:
-               -5.0 ± .8, -4.3 ± .7, -3.6 ± .6, -3.4 ± .5; its very first episode -8.1 ± 1.1 (task seed 1)
+  results/metadt_point: explorer, after 8 -3.4 ± 0.5
+  results/metadt_cheetah_vel: Meta-DT, zero-shot -85 ± 22
 
-`point_parts` adds random segments for prompts (few-shot -7.5 ± 1.4: choosing them by error makes no difference that
-three seeds could show, -.3 ± .6) and no prompts at all (-15.1 ± 1.8), on task seed 0. `point_table` has every method;
-one seed of it, task seed 1, few-shot with random steps and demonstration, ± .5 to 2: Meta-DT -5.2, -4.1; random
-segments -4.9, -3.9; without context -12.2, -4.3; Prompt-DT -12.0, -4.3; no prompts -12.9, -11.2; DT -14.8, -14.8;
-behaviour cloning -14.7, -14.7; Generalized-DT -14.8, -16.1; told the task -3.2, -2.7.
-One policy alone, with a world model from `...:point_world`:
-
-  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000
-
-Encoders trained otherwise under the same policy: the sweep `encoders`, 24 runs of about a minute of a shared core, 3
-seeds, task seed 1. Where nothing helps them to explore, a metric or a contrast between tasks does better than a world
-model (paired, zero-shot: 2.4 ± .8 and 1.1 ± .5), and the same where something does:
-
-                  zero-shot      8 episodes     4 random steps each   a demonstration
-  world model     -12.8 ± 1.6    -11.0 ± 1.6    -5.9 ± .8             -4.2 ± .5
-  FOCAL-style     -10.5 ± 1.1     -8.5 ± 1.0    -5.4 ± .9             -4.3 ± .5
-  CORRO-style     -11.7 ± 1.5     -9.6 ± 1.3    -5.7 ± .9             -4.4 ± .6
-  CSRO-style      -16.4 ± 2.5    -14.5 ± 2.2    -9.2 ± 1.4            -4.5 ± .6
-
-Variants: smoke, point_world, point, explorer (what makes few-shot work without demonstrations and without random steps:
-see METHODS), velocity_world, velocity, cartpole_world, cartpole, cheetah_vel_world, cheetah_vel (extra `rl`),
-darkroom_world, darkroom, reach_world, reach (extra `metaworld`). Published hyper-parameters: configs/metadt_paper.py.
+What was tried and did not help: docs/notes/metadt.md. Published hyper-parameters: configs/metadt_paper.py.
 """
 
 import json
@@ -87,6 +57,7 @@ def world(env: dict, sizes: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=offline(env, window=1, start_frac=0.0, prompt_span=0) | changes,
         learner=dict(name="world", **sizes, objective="model", noise=0.0),
         optim=common.adam(2e-3, decay="cosine"),
@@ -100,6 +71,7 @@ def policy(env: dict, sizes: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
+        replicas=common.replicas(),
         task=offline(env) | changes,
         learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.75, warm_steps=0,
                      wish="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,
@@ -167,26 +139,8 @@ def cartpole_world() -> dict:
 
 
 def cartpole() -> dict:
-    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3).
-
-      bash launch/local.sh sweep --config=configs/metadt.py:cartpole --out=runs/cartpole
-
-    15 runs of about 130 seconds of one core; 40 test tasks (`task_seed` 1) on which nothing was tuned, 3 seeds, ± 95 %
-    over tasks; expert 59.2, logs 52.5 (best 59.9), still 29.9:
-
-                         zero-shot     4 episodes with random starts,   a demonstration
-                                       then prompted by them
-      Meta-DT            55.0 ± 2.1    53.8 ± 3.5                       52.1 ± 3.6
-      random segments    55.1 ± 2.3    53.4 ± 3.2                       52.7 ± 3.1
-      no prompts         52.7 ± 3.1    50.6 ± 4.6                       50.7 ± 3.8
-      without context    29.7 ± 5.0    29.9 ± 3.5                       38.0 ± 4.2
-
-    Task by task, zero-shot: the context earns 25.3 ± 4.3, training with prompts 2.3 ± 1.7, choosing segments by error
-    nothing (-.1 ± 1.6); 2.5 ± 2.2 above the logs. What did it is `decoders = change` (ours): with the paper's decoder
-    of the next state itself, the same sweep has 36.5 ± 4.6 zero-shot, 7.2 ± 2.7 above without context. A step moves the
-    cart so little that the state drowns what the task decides: error of the next state .0033, with changes .0005, and
-    codes from which nothing of the task could be read (R^2 -.05, with changes .20).
-    """
+    """Other dynamics in every task; window and prompt as published for Hopper and Walker (8 and 3). The world model
+    predicts changes (ours), since a step moves the cart too little: results/metadt_cartpole.json."""
     config = policy(CARTPOLE, CARTPOLE_SIZES, window=8, start_frac=0.2, prompt_span=60, scale=60.0)
     config["learner"] |= dict(prompt=3)
     config["train"] |= dict(batch=64, steps=4000, save_every=4000)
@@ -204,11 +158,7 @@ def darkroom_world() -> dict:
 
 def darkroom() -> dict:
     """49 cells, one of which pays: nothing but trying cells tells the task, so the policy samples, as `explorer`.
-
-    One seed, 40 test tasks, ± 95 % over tasks; expert 27.2, logs 17.0, still and random .8: demonstration 19.8 ± 3.7;
-    8 episodes with 15 random first steps each 10.3 ± 3.1, by its own sampling 5.4 ± 2.6, by none 7.5 ± 3.8; zero-shot
-    5.6 ± 3.5. So here random steps explore better than the policy's own spread: they find 24 of 40 cells, it 13.
-    """
+    One seed measured: results/metadt_darkroom.json."""
     config = policy(DARKROOM, SIZES, window=30, prompt_span=30, behaviour="search", wish="rank", scale=1.0)
     config["learner"] |= dict(head="gaussian")
     config["train"] |= dict(steps=2000, save_every=2000)
@@ -226,21 +176,8 @@ def cheetah_vel_world() -> dict:
 
 
 def cheetah_vel() -> dict:
-    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. The first world model keeps the data.
-
-      bash launch/local.sh sweep --config=configs/metadt.py:cheetah_vel --out=runs/cheetah_vel
-
-    12 runs, 1,320 seconds of one core. 10 test tasks, 3 seeds, ± 95 % over tasks; logs -91 (best -58), still -349:
-
-                                   Meta-DT       Prompt-DT     DT
-      zero-shot                    -85 ± 22      -175 ± 53     -177 ± 53
-      after 2 episodes of its own  -79 ± 17      -175 ± 45     -181 ± 41
-      with a demonstration         -68 ± 10      -85 ± 17      -137 ± 37
-
-    Zero-shot Meta-DT is better by 90 ± 36 than Prompt-DT and by 92 ± 39 than DT, task by task. Published: Meta-DT
-    -78.2 ± 5.3 and Prompt-DT -94.6 ± 8.1 as re-run in T2DA (arXiv 2504.15046, table 1), on data of trained agents and
-    45 + 5 other tasks, so near in size but not to be compared digit by digit.
-    """
+    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. The first world model keeps the data:
+    results/metadt_cheetah_vel.json."""
     config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20, start_frac=0.1, prompt_span=40,
                     scale=100.0)
     config["learner"] |= dict(prompt_frac=0.5)
@@ -260,21 +197,8 @@ def reach_world() -> dict:
 
 
 def reach() -> dict:
-    """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`.
-
-      bash launch/local.sh sweep --config=configs/metadt.py:reach --out=runs/reach
-
-    Episodes of 150 steps instead of the published 500: the experts arrive within 60. About 120 seconds of one core a
-    run. 20 test goals, 3 seeds, ± 95 % over goals; expert 1343, logs 895 (best 1336), still 220, random 241:
-
-                                        Meta-DT               without prompts
-      zero-shot                         960 ± 115, 20 %       956 ± 116, 20 % of the goals reached
-      2 episodes of its own as prompts  920 ± 122, 18 %
-      a demonstration as prompt         1062 ± 91, 40 %
-
-    So a demonstration helps (105 ± 50, goal by goal), while a prompt cut from its own, no better episodes harms a
-    little (-37 ± 22).
-    """
+    """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`. Episodes of 150
+    steps instead of the published 500, since the experts arrive within 60: results/metadt_reach.json."""
     config = policy(REACH, SIZES, **REACH_DATA, start_frac=0.1, prompt_span=40, scale=500.0)
     config["optim"] |= dict(lr=1e-3)
     config["train"] |= dict(steps=2000, save_every=2000)

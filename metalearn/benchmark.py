@@ -32,7 +32,7 @@ from metalearn.measure import torch_reference
 from metalearn.reporting import tables
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, sharding
+from metalearn.runtime import loop, replicas, sharding
 from metalearn.types import Result
 
 
@@ -67,11 +67,11 @@ def flop(matmuls: Counter) -> float:
 def memory(spec: str, overrides: list[str]) -> dict:
     """Bytes of one config's compiled update: temporaries at their peak, and arguments."""
     experiment = experiment_lib.build(config_lib.load(spec, overrides))
-    key = jax.random.key(0, impl="threefry2x32")
-    state = jax.eval_shape(loop.make_init(experiment), experiment.task.data, key)
+    data, key = replicas.data(experiment.plan, experiment.task.data), replicas.roots(experiment.plan)
+    state = jax.eval_shape(loop.make_init(experiment), data, key)
     update = loop.make_update(experiment, sharding.make_mesh(experiment.config.train.devices))
     began = time.perf_counter()
-    used = update.lower(state, experiment.task.data, key, 1).compile().memory_analysis()
+    used = update.lower(state, data, key, 1).compile().memory_analysis()
     return {"config": spec, "temp_bytes": used.temp_size_in_bytes, "argument_bytes": used.argument_size_in_bytes,
             "compile_seconds": time.perf_counter() - began}
 
@@ -81,7 +81,8 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     config = config_lib.load(spec, overrides)
     experiment = experiment_lib.build(config)
     mesh = sharding.make_mesh(config.train.devices)
-    data, key = sharding.replicate(experiment.task.data, mesh), jax.random.key(config.seed, impl="threefry2x32")
+    data = sharding.replicate(replicas.data(experiment.plan, experiment.task.data), mesh)
+    key = replicas.roots(experiment.plan)
     state = sharding.replicate(loop.make_init(experiment)(data, key), mesh)
     update, num = loop.make_update(experiment, mesh), config.train.steps_per_call
     matmuls = count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)

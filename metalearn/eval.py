@@ -18,7 +18,7 @@ from metalearn import cli
 from metalearn.reporting import plots, tables
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop
+from metalearn.runtime import loop, replicas
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
 from metalearn.runtime.experiment import Experiment
@@ -29,16 +29,32 @@ from metalearn.validate import require
 def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, suffix: str = "") -> dict[str, Any]:
     """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables.
 
-    Returns the headline numbers of all of them.
+    Returns the headline numbers of all of them. An evaluator sees one network: of several replicas, one after another.
     """
-    headline: dict[str, Any] = {}
-    for name, evaluator in experiment.evaluators.items():
-        result: Result = cli.plain(evaluator.run(params, carry))
+    plan = experiment.plan
+    rows: list[dict[str, Any]] = [{} for _ in range(plan.num)]
+    for name in experiment.evaluators:
+        results: list[Result] = [cli.plain(_run(experiment, name, params, carry, r)) for r in range(plan.num)]
+        result = results[0] if plan.num == 1 else cli.plain(replicas.merge(plan, results))
         workdir_lib.write_json(os.path.join(directory, "eval", f"{name}{suffix}.json"), result)
         tables.show(result)
         plots.plot(result, os.path.join(directory, "plots", f"{name}{suffix}"))
-        headline |= result["headline"]
-    return headline
+        rows = [row | one["headline"] for row, one in zip(rows, results, strict=True)]
+    return replicas.summary(plan, rows)
+
+
+def headlines(experiment: Experiment, params: PyTree, carry: PyTree) -> dict[str, Any]:
+    """The headline numbers of every evaluator alone; nothing is written."""
+    rows: list[dict[str, Any]] = [{} for _ in range(experiment.plan.num)]
+    for name in experiment.evaluators:
+        for r, row in enumerate(rows):
+            row |= _run(experiment, name, params, carry, r)["headline"]
+    return replicas.summary(experiment.plan, cli.plain(rows) if len(rows) > 1 else rows)
+
+
+def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: int) -> Result:
+    mine = (replicas.one(experiment.plan, tree, r) for tree in (params, carry))
+    return experiment.evaluators_of(r)[name].run(*mine)
 
 
 def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "") -> dict:
@@ -53,8 +69,9 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     require(bool(checkpoints.steps()), "--workdir", workdir, "holds no checkpoint yet")
     if step is not None:
         require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
-    key = jax.random.key(0, impl="threefry2x32")
-    template = jax.eval_shape(loop.make_init(experiment), experiment.task.data, key)
+    plan = experiment.plan
+    template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, experiment.task.data),
+                              replicas.roots(plan))
     found, meta = checkpoints.restore({"params": template.params, "carry": template.carry}, step)
     headline = evaluate(experiment, found["params"], found["carry"], workdir, suffix)
     return headline | experiment_lib.sizes(experiment, found["params"]) | {"step": meta["step"]}

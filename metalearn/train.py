@@ -18,10 +18,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from metalearn import cli
-from metalearn.eval import evaluate
+from metalearn.eval import evaluate, headlines
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, optimiser, sharding
+from metalearn.runtime import loop, optimiser, replicas, sharding
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
 from metalearn.runtime.writer import Writer
@@ -47,8 +47,9 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
                                workdir_lib.manifest(jax.devices()[0].device_kind, mesh.size))
         checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"), config.train.keep)
         meta = {"config": config.to_dict(), "versions": workdir_lib.versions()}
-        key_init, key_steps = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
-        data = sharding.replicate(experiment.task.data, mesh)
+        plan = experiment.plan
+        key_init, key_steps = replicas.split(plan, replicas.roots(plan))
+        data = sharding.replicate(replicas.data(plan, experiment.task.data), mesh)
         init, running = loop.make_init(experiment), {}  # running: totals and counts since the last line of metrics
         if checkpoints.steps():
             state, found = checkpoints.restore(jax.eval_shape(init, data, key_init))
@@ -57,7 +58,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
             state = init(data, key_init)
             if config.init_from:
                 parts = tuple(experiment.learner.pretrained)
-                state = state.replace(params=_params_from(config.init_from, state.params, parts))
+                state = state.replace(params=_params_from(config.init_from, state.params, parts, plan))
         state = sharding.replicate(state, mesh)
         update = loop.make_update(experiment, mesh)
 
@@ -67,10 +68,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         saved = step if checkpoints.steps() else -1
         while step < train.steps:
             if train.eval_every and step and step % train.eval_every == 0:  # here, so that a resumed run makes it up
-                numbers = {}
-                for evaluator in experiment.evaluators.values():
-                    numbers |= evaluator.run(state.params, state.carry)["headline"]
-                writer.write_history(step, numbers)
+                writer.write_history(step, headlines(experiment, state.params, state.carry))
             num = min(train.steps_per_call, train.steps - step)
             state, new = update(state, data, key_steps, num)
             step += num
@@ -80,16 +78,15 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
             due = lambda every, at=step: every and (at % every == 0 or at == train.steps)
             if due(train.log_every):
                 running, pending = _add(running, jax.device_get(pending)), None
-                numbers = {k: total / max(count, 1e-12) for k, (total, count) in running.items()}
-                writer.write(step, numbers)
-                for text in experiment.learner.warn(numbers):
+                numbers = _numbers(running)
+                writer.write(step, replicas.line(plan, numbers))
+                running, streaks = {}, np.atleast_1d(jax.device_get(state.opt_state.streak))
+                for text in _warnings(experiment, numbers, streaks):
                     if text not in warned:  # once a run: the numbers themselves are in metrics.jsonl
                         print(f"warning: step {step}: {text}", file=sys.stderr)
                     warned.add(text)
-                running = {}
-                streak = int(state.opt_state.streak)
-                if streak >= train.max_bad_steps:
-                    raise RuntimeError(f"{streak} updates in a row were not finite at step {step}; the last "
+                if streaks.min() >= train.max_bad_steps:  # of several replicas, those that still learn go on
+                    raise RuntimeError(f"{streaks.min()} updates in a row were not finite at step {step}; the last "
                                        f"checkpoint ({max(saved, 0)}) is kept")
             number = stop.signal  # read once: it may come while we save
             if due(train.save_every) or number:
@@ -104,16 +101,37 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
         headline = evaluate(experiment, state.params, state.carry, workdir)
         writer.write_history(step, headline)
         writer.close()
+        for row, skipped in zip(headline.get("replicas", ()), np.atleast_1d(state.opt_state.skipped), strict=False):
+            row["skipped"] = int(skipped)
         headline |= experiment_lib.sizes(experiment, state.params) | {"seconds": time.monotonic() - began}
         workdir_lib.write_json(os.path.join(workdir, "result.json"), cli.plain(headline))
         return headline
 
 
-def _add(running: dict[str, tuple[float, float]], means: dict[str, Mean]) -> dict[str, tuple[float, float]]:
-    """{name: (total, count)} with one more call's means, stacked over its steps, in float64."""
-    add = lambda mean, old: tuple(o + float(np.sum(x, dtype=np.float64))
+def _add(running: dict[str, tuple], means: dict[str, Mean]) -> dict[str, tuple]:
+    """{name: (total, count)} with one more call's means, stacked over its steps, in float64; lists of R where there
+    are replicas."""
+    add = lambda mean, old: tuple((np.asarray(o) + np.sum(x, 0, dtype=np.float64)).tolist()
                                   for o, x in zip(old, (mean.total, mean.count), strict=True))
     return {k: add(mean, running.get(k, (0.0, 0.0))) for k, mean in means.items()}
+
+
+def _numbers(running: dict[str, tuple]) -> list[dict[str, float]]:
+    """Each replica's means out of `running`."""
+    of = {k: np.atleast_1d(np.asarray(total) / np.maximum(count, 1e-12)).tolist()
+          for k, (total, count) in running.items()}
+    return [dict(zip(of, values, strict=True)) for values in zip(*of.values(), strict=True)]
+
+
+def _warnings(experiment, numbers: list[dict[str, float]], streaks: np.ndarray) -> list[str]:
+    """What a person should hear about each replica's numbers and its refused updates in a row."""
+    plan, found = experiment.plan, []
+    for r, (mine, streak) in enumerate(zip(numbers, streaks, strict=True)):
+        texts = list(experiment.learner.warn(mine))
+        if plan.num > 1 and streak >= experiment.config.train.max_bad_steps:
+            texts.append("its updates are not finite any more: it stands still, the others go on")
+        found += [f"replica {r}: {text}" if plan.num > 1 else text for text in texts]
+    return found
 
 
 def _check_source(init_from: str, pretrained) -> None:
@@ -130,18 +148,24 @@ def _check_source(init_from: str, pretrained) -> None:
                 f"was trained with {field}={trained.get(field)!r}; this config needs {value!r}")
 
 
-def _params_from(source: str, template, parts: tuple[str, ...]):
+def _params_from(source: str, template, parts: tuple[str, ...], plan: replicas.Plan):
     """`template` with parameters of another run's newest checkpoint: `WORKDIR`, or `WORKDIR::REGEX` for the leaves
     whose path matches. Without a pattern, the learner's `pretrained` parts, or everything when it names none.
 
-    Every leaf that is asked for must be there with its shape.
+    Every leaf that is asked for must be there with its shape. Each replica takes from the same replica of that run, or
+    all of them from its only one.
     """
     workdir, _, pattern = source.partition("::")
     pattern = pattern or "|".join(f"^{part}/" for part in parts)
     chosen = optimiser.label(template, wanted=pattern)
     asked = jax.tree.map(lambda leaf, name: leaf if name == "wanted" else None, template, chosen)
     require(bool(jax.tree.leaves(asked)), "config.init_from", source, f"no parameter's path matches {pattern}")
+    spread = plan.num > 1 and workdir_lib.read_config(workdir).replicas.num == 1
+    if spread:
+        asked = jax.eval_shape(lambda tree: replicas.one(plan, tree, 0), asked)
     found, _ = Checkpoints(os.path.join(workdir, "checkpoints")).restore({"params": asked})
+    if spread:
+        found = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (plan.num, *leaf.shape)), found)
     return jax.tree.map(lambda leaf, new: leaf if new is None else new, template, found["params"],
                         is_leaf=lambda leaf: leaf is None)
 

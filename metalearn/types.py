@@ -183,12 +183,15 @@ class TaskDist:
     sample(data, key, split, num) -> Episodes (or another batch record)   traced; `split` and `num` static
     splits  the names `sample` knows, the first being the one that training draws from
     facts   what learners and reports need to know before any batch exists: classes, feature shape, episode length
+    traced  {name: function} of the config's fields that act through the leaf `data[name]` alone, function(value) being
+            that leaf (ConfigError for a bad value): what replicas of a run may vary
     """
 
     data: PyTree
     sample: Callable
     splits: tuple[str, ...]
     facts: Mapping[str, Any]
+    traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from metalearn import datasets
 from metalearn.datasets import catalogue, sources
 from metalearn.validate import ConfigError
 
-GOLDEN = __file__.replace("test_datasets_doors.py", "golden/datasets")
+GOLDEN = __file__.replace("test_datasets_sources.py", "golden/datasets")
 
 
 def write_idx(path, array):

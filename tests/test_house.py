@@ -22,7 +22,7 @@ FLOORS = {
     "tasks": 3, "learners": 3, "evaluators": 3,
     "runtime": 4,
     "reporting": 5,
-    "train": 6, "eval": 6, "collect": 6, "sweep": 6, "benchmark": 6,
+    "train": 6, "eval": 6, "collect": 6, "sweep": 6, "benchmark": 6, "report": 6, "reproduce": 6,
 }
 ENTRIES = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")
 
@@ -113,6 +113,14 @@ def test_habits(path):
     tree = ast.parse(text)
     assert ast.get_docstring(tree) or not tree.body, "every module says what it is"
     assert path.stem not in ("utils", "base", "helpers", "common")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=name)
+def test_configs_are_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= 400, "split it: what tabulates a sweep belongs in metalearn/reporting"
+    header = ast.get_docstring(ast.parse(text)) or ""
+    assert header.count("\n") < 15, "a header says what, command, minutes, headline: the rest is for docs/notes"
 
 
 def test_everything_is_reached_by_a_test_or_a_config():

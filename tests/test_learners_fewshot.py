@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from configs import fewshot as configs
-from metalearn import train
 from metalearn.learning.gradients import inner_loop
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import loop
 from metalearn.validate import ConfigError
 
 
@@ -21,7 +21,7 @@ def _parts(arg, *overrides):
     config = config_lib.load(f"configs/fewshot.py:{arg}", overrides)
     experiment = experiment_lib.build(config)
     task = experiment.task
-    state = train.make_init(experiment)(task.data, _key(0))
+    state = loop.make_init(experiment)(task.data, _key(0))
     batch = jax.jit(lambda d, k: task.sample(d, k, "train", 2))(task.data, _key(1))
     return experiment, state, batch
 

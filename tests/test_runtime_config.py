@@ -48,6 +48,19 @@ def test_load_works_from_another_directory(tmp_path, monkeypatch):
     assert config_lib.load(f"{path}:smoke").train.steps == 4
 
 
+def test_an_empty_block_is_filled_by_dotted_fields_and_a_full_one_is_not():
+    config = block()
+    config_lib.assign(config, "optim.groups", "{'a.lr': (1, 2), 'b': 3}")
+    assert config.optim.groups.to_dict() == {"a": {"lr": (1, 2)}, "b": 3} and config.is_locked
+    flat = {"a.lr": (1, 2), "b": 3}
+    assert config_lib.flatten(config.optim.groups) == flat and config_lib.nested(flat) == config.optim.groups.to_dict()
+    for field, text in (("optim.groups", "{'b': 4}"), ("task", "{'ways': 4}")):
+        with pytest.raises(ConfigError, match="is a block; set one of its fields"):
+            config_lib.assign(config, field, text)
+    with pytest.raises(ConfigError, match="optim.groups.*of type dict"):
+        config_lib.assign(block(), "optim.groups", "5")
+
+
 @pytest.mark.parametrize("field, text, value", [
     ("seed", "7", 7), ("optim.lr", "2", 2.0), ("optim.lr", "1e-4", 1e-4), ("task.dataset", "7", "7"),
     ("task.sets", "['c']", ("c",)), ("task.sets", "('c', 'd')", ("c", "d")), ("on", "true", True),

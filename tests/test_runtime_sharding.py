@@ -9,12 +9,12 @@ import sys
 PROGRAM = """
 import sys
 import jax, numpy as np
-from metalearn import config, experiment, sharding, train
+from metalearn.runtime import config, experiment, loop, sharding
 parts = experiment.build(config.load("configs/gpicl.py:smoke", ["optim.name=sgd"]))  # Adam would divide by noise
 mesh = sharding.make_mesh(0)
 data, key = sharding.replicate(parts.task.data, mesh), jax.random.key(0, impl="threefry2x32")
-state = sharding.replicate(train.make_init(parts)(data, key), mesh)
-state, means = train.make_update(parts, mesh)(state, data, key, 2)
+state = sharding.replicate(loop.make_init(parts)(data, key), mesh)
+state, means = loop.make_update(parts, mesh)(state, data, key, 2)
 leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(state.params)]
 print(mesh.size, float(means["loss"].compute().sum()), *np.concatenate(leaves)[::50])
 """

@@ -13,7 +13,7 @@ from metalearn.validate import ConfigError
 
 HOLD = """
 import sys
-from metalearn import config, workdir
+from metalearn.runtime import config, workdir
 with workdir.hold(sys.argv[1], config.load("configs/gpicl.py:smoke")):
     print("held", flush=True)
     sys.stdin.read()

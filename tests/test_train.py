@@ -14,7 +14,7 @@ import pytest
 from metalearn import cli, train
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import optimiser, sharding
+from metalearn.runtime import loop, optimiser, replicas, sharding
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.runtime.writer import Writer
@@ -50,8 +50,9 @@ def toy(config) -> Experiment:
     predict = lambda params, carry, batch: batch.x_BX @ params["w"]
     evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
     tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
-    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1})
-    return Experiment(config, task, Learner(init, grads, predict, lambda length: 0), tx, schedule, {"e": evaluator})
+    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1}, {"num_tasks": np.float32})
+    learner = Learner(init, grads, predict, lambda length: 0)
+    return Experiment(config, task, learner, tx, schedule, {"e": evaluator}, replicas.plan(config, task))
 
 
 def settings(*overrides):
@@ -78,9 +79,9 @@ def final(workdir):
 
 def started(experiment, seed=0):
     mesh = sharding.make_mesh(1)
-    state = train.make_init(experiment)(experiment.task.data, jax.random.key(seed))
+    state = loop.make_init(experiment)(experiment.task.data, jax.random.key(seed))
     data = sharding.replicate(experiment.task.data, mesh)
-    return sharding.replicate(state, mesh), train.make_update(experiment, mesh), data
+    return sharding.replicate(state, mesh), loop.make_update(experiment, mesh), data
 
 
 # --- the update -----------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def test_a_run_writes_what_it_should(whole, tmp_path):
 @pytest.mark.parametrize("step", [2, 4, 8, 10])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_and_gone_on(whole, monkeypatch, tmp_path, capsys, step, number):
-    make_update, kept = train.make_update, signal.getsignal(number)
+    make_update, kept = loop.make_update, signal.getsignal(number)
 
     def killing(experiment, mesh):
         update = make_update(experiment, mesh)
@@ -168,7 +169,7 @@ def test_stopped_by_a_signal_and_gone_on(whole, monkeypatch, tmp_path, capsys, s
 
         return one
 
-    monkeypatch.setattr(train, "make_update", killing)
+    monkeypatch.setattr(loop, "make_update", killing)
     argv = ["train", "--config=configs/gpicl.py:smoke", f"--workdir={tmp_path}/b", "--quiet",
             "--config.train.devices=1", *(f"--config.{o}" for o in RUN)]
     monkeypatch.setattr(sys, "argv", argv)
@@ -177,7 +178,7 @@ def test_stopped_by_a_signal_and_gone_on(whole, monkeypatch, tmp_path, capsys, s
     assert stop.value.code == cli.EXIT_SIGNAL and f"at step {step}; saved" in capsys.readouterr().err
     assert Checkpoints(str(tmp_path / "b" / "checkpoints")).steps()[-1] == step
     assert signal.getsignal(number) is kept and not os.path.exists(tmp_path / "b" / "result.json")
-    monkeypatch.setattr(train, "make_update", make_update)
+    monkeypatch.setattr(loop, "make_update", make_update)
     with pytest.raises(SystemExit) as stop:
         cli.main(train.main)
     assert stop.value.code == 0 and final(tmp_path / "b") == whole
@@ -257,20 +258,20 @@ def test_a_start_made_of_bare_numbers_is_strongly_typed_so_that_the_update_compi
     weak = lambda key, batch: ({"w": jnp.full((2,), 1.0)}, {"rate": jnp.asarray(0.5)})
     assert jax.eval_shape(lambda: weak(None, None))[0]["w"].weak_type
     experiment = dataclasses.replace(experiment, learner=dataclasses.replace(experiment.learner, init=weak))
-    state = jax.eval_shape(train.make_init(experiment), experiment.task.data, jax.random.key(0))
+    state = jax.eval_shape(loop.make_init(experiment), experiment.task.data, jax.random.key(0))
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
 
 
 def test_init_from_takes_the_leaves_that_match_and_leaves_the_rest(tmp_path):
     theirs = {"net": {"w": np.ones(2, np.float32)}, "feedback": {"w": np.full(3, 2.0, np.float32)}}
     Checkpoints(str(tmp_path / "checkpoints")).save(1, {"params": theirs}, {})
-    mine = jax.tree.map(np.zeros_like, theirs)
-    part = train._params_from(f"{tmp_path}::^feedback/", mine, ())
+    mine, plan = jax.tree.map(np.zeros_like, theirs), toy(settings()).plan
+    part = train._params_from(f"{tmp_path}::^feedback/", mine, (), plan)
     assert not part["net"]["w"].any() and (part["feedback"]["w"] == 2).all()
-    whole = train._params_from(str(tmp_path), mine, ())
+    whole = train._params_from(str(tmp_path), mine, (), plan)
     assert (whole["net"]["w"] == 1).all()
     bare = {"feedback": mine["feedback"], "other": mine["net"]}  # what does not match need not be there at all
-    assert (train._params_from(f"{tmp_path}::^feedback/", bare, ())["feedback"]["w"] == 2).all()
+    assert (train._params_from(f"{tmp_path}::^feedback/", bare, (), plan)["feedback"]["w"] == 2).all()
 
 
 # --- the real thing -------------------------------------------------------------------------------------------------

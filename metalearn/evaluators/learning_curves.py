@@ -48,21 +48,8 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
         one_of(baselines_lib.ALL, baselines=name)
     ways = task.facts["ways"]
 
-    @functools.partial(jax.jit, static_argnames="split")
-    def draw(data, key, split):
-        return task.sample(data, key, split, chunk)
-
-    @jax.jit
-    def score(params, carry, batch):
-        """Right or wrong at each position, (chunk, T). Compiled once: sets differ only in what was drawn."""
-        return losses.correct(learner.predict(params, carry, batch), batch.y_BT)
-
-    @jax.jit
-    def measure(batch):
-        """The baselines' hits on the same episodes, {name: (chunk, T)}."""
-        answers = {name: jax.vmap(functools.partial(baselines_lib.ALL[name], ways=ways))(batch.x_BTX, batch.y_BT)
-                   for name in baselines}
-        return {name: losses.correct(a, batch.y_BT) for name, a in answers.items()}
+    draw = lambda data, key, split: _draw(data, key, task.sample, split, chunk)
+    score = lambda params, carry, batch: _score(params, carry, batch, learner.predict)
 
     @functools.cache
     def frozen(split):
@@ -72,7 +59,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
         hits, drawn, masks = [], [], []
         for key in keys:
             batch = draw(device_data(), key, split)
-            hits.append(jax.device_get(measure(batch)))
+            hits.append(jax.device_get(_measure(batch, baselines, ways)))
             drawn += jax.device_get([batch.task_B, batch.y_BT, batch.index_BT])
             masks.append(jax.device_get(batch.mask_BT))
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in drawn)).hexdigest()
@@ -105,6 +92,26 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
         return {"headline": headline, "tables": [_table(scores)], "curves": curves, "facts": facts}
 
     return Evaluator(run)
+
+
+# compiled once for all evaluators of one task and learner: those of several replicas differ in their data alone
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _draw(data, key, sample, split, num):
+    return sample(data, key, split, num)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _score(params, carry, batch, predict):
+    """Right or wrong at each position, (num, T); sets differ only in what was drawn."""
+    return losses.correct(predict(params, carry, batch), batch.y_BT)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _measure(batch, baselines, ways):
+    """The baselines' hits on the same episodes, {name: (num, T)}."""
+    answers = {name: jax.vmap(functools.partial(baselines_lib.ALL[name], ways=ways))(batch.x_BTX, batch.y_BT)
+               for name in baselines}
+    return {name: losses.correct(a, batch.y_BT) for name, a in answers.items()}
 
 
 def _summary(hit_ET: np.ndarray) -> dict[str, float]:

@@ -77,13 +77,31 @@ def assign(config: ConfigDict, field: str, value: Any) -> None:
         if i + 1 < len(parts):
             node = node[part]
     old = node[parts[-1]]
+    if isinstance(old, ConfigDict) and not len(old):  # a block that is free to be filled takes {dotted field: value}
+        new = coerce(f"config.{field}", {}, value)
+        with old.unlocked():
+            old.update(nested(new))
+        return
     require(not isinstance(old, ConfigDict), f"config.{field}", value,
             "is a block; set one of its fields: " + ", ".join(flatten(old)) if isinstance(old, ConfigDict) else "")
     with node.ignore_type():
-        node[parts[-1]] = _coerce(f"config.{field}", old, value)
+        node[parts[-1]] = coerce(f"config.{field}", old, value)
 
 
-def _coerce(field: str, old: Any, value: Any) -> Any:
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{'optim': {'lr': .001}, ...} of dotted fields: what `flatten` flattens."""
+    out: dict[str, Any] = {}
+    for field, value in flat.items():
+        *path, last = field.split(".")
+        node = out
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return out
+
+
+def coerce(field: str, old: Any, value: Any) -> Any:
+    """`value`, or what its text says, in the type of `old`; ConfigError where it has another."""
     if isinstance(value, str) and not isinstance(old, str):
         try:
             value = ast.literal_eval(value)

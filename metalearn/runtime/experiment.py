@@ -14,16 +14,16 @@ import optax
 from ml_collections import ConfigDict
 
 from metalearn import lookup
-from metalearn.runtime import optimiser
+from metalearn.runtime import optimiser, replicas
 from metalearn.types import Evaluator, Learner, PyTree, TaskDist
 from metalearn.validate import call, multiple_of, nearest, nonnegative, positive, require, within
 
-SECTIONS = ("seed", "task", "learner", "optim", "train", "evaluators", "init_from")
+SECTIONS = ("seed", "replicas", "task", "learner", "optim", "train", "evaluators", "init_from")
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts, built and checked."""
+    """The parts, built and checked. `by_replica`: each replica's evaluators, where the task's data vary."""
 
     config: ConfigDict
     task: TaskDist
@@ -31,6 +31,12 @@ class Experiment:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     evaluators: dict[str, Evaluator]
+    plan: replicas.Plan
+    by_replica: tuple[dict[str, Evaluator], ...] = ()
+
+    def evaluators_of(self, r: int) -> dict[str, Evaluator]:
+        """The evaluators that replica r's own run would have."""
+        return self.by_replica[r] if self.by_replica else self.evaluators
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -46,10 +52,21 @@ def build(config: ConfigDict) -> Experiment:
         learner = _build("learner", "learners", config.learner, task.facts)
         with within("optim"):
             tx, schedule = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
-        evaluators = {}
-        for name, block in config.evaluators.items():
-            evaluators[name] = _build(f"evaluators.{name}", "evaluators", block, task, learner)
-    return Experiment(config, task, learner, tx, schedule, evaluators)
+        plan = replicas.plan(config, task)
+        evaluators, by_replica = _evaluators(config, task, learner), ()
+        if plan.data:  # replicas that differ in their seeds alone share theirs, frozen episodes included
+            shared = {}
+            for r, setting in enumerate(plan.settings):
+                same = repr({**setting, "seed": 0})
+                if same not in shared:
+                    shared[same] = _evaluators(config, replicas.task_of(plan, task, r), learner)
+                by_replica += (shared[same],)
+    return Experiment(config, task, learner, tx, schedule, evaluators, plan, by_replica)
+
+
+def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:
+    return {name: _build(f"evaluators.{name}", "evaluators", block, task, learner)
+            for name, block in config.evaluators.items()}
 
 
 def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
@@ -79,7 +96,8 @@ def _check_train(config: ConfigDict) -> None:
 
 
 def sizes(experiment: Experiment, params: PyTree) -> dict[str, int]:
-    """Parameter count, and the floats that a prediction at an episode's end can read of what went before."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    """Parameter count of one replica, and the floats that a prediction at an episode's end can read of what went
+    before."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(params)) // experiment.plan.num
     return {"parameters": int(count), "state_size": int(experiment.learner.state_size(experiment.task.facts["length"]))}
 

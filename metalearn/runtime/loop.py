@@ -1,19 +1,23 @@
-"""The two jitted programs of a run: how its state begins, and one update of it. One loop for every family."""
+"""The two jitted programs of a run: how its state begins, and one update of it. One loop for every family.
+
+With several replicas (see `replicas`) both are mapped over them: keys are (R,), and so is every leaf but the step.
+"""
 
 from __future__ import annotations
 
 import jax
 import optax
 
-from metalearn.runtime import sharding
+from metalearn.runtime import optimiser, replicas, sharding
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import Mean, TrainState
 
 
 def make_init(experiment: Experiment):
     """init(data, key) -> TrainState; `key` alone decides the parameters."""
+    plan = experiment.plan
 
-    def init(data, key):
+    def one(data, key):
         key_batch, key_params = jax.random.split(key)
         batch = experiment.task.sample(data, key_batch, experiment.task.splits[0], experiment.config.train.batch)
         params, carry = experiment.learner.init(key_params, batch)
@@ -22,7 +26,10 @@ def make_init(experiment: Experiment):
         strong = lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
         return jax.tree.map(strong, state)
 
-    return jax.jit(init)
+    if plan.num == 1:
+        return jax.jit(one)
+    axes = replicas.data_axes(plan, experiment.task.data)
+    return jax.jit(jax.vmap(one, in_axes=(axes, 0), out_axes=replicas.STATE, axis_size=plan.num))
 
 
 def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
@@ -30,15 +37,18 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
 
     The batch of step n is drawn inside, from `fold_in(key, n)`: there is no iterator to save.
     """
-    task, learner, tx = experiment.task, experiment.learner, experiment.tx
+    task, learner, config, plan = experiment.task, experiment.learner, experiment.config, experiment.plan
 
-    def one(data, key, state: TrainState):
+    def one(data, key, state: TrainState, lr):
+        tx = experiment.tx
+        if lr is not None:  # a replica's own
+            tx, _ = optimiser.build(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         index, key_learner = state.step, jax.random.split(jax.random.fold_in(key, state.step))[1]
         if learner.pace:  # a refused update leaves its batch behind, else the same batch would be refused for ever
             data, index = learner.pace(data, state.carry)
             index = index + state.opt_state.skipped
         key_batch = jax.random.split(jax.random.fold_in(key, index))[0]
-        batch = task.sample(data, key_batch, task.splits[0], experiment.config.train.batch)
+        batch = task.sample(data, key_batch, task.splits[0], config.train.batch)
         batch = sharding.split_batch(batch, mesh)
         grads, carry, means = learner.grads(state.params, state.carry, batch, key_learner)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -47,7 +57,14 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
         means = means | {"grad_norm": Mean.of(optax.global_norm(grads)), "skipped": Mean.of(1.0 - good)}
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, carry), means
 
+    lr_R = jax.numpy.asarray(plan.lr) if plan.lr else None
+    if plan.num == 1:
+        step = one
+    else:
+        axes = (replicas.data_axes(plan, task.data), 0, replicas.STATE, None if lr_R is None else 0)
+        step = jax.vmap(one, in_axes=axes, out_axes=(replicas.STATE, 0))
+
     def update(state, data, key, num):
-        return jax.lax.scan(lambda s, _: one(data, key, s), state, None, length=num)
+        return jax.lax.scan(lambda s, _: step(data, key, s, lr_R), state, None, length=num)
 
     return jax.jit(update, static_argnums=3, donate_argnums=0)

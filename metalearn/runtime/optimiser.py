@@ -55,13 +55,20 @@ def make(
     validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps,
                      f"must be at most train.steps={total_steps}")
     _regex(freeze=freeze)
-    groups = dict(groups or {})
-    for group, fields in groups.items():
+    for group, fields in (groups or {}).items():
         with validate.within(f"groups.{group}"):
             validate.require(set(fields) == {"match", "lr", "clip"}, "(fields)", ", ".join(fields),
                              "must be match, lr and clip")
             validate.nonnegative(lr=fields["lr"], clip=fields["clip"])
             _regex(match=fields["match"])
+    return build(name=name, lr=lr, warmup_steps=warmup_steps, decay=decay, clip=clip, weight_decay=weight_decay, b1=b1,
+                 b2=b2, eps=eps, freeze=freeze, total_steps=total_steps, groups=groups)
+
+
+def build(*, name: str, lr: float | Array, warmup_steps: int, decay: str, clip: float, weight_decay: float, b1: float,
+          b2: float, eps: float, freeze: str, total_steps: int, groups: dict | None = None):
+    """`make` without its checks; `lr` may be traced, as a replica's own is."""
+    groups = dict(groups or {})
 
     def schedule_of(lr):
         warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.tasks import _ids
+from metalearn.tasks._ids import FRESH
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import positive, require
 
-FRESH = 2**30
 FIRST = {"train": 0, "val": FRESH, "test": FRESH + FRESH // 2}  # the first task id of each split
 
 
@@ -22,9 +23,8 @@ def distribution(draw: Callable, *, shots: int, queries: int, num_tasks: int, ta
     num_tasks  meta-training tasks; 0 is unlimited (2**30 ids)
     """
     positive(shots=shots, queries=queries)
-    require(0 <= num_tasks <= FRESH, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {FRESH}")
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    data = {"num_tasks": np.int32(num_tasks or FRESH), "task_seed": np.int32(task_seed)}
+    data = {"num_tasks": _ids.limit(num_tasks), "task_seed": np.int32(task_seed)}
     T = shots + queries
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
@@ -37,4 +37,4 @@ def distribution(draw: Callable, *, shots: int, queries: int, num_tasks: int, ta
 
     facts = {"form": "pair", "shots": shots, "queries": queries, "length": T, "features": features, "outputs": 1,
              "image_shape": None, "protocol": f"{protocol}, {shots} shots", "num_tasks": num_tasks}
-    return TaskDist(data, sample, tuple(FIRST), facts)
+    return TaskDist(data, sample, tuple(FIRST), facts, {"num_tasks": _ids.limit})

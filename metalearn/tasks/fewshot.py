@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import datasets
+from metalearn.tasks import _ids
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import ConfigError, one_of, require
 
 FORMS = ("pair", "stream")
-MANY = 2**30
 
 
 def make(
@@ -70,7 +70,7 @@ def make(
     one_of(("none", "train", "all"), rotations=rotations)
     one_of((0, 1, 3), channels=channels)
     require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
-    require(0 <= num_tasks <= MANY, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {MANY}")
+    limit = _ids.limit(num_tasks)
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
     train_ways = train_ways or ways
     turns = lambda split: 4 if rotations == "all" or rotations == split == "train" else 1
@@ -94,13 +94,13 @@ def make(
     mean = float(np.mean([p.mean(dtype=np.float64) for p in pixels]))
     std = max(float(np.sqrt(np.mean([((p - mean) ** 2).mean(dtype=np.float64) for p in pixels]))), 1e-8)
     parts = {split: _join(members, mean, std) for split, members in loaded.items()}
-    data = {"num_tasks": np.int32(num_tasks or MANY), "task_seed": np.int32(task_seed)} | parts
+    data = {"num_tasks": limit, "task_seed": np.int32(task_seed)} | parts
     S = train_ways * shots, ways * shots
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         data = jax.tree.map(jnp.asarray, data)  # outside jit they are numpy's, which a traced index refuses
-        limit = data["num_tasks"] if split == "train" else MANY
-        task_B = jax.random.randint(key, (num,), 0, limit)
+        below = data["num_tasks"] if split == "train" else _ids.FRESH
+        task_B = jax.random.randint(key, (num,), 0, below)
         N = train_ways if split == "train" else ways
         draw = lambda task: _episode(data[split], _key(data["task_seed"], task, split), N, shots, queries, turns(split),
                                      form)
@@ -131,7 +131,7 @@ def make(
         "source_V": {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
                      for split, members in loaded.items()},
     }
-    return TaskDist(data, sample, tuple(sources), facts)
+    return TaskDist(data, sample, tuple(sources), facts, {"num_tasks": _ids.limit})
 
 
 def _load(names: str, which: str, field: str, image_size: int, channels: int) -> list[datasets.Dataset]:
@@ -151,7 +151,7 @@ def _check(dataset: datasets.Dataset, turns: int, ways: int, examples: int, spli
     require(ways <= have, field, ways, f"must be at most {have}, the classes of {dataset.name} in the {split} split")
     fewest = int(np.unique(dataset.y_N, return_counts=True)[1].min())
     require(examples <= fewest, "queries", examples,
-            f"shots + queries must be at most {fewest}, the fewest of a class of {dataset.name} ({split} split)")
+            f"shots + queries must be at most {fewest}, the fewest examples of a class: {dataset.name}, {split} split")
 
 
 def _join(members: list[datasets.Dataset], mean: float, std: float) -> dict:

@@ -21,9 +21,8 @@ def make(*, symbols: int, length: int, rare_frac: float, task_seed: int) -> Task
     """symbols: V, even; length: L, steps of an episode; rare_frac: chance that an episode's symbol is a rare one."""
     require(symbols >= 2 and symbols % 2 == 0, "symbols", symbols, "must be even and at least 2")
     require(length >= 2, "length", length, "must be at least 2")
-    fraction(rare_frac=rare_frac)
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    data = {"task_seed": np.int32(task_seed), "rare_frac": np.float32(rare_frac)}
+    data = {"task_seed": np.int32(task_seed), "rare_frac": _rare_frac(rare_frac)}
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
@@ -44,4 +43,9 @@ def make(*, symbols: int, length: int, rare_frac: float, task_seed: int) -> Task
         return Episodes(x_BTX, y_BT, mask_BT, task_B, jnp.full((num, length), -1, jnp.int32))
 
     facts = {"ways": symbols, "features": symbols + 1, "length": length, "rare_from": symbols // 2}
-    return TaskDist(data, sample, SPLITS, facts)
+    return TaskDist(data, sample, SPLITS, facts, {"rare_frac": _rare_frac})
+
+
+def _rare_frac(rare_frac: float) -> np.float32:
+    fraction(rare_frac=rare_frac)
+    return np.float32(rare_frac)

@@ -26,12 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import datasets
+from metalearn.tasks import _ids
+from metalearn.tasks._ids import FRESH
 from metalearn.types import Array, Episodes, TaskDist
 from metalearn.validate import fraction, require
 
 SPLITS = ("train", "seen", "seen_image", "unseen", "new", "random", "identity", "unseen_random_labels",
           "seen_random_labels", "seen_relabelled")
-FRESH = 2**30  # ids from here on are never meta-trained on
 
 
 def make(
@@ -65,7 +66,7 @@ def make(
     fraction(bias=bias)
     require(length >= 2, "length", length, "must be at least 2")
     require(random_points >= 1, "random_points", random_points, "must be at least 1")
-    require(0 <= num_tasks <= FRESH, "num_tasks", num_tasks, f"must lie between 0 (unlimited) and {FRESH}")
+    limit = _ids.limit(num_tasks)
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
     prepared = datasets.split_features(dataset=dataset, split_by=split_by, train_classes=train_classes,
                                        new_dataset=new_dataset,
@@ -75,7 +76,7 @@ def make(
         require(2 <= ways <= part.num_classes, "ways", ways,
                 f"must lie between 2 and {part.num_classes}, the classes of the {name} part of dataset {dataset}")
     num_features = prepared.train.x_NX.shape[1]
-    data = {"num_tasks": np.int32(num_tasks or FRESH), "task_seed": np.int32(task_seed)}
+    data = {"num_tasks": limit, "task_seed": np.int32(task_seed)}
     data |= {name: {"x_NX": p.x_NX, "start_V": p.start_V, "count_V": p.count_V, "index_N": p.index_N}
              for name, p in parts.items()}
 
@@ -97,7 +98,7 @@ def make(
              "new_dataset": new_dataset or dataset,
              "num_tasks": num_tasks, "sha256": hashlib.sha256(prepared.sha256.encode()).hexdigest()[:16],
              "prepared": prepared}
-    return TaskDist(data, sample, SPLITS, facts)
+    return TaskDist(data, sample, SPLITS, facts, {"num_tasks": _ids.limit})
 
 
 def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int) -> tuple[Array, Array]:

@@ -1,0 +1,262 @@
+"""Records of experiments, `results/<id>.json`: read, checked, made from finished runs, and written as Markdown.
+
+A record holds what was run (`commands`, as given to `python -m metalearn.`, with {out} for the directory), where and
+for how long, the `claims` that `metalearn.reproduce` compares with a new run, and the `tables` that documents show.
+
+Fields of a record (null: not known):
+
+  id, family, title   the file's name; the config file's name; one line
+  provenance          "made": written by `record` from runs; "imported": typed numbers of earlier commits
+  commands            ["train --config=... --workdir={out}", ...]; the RESULT line of the last one is compared
+  config_sha256       of the configs that the runs saved (`config_hash`)
+  git, episodes_sha256, seeds, seconds, machine       of the runs; seconds are summed over runs, null where not known
+  claims              [{name, path, scale, value, interval, over, interval_from, per_seed, digits, better, tolerance,
+                        published}]
+  tables              [{title, digits, columns, rows}]; a cell is text, a number, [mean, half of its interval] or null
+  notes               what a reader must know before quoting a number
+
+Fields of a claim: `path` is the keys of the RESULT line joined by "/" (an integer indexes a list), whose number is
+multiplied by `scale` (100 for per cent); `over` says what the 95 % interval is over (episodes, tasks, seeds), and
+`interval_from` is {path, over} of the one that a single run has, or null; `better` is "higher" or "lower"; `published`
+is {value, source, grade}, the grade of evidence being one of GRADES, or null.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from metalearn.measure import statistics
+from metalearn.runtime import workdir as workdir_lib
+from metalearn.validate import nearest, one_of, require, within
+
+Record = dict[str, Any]
+
+GRADES = {
+    "X": "exact from the source named", "Q": "quoted by others", "M": "from memory, not checked",
+    "R": "read off a figure", "D": "derived by arithmetic", "C": "read in official code",
+}
+NUMBER = (int, float)
+RECORD = {"id": str, "family": str, "title": str, "provenance": str, "commands": list, "config_sha256": str,
+          "git": str, "episodes_sha256": list, "seeds": list, "seconds": NUMBER, "machine": str, "claims": list,
+          "tables": list, "notes": list}
+CLAIM = {"name": str, "path": str, "scale": NUMBER, "value": NUMBER, "interval": NUMBER, "over": str,
+         "interval_from": dict, "per_seed": list, "digits": int, "better": str, "tolerance": NUMBER, "published": dict}
+TABLE = {"title": str, "digits": int, "columns": list, "rows": list}
+SOURCE = {"path": str, "over": str}
+PUBLISHED = {"value": NUMBER, "source": str, "grade": str}
+WIDTH = 110  # of a line of JSON
+NULLABLE = ("config_sha256", "git", "episodes_sha256", "seeds", "seconds", "machine", "interval", "over",
+            "interval_from", "per_seed", "published")
+
+
+def check(record: Record) -> Record:
+    """The record itself; ConfigError names the first field that is missing, unknown, mistyped or inconsistent."""
+    with within(f"results/{record.get('id', '?')}.json"):
+        _fields(record, RECORD)
+        require(bool(re.fullmatch(r"[a-z0-9_]+", record["id"])), "id", record["id"], "lower case, digits and _")
+        one_of(("made", "imported"), provenance=record["provenance"])
+        require(bool(record["commands"]), "commands", [], "at least one")
+        made = record["provenance"] == "made"
+        for field in ("config_sha256", "git", "seeds", "seconds", "machine") if made else ():
+            require(record[field] is not None, field, None, "must be known in a record that is made")
+        numbers = set()
+        for i, table in enumerate(record["tables"]):
+            with within(f"tables[{i}]"):
+                _fields(table, TABLE)
+                for row in table["rows"]:
+                    require(len(row) == len(table["columns"]), "rows", row, f"{len(table['columns'])} cells")
+                    numbers |= {cell[0] if isinstance(cell, list) else cell for cell in row if not _is_text(cell)}
+        for i, claim in enumerate(record["claims"]):
+            with within(f"claims[{i}]"):
+                _fields(claim, CLAIM)
+                one_of(("higher", "lower"), better=claim["better"])
+                require(claim["tolerance"] >= 0, "tolerance", claim["tolerance"], "0 or above")
+                require((claim["interval"] is None) == (claim["over"] is None), "over", claim["over"],
+                        "says what the interval is over, where there is an interval")
+                for field, types in (("interval_from", SOURCE), ("published", PUBLISHED)):
+                    if claim[field] is not None:
+                        with within(field):
+                            _fields(claim[field], types)
+                if claim["published"] is not None:
+                    one_of(GRADES, **{"published.grade": claim["published"]["grade"]})
+                require(made or not numbers or claim["value"] in numbers, "value", claim["value"],
+                        "must be one of the numbers of the record's tables")
+        names = [claim["name"] for claim in record["claims"]]
+        require(len(set(names)) == len(names), "claims", names, "names must differ")
+    return record
+
+
+def _fields(block: dict, types: dict) -> None:
+    for name in block:
+        require(name in types, name, block[name], "unknown field" + nearest(name, types))
+    for name, kind in types.items():
+        require(name in block, name, "(missing)", "this field must be given, null where it is not known")
+        value = block[name]
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        require(fits or value is None and name in NULLABLE, name, value, f"must be of type {_type_name(kind)}")
+
+
+def _type_name(kind) -> str:
+    return "number" if isinstance(kind, tuple) else kind.__name__
+
+
+def _is_text(cell) -> bool:
+    return cell is None or isinstance(cell, str)
+
+
+def load(root: str) -> dict[str, Record]:
+    """{id: record} of every `results/*.json` under `root`, each checked; ConfigError where one is wrong."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(root, "results", "*.json"))):
+        with open(path, encoding="utf-8") as file:
+            record = check(json.load(file))
+        require(os.path.basename(path) == record["id"] + ".json", "id", record["id"], "must be the file's name")
+        found[record["id"]] = record
+    return found
+
+
+def find(records: dict[str, Record], name: str) -> Record:
+    """The record called `name`; ConfigError with the nearest name where there is none."""
+    require(name in records, "id", name, "must be one of " + ", ".join(records) + nearest(name, records))
+    return records[name]
+
+
+def save(root: str, record: Record) -> str:
+    """Writes the record where `load` finds it; returns the path."""
+    path = os.path.join(root, "results", check(record)["id"] + ".json")
+    workdir_lib.write_text(path, to_json(record))
+    return path
+
+
+def to_json(value: Any, indent: int = 0) -> str:
+    """JSON that is readable and stable: what fits into a line stays on one, short fields of an object share lines."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or indent and len(line) + indent <= WIDTH:
+        return line
+    keys = [json.dumps(k) + ": " for k in value] if isinstance(value, dict) else [""] * len(value)
+    items = list(value.values() if isinstance(value, dict) else value)
+    lines = [""]
+    for i, (key, item) in enumerate(zip(keys, items, strict=True)):
+        text = key + to_json(item, indent + 1) + ("," if i + 1 < len(items) else "")
+        shared = isinstance(value, dict) and not isinstance(item, (dict, list)) and "\n" not in lines[-1]
+        if lines[-1] and shared and len(lines[-1]) + len(text) + indent < WIDTH:
+            lines[-1] += " " + text
+        else:
+            lines.append(text)
+    left, right = "{}" if isinstance(value, dict) else "[]"
+    pad = "\n" + " " * indent
+    return left + (pad + " ").join(lines).rstrip(" ") + pad + right + ("" if indent else "\n")
+
+
+# from finished runs to a record
+
+def read(numbers: Any, path: str) -> Any:
+    """The entry of a RESULT line at a/b/c; ConfigError names the part that is not there."""
+    for part in path.split("/"):
+        if isinstance(numbers, list) and part.isdigit() and int(part) < len(numbers):
+            numbers = numbers[int(part)]
+            continue
+        known = list(numbers) if isinstance(numbers, dict) else []
+        require(part in known, "path", path, f"no {part!r} in the result" + nearest(part, known))
+        numbers = numbers[part]
+    return numbers
+
+
+def by_replica(numbers: dict, path: str) -> Any:
+    """The entry at `path`; of a run with replicas the list of each one's, unless the path leads to one of them."""
+    if path.startswith("replicas/") or not numbers.get("replicas"):
+        return read(numbers, path)
+    return [read(replica, path) for replica in numbers["replicas"]]
+
+
+def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, list | None]:
+    """(mean, half of the 95 % interval over seeds, values by seed) of one entry from each of several runs.
+
+    An entry that is a list has one value per seed already. With a single number there is no interval.
+    """
+    values = [v for entry in found for v in (entry if isinstance(entry, list) else [entry])]
+    require(bool(values), "path", found, "must lead to at least one number")
+    for value in values:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        require(number, "path", value, "must lead to a finite number, or to a list of them")
+    values = [scale * value for value in values]
+    mean, half = statistics.over_seeds(values)
+    return (mean, None, None) if len(values) == 1 else (mean, half, values)
+
+
+def headline(directory: str) -> dict:
+    """The numbers of a finished sweep or run; ConfigError where it has not finished."""
+    for name, key in (("sweep.json", "headline"), ("result.json", None)):
+        path = os.path.join(directory, name)
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                numbers = json.load(file)
+            return numbers[key] if key else numbers
+    require(False, "--workdir", directory, "holds neither sweep.json nor result.json: not finished")
+    return {}
+
+
+def run_directories(directory: str) -> list[str]:
+    """The finished runs in a sweep's directory, or the directory itself."""
+    if not os.path.isfile(os.path.join(directory, "sweep.json")):
+        return [directory]
+    with open(os.path.join(directory, "sweep.json"), encoding="utf-8") as file:
+        return [os.path.join(directory, run["workdir"]) for run in json.load(file)["runs"]]
+
+
+def config_hash(directories: Sequence[str]) -> str:
+    """SHA-256 of the configs that the runs in `directories` saved; where they lie on disk does not count."""
+    digest = hashlib.sha256()
+    for directory in directories:
+        for run in run_directories(directory):
+            with open(os.path.join(run, "config.json"), encoding="utf-8") as file:
+                digest.update(file.read().replace(os.path.abspath(directory), "{out}").encode())
+    return digest.hexdigest()[:16]
+
+
+def record(old: Record, directories: Sequence[str]) -> Record:
+    """`old` with everything measured taken from finished work: one sweep's directory, or one run's per seed.
+
+    Kept are id, family, title, commands, notes, and of each claim what is not measured.
+    """
+    runs = [run for directory in directories for run in run_directories(directory)]
+    configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
+    episodes = {r["episodes_sha256"] for r in numbers if isinstance(r.get("episodes_sha256"), str)}
+    seeds = {row["seed"] for config, result in zip(configs, numbers, strict=True)
+             for row in result.get("replicas") or [config]}
+    heads = [headline(directory) for directory in directories]
+    claims = []
+    for claim in old["claims"]:
+        value, half, per_seed = measured([by_replica(head, claim["path"]) for head in heads], claim["scale"])
+        over, source = "seeds" if half is not None else None, claim["interval_from"]
+        if half is None and source is not None:
+            half, over = claim["scale"] * read(heads[0], source["path"]), source["over"]
+        claims.append(claim | dict(value=value, interval=half, over=over, per_seed=per_seed))
+    tables = [dict(title=t["title"], digits=3, columns=list(map(str, t["columns"])), rows=t["rows"])
+              for t in _tables(directories[0])]
+    same = lambda values: ", ".join(dict.fromkeys(map(str, values)))
+    return check(old | dict(
+        provenance="made", config_sha256=config_hash(directories), git=same(m["git"] for m in manifests),
+        episodes_sha256=sorted(episodes) or None, seeds=sorted(seeds),
+        seconds=round(sum(r["seconds"] for r in numbers), 1),
+        machine=same(f"{m['machine']}, {m['num_devices']} x {m['device']}" for m in manifests), claims=claims,
+        tables=tables))
+
+
+def _json(directory: str, name: str) -> dict:
+    with open(os.path.join(directory, name + ".json"), encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _tables(directory: str) -> list[dict]:
+    if os.path.isfile(os.path.join(directory, "sweep.json")):
+        return _json(directory, "sweep").get("tables", [])
+    names = sorted(glob.glob(os.path.join(directory, "eval", "*.json")))
+    return [table for name in names for table in _json(directory, name[len(directory) + 1:-5]).get("tables", [])]

@@ -1,0 +1,67 @@
+"""The report program: documents agree with the records, and a finished run becomes a record."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+from test_reporting_results import CLAIM, changed, run_directory
+
+from metalearn import report
+from metalearn.reporting import documents, results
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_committed_documents_agree_with_the_records():
+    assert report.generate(str(ROOT), write=False) == [], "run python -m metalearn.report results"
+
+
+def test_numbers_in_config_headers_are_those_of_the_records():
+    """Lines `results/ID: CLAIM NUMBER`, one at least per family."""
+    records = results.load(str(ROOT))
+    for family in ("gpicl", "fewshot", "memnet", "metadt"):
+        header = ast.get_docstring(ast.parse((ROOT / "configs" / f"{family}.py").read_text()))
+        lines = re.findall(r"results/(\w+): (.+)", header)
+        for name, text in lines:
+            claims = [f"{c['name']} {documents.claim_text(records[name], c['name'])}" for c in records[name]["claims"]]
+            assert text in claims, f"configs/{family}.py says {text}; results/{name}.json has {claims}"
+        assert lines, family
+        assert (ROOT / "docs" / "notes" / f"{family}.md").is_file()
+
+
+def house(tmp_path) -> pathlib.Path:
+    results.save(str(tmp_path), changed(claims=[CLAIM | dict(over="episodes", interval=0.5)]))
+    (tmp_path / "README.md").write_text("<!-- results:tiny/accuracy -->?<!-- /results -->\n")
+    return tmp_path
+
+
+def call(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "metalearn.report", *words], capture_output=True, text=True,
+                          check=False, cwd=ROOT)
+
+
+def test_a_document_that_differs_fails_the_check_until_it_is_generated(tmp_path):
+    root = house(tmp_path)
+    checked = call("results", "--check", f"--root={root}")
+    assert checked.returncode == 1 and "differs from results/: README.md" in checked.stderr
+    assert not (root / "RESULTS.md").exists(), "a check writes nothing"
+    assert call("results", f"--root={root}").returncode == 0
+    assert (root / "README.md").read_text() == "<!-- results:tiny/accuracy -->60.0 ± 0.5<!-- /results -->\n"
+    assert call("results", "--check", f"--root={root}").returncode == 0
+
+
+def test_a_finished_run_is_stored_and_shown(tmp_path):
+    root = house(tmp_path)
+    done = call("store", f"--root={root}", "--id=tiny", f"--workdir={run_directory(tmp_path / 'run', 0, 0.7)}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.split("RESULT ")[1]) == {"id": "tiny", "accuracy": 70.0}
+    stored = results.load(str(root))["tiny"]
+    assert stored["provenance"] == "made" and stored["claims"][0]["value"] == 70.0
+    assert "70.0 ± 1.0" in (root / "README.md").read_text()
+    refused = call("store", f"--root={root}", "--id=tiny")
+    assert refused.returncode == 2 and "--workdir" in refused.stderr
