@@ -187,7 +187,7 @@ def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, l
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         require(number, "path", value, "must lead to a finite number, or to a list of them")
     values = [scale * value for value in values]
-    mean, half = statistics.over_seeds(values)
+    mean, half = statistics.interval(values)
     return (mean, None, None) if len(values) == 1 else (mean, half, values)
 
 
