@@ -1,6 +1,7 @@
 """Accuracy on frozen N-way K-shot episodes: mean and 95 % interval over episodes, by source, beside pixels' 1-NN.
 
-An episode's accuracy is the mean over its queries; the interval is over episodes. The episodes are a function of (protocol, seed): their hash is in the result, and a hash given in the config must match.
+An episode's accuracy is the mean over its queries; the interval is over episodes. The episodes are a function of
+(protocol, seed): their hash is in the result, and a hash given in the config must match.
 """
 
 from __future__ import annotations

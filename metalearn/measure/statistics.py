@@ -57,8 +57,7 @@ def rows_half_width(values_RB) -> float:
     """Half of the 95 % interval of the interquartile mean over seeds, the tasks being given; NaN with one seed.
 
     Whole rows are drawn. A bootstrap of R rows has a standard error sqrt((R - 1) / R) too small and, of few, quantiles
-    far too narrow: so it gives the standard error alone, corrected, and Student's t with R - 1 gives the factor. Of a
-    plain mean this is the t interval of the rows' means.
+    far too narrow: so it gives the standard error alone, corrected, and Student's t with R - 1 gives the factor.
     """
     values_RB = np.asarray(values_RB, np.float64)
     R = len(values_RB)
@@ -71,7 +70,7 @@ def rows_half_width(values_RB) -> float:
 
 
 def summary(runs) -> dict:
-    """mean, ci95 (over tasks), iqm, iqm_ci95 (over seeds), seeds (each one's mean) of one row of task values per seed."""
+    """mean, ci95 (over tasks), iqm, iqm_ci95 (over seeds), seeds (each one's mean) of a row of task values per seed."""
     runs_RB = np.asarray(runs, float)
     iqm, half = interquartile(runs_RB.ravel()), rows_half_width(runs_RB)
     return dict(mean=float(runs_RB.mean()), ci95=interval(runs_RB.mean(0))[1], iqm=iqm,
@@ -89,7 +88,8 @@ def compare(found: dict[str, dict[str, list]], first: str, known_B, title: str) 
         for protocol, runs in protocols.items():
             entry = returns.setdefault(method, {})[protocol] = summary(runs)
             rows.append([method, protocol, text(entry["mean"], entry["ci95"], 2),
-                         text(entry["iqm"], entry["iqm_ci95"][1] - entry["iqm"], 2), " ".join(f"{s:.2f}" for s in entry["seeds"])])
+                         text(entry["iqm"], entry["iqm_ci95"][1] - entry["iqm"], 2),
+                         " ".join(f"{s:.2f}" for s in entry["seeds"])])
     for protocol, runs in found.get(first, {}).items():
         ours_B = np.mean(runs, 0)
         others = {m: np.mean(found[m][protocol], 0) for m in found if m != first and protocol in found[m]}
