@@ -1,7 +1,7 @@
 """Preparing a dataset once, through TensorFlow Datasets, into ArrayRecord; and saying what is there.
 
-A set appears under its name complete and checked, or not at all: it is made in a hidden folder, read back, compared with
-the committed values and only then renamed. What a killed preparation left behind is removed by the next one.
+A set appears under its name complete and checked, or not at all: it is made in a hidden folder, read back, compared
+with the committed values and only then renamed. What a killed preparation left behind is removed by the next one.
 """
 
 from __future__ import annotations
