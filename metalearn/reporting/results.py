@@ -250,6 +250,15 @@ def record(old: Record, directories: Sequence[str]) -> Record:
         tables=tables))
 
 
+def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **shared: Any) -> Record:
+    """A record with nothing measured, for `record` to fill: `claims` {name: path}; `shared` is scale, digits, better
+    and tolerance of all of them. The family is what stands before the first "_" of the name."""
+    empty = dict(value=None, interval=None, over=None, interval_from=None, per_seed=None, published=None)
+    return dict.fromkeys(RECORD) | dict(
+        id=name, family=name.partition("_")[0], title=title, commands=commands, tables=[], notes=[],
+        claims=[dict.fromkeys(CLAIM) | empty | shared | dict(name=k, path=v) for k, v in claims.items()])
+
+
 def _json(directory: str, name: str) -> dict:
     with open(os.path.join(directory, name + ".json"), encoding="utf-8") as file:
         return json.load(file)

@@ -144,12 +144,13 @@ def summary(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The headline of a run out of its replicas' headlines; that of the only one as it is.
 
     Means over the replicas under the plain names, `intervals` {name: half of the 95 % interval by Student's t} over
-    them, and `replicas`, each one's own with what was varied. Where replicas differ in more than the seed there is no
+    them, and `replicas`, each one's own with what was varied as its
+    `setting`. Where replicas differ in more than the seed there is no
     mean. A number that a replica lacks (None, NaN) is left out of the mean.
     """
     if plan.num == 1:
         return dict(rows[0])
-    out = {"replicas": [setting | dict(row) for setting, row in zip(plan.settings, rows, strict=True)]}
+    out = {"replicas": [{"setting": setting} | dict(row) for setting, row in zip(plan.settings, rows, strict=True)]}
     if plan.alike:
         means, intervals = _over(list(rows))
         out = means | {"intervals": intervals} | out
