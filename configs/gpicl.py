@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from configs import common
 
 UNLIMITED = 2**30  # what num_tasks=0 means
+TASKS = (*(2**e for e in (0, 3, 5, 6, 7, 8, 9, 10, 12)), 0)  # K of the phase diagram
 CONTROLS = ("seen_random_labels", "unseen_random_labels", "seen_relabelled")
 
 
@@ -120,22 +121,19 @@ def other_learner(name: str) -> dict:
 
 
 def sweep(arg: str = "phases"):
-    """phases: K from 1 to unlimited, three seeds past 2**6, the layouts at unlimited K. models: every learner."""
+    """phases: K from 1 to unlimited, side by side, three seeds at each; the layouts at unlimited K. models: every
+    learner."""
     common.choose(arg, dict.fromkeys(("phases", "models")), "")
     if arg == "models":
         yield {"_config": "configs/gpicl.py:digits"}
         for name in OTHER_LEARNERS:
             yield {"_config": f"configs/gpicl.py:{name}"}
         return
-    for exponent in (0, 3, 5, 6, 7, 8, 9, 10, 12):
-        for seed in range(3 if 7 <= exponent <= 9 else 1):
-            yield {"task.num_tasks": 2**exponent, "seed": seed}
-    yield {"task.num_tasks": 0, "seed": 0}
+    for seed in range(3):  # one program each
+        vary = {"task.num_tasks": TASKS, "seed": (seed,) * len(TASKS)}
+        yield {"replicas.num": len(TASKS), "replicas.vary": vary}
     for layout in ("shifted", "query"):
         yield {"task.num_tasks": 0, "seed": 0, "learner.layout": layout}
-    for seed in (1, 2):  # the far side of the border: runs differ most on the random set
-        yield {"task.num_tasks": 2**10, "seed": seed}
-        yield {"task.num_tasks": 0, "seed": seed}
 
 
 def summarise(results, arg: str = "phases") -> dict:
@@ -144,13 +142,12 @@ def summarise(results, arg: str = "phases") -> dict:
 
 def phase_diagram(results) -> dict:
     """The runs of one layout by K: means over seeds, dots per seed, and the course of training."""
-    from metalearn.runtime.writer import read
+    from metalearn.reporting.runs import single
 
     runs = {}
-    for overrides, headline, workdir in results:
+    for overrides, headline, history in single(results):
         if "learner.layout" not in overrides:
-            K = overrides["task.num_tasks"] or UNLIMITED
-            runs.setdefault(K, []).append((headline, read(f"{workdir}/eval/history.jsonl")))
+            runs.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append((headline, history))
     Ks = sorted(runs)
     mean = lambda K, name: sum(h[name] for h, _ in runs[K]) / len(runs[K])
     names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "unseen_last",

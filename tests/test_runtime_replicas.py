@@ -106,7 +106,7 @@ def test_each_replica_is_its_own_single_run(toys, tmp_path):
                 assert a["by_replica"][name][r] == pytest.approx(b[name], rel=1e-4)
         for a, b in zip(lines(tmp_path / "all", "eval/history.jsonl"), lines(alone, "eval/history.jsonl"), strict=True):
             assert a["replicas"][r]["w"] == pytest.approx(b["w"], rel=1e-4) and a["step"] == b["step"]
-        assert result["replicas"][r]["task.num_tasks"] == tasks[r] and result["replicas"][r]["seed"] == seeds[r]
+        assert result["replicas"][r]["setting"] == {"seed": seeds[r], "optim.lr": rates[r], "task.num_tasks": tasks[r]}
     norms = logged[0]["by_replica"]["grad_norm"]
     assert norms[1] > 10 > norms[0], "the second replica is clipped hard, and nobody else"
 
@@ -225,10 +225,10 @@ def plan(*settings):
 def test_a_mean_over_seeds_has_students_interval_and_leaves_out_what_is_missing():
     rows = [dict(a=a, b={"x": 1.0}, hash="h", phase=phase) for a, phase in ((1.0, "p"), (2.0, "q"), (None, "q"))]
     found = replicas.summary(plan(dict(seed=0), dict(seed=1), dict(seed=2)), rows)
-    mean, half = statistics.over_seeds([1.0, 2.0])
+    mean, half = statistics.interval([1.0, 2.0])
     assert (found["a"], found["intervals"]["a"]) == (mean, half) and found["hash"] == "h" and "phase" not in found
     assert found["b"] == {"x": 1.0} and found["intervals"]["b"] == {"x": 0.0}
-    assert [r["phase"] for r in found["replicas"]] == ["p", "q", "q"] and found["replicas"][2]["seed"] == 2
+    assert [r["phase"] for r in found["replicas"]] == ["p", "q", "q"] and found["replicas"][2]["setting"] == {"seed": 2}
     assert replicas.summary(plan(dict(seed=0)), rows[:1]) == rows[0]
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.measure import losses
+from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive
 
@@ -50,8 +50,7 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
         all_RI = hits.sum((0, 2)) / np.maximum(counts.sum((0, 1)), 1)
         per_EI = hits.sum(0).mean(0) / np.maximum(counts.sum(0), 1)
         # over copies where there are several (that is what varies between runs), else over episodes
-        spread_XI = all_RI if len(all_RI) > 1 else per_EI
-        mean_I, half_I = all_RI.mean(0), 1.96 * spread_XI.std(0, ddof=1) / len(spread_XI) ** 0.5
+        mean_I, half_I = all_RI.mean(0), statistics.interval(all_RI if len(all_RI) > 1 else per_EI)[1]
         shown = [i for i in (1, 2, 3, 4, 5, 10) if i <= upto]
         headline = {f"instance_{i}": mean_I[i - 1] for i in shown}
         headline |= {f"instance_{i}_ci95": half_I[i - 1] for i in shown}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.measure import losses
+from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import positive, require
 
@@ -58,7 +58,7 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
         if learner.pace:  # where a curriculum stands, copy by copy: it has left every level below behind as learned
             headline["level"] = np.atleast_1d(learner.pace(task.data, carry)[0]["level"]).tolist()
         copies = bits_LR.shape[1]
-        half = 1.96 * bits_LR.std(1, ddof=1) / copies**0.5 if copies > 1 else [None] * len(lengths)
+        half = statistics.interval(bits_LR, 1)[1] if copies > 1 else [None] * len(lengths)
         table = {"title": f"by length (trained up to {most // 2}; {bits_LR.shape[1]} copies)",
                  "columns": ["length", "bits per target bit", "right bits"],
                  "rows": [[n, f"{b:.3f}", f"{r:.3f}"]

@@ -11,7 +11,7 @@ import hashlib
 import jax
 import numpy as np
 
-from metalearn.measure import losses
+from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import one_of, positive, require
 
@@ -44,7 +44,7 @@ def make(task: TaskDist, learner: Learner, *, split: str, episodes: int, seed: i
     def run(params, carry) -> Result:
         batch, digest = frozen()
         score_R2 = np.asarray(score(params, carry, batch), np.float64)
-        mean, half = losses.interval95(score_R2)
+        mean, half = statistics.interval(score_R2)
         table = {"title": f"accuracy on split {split} ({len(score_R2)} copies; ± 95 % interval over copies)",
                  "columns": ["labels", "accuracy"],
                  "rows": [[n, f"{m:.3f} ± {h:.3f}"] for n, m, h in zip(("common", "rare"), mean, half, strict=True)]}

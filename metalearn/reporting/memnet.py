@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from metalearn.measure.statistics import over_seeds, text
+from metalearn.measure.statistics import interval, text
 from metalearn.types import Result
 
 
@@ -98,7 +98,7 @@ def gated(results) -> Result:
             values, history = result[f"{kind}_by_seed"], _history(workdir)
             found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][i] >= 0.9), default=None)
                            for i in range(len(values))]
-            for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), over_seeds(values), strict=True):
+            for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), interval(values), strict=True):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))
         for name, value in (("batches_to_90", _median(found["rare"])), ("batches_to_90_by_seed", found["rare"]),
@@ -128,4 +128,4 @@ def _by_seed(values: list[float], seeds: int) -> list[float]:
 
 
 def _interval(v: list[float], digits: int = 3) -> str:
-    return text(*over_seeds(v), digits)
+    return text(*interval(v), digits)
