@@ -61,6 +61,8 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
     length, targets = facts["length"], facts.get("targets", "classes" if "ways" in facts else "real")
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = facts["ways"] if targets == "classes" else facts["outputs"]
+    require(inputs != "x_and_last_label" or not facts.get("answers_first"), "inputs", inputs,
+            "would give the answer away: this task's labels stand before they are asked for")
     # a cache has room for whole windows, the last of them padded
     spec = network_nn.NetworkSpec(outputs, facts["features"], inputs, -(-length // window) * window, "float32", unroll)
     nets = tuple(network_nn.make(network | dict(changes), spec) for changes in members or ({},))
@@ -75,9 +77,9 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, facts["features"], outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
-        for net in nets:
-            require(net.recurrent, "network.name", network["name"],
-                    "rule=synthetic needs a recurrent network: a feedback model answers a state of one size")
+        for net, p in zip(nets, shapes, strict=True):
+            require(net.recurrent and net.state_size(p, length) > 0, "network.name", network["name"],
+                    "rule=synthetic needs a recurrent network: a feedback model answers a state, and one of fixed size")
         synthesiser.check_states(options, [jax.eval_shape(lambda p, net=net: net.initial_state(p, 1, length), p)
                                            for net, p in zip(nets, shapes, strict=True)])
 

@@ -93,6 +93,8 @@ def gated(results) -> Result:
         rule, length = overrides["learner.rule"], overrides["task.length"]
         arm = {"synthetic": "cdni" if overrides["learner.feedback.context"] == "label" else "dni"}.get(rule, rule)
         updates = 1 if arm == "bptt" else length // 3
+        if "learner.network.name" in overrides:
+            arm = f"{overrides['learner.network.name']}, {arm}"
         found, cells = {}, []
         for kind in ("common", "rare"):
             values, history = result[f"{kind}_by_seed"], _history(workdir)
