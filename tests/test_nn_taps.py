@@ -7,7 +7,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.nn import network, taps
-from metalearn.types import Episodes
+from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 
 B, T, X, V, H = 2, 4, 3, 3, 2
@@ -18,8 +18,8 @@ SLOTS = dict(slots=4, width=3, hidden=4, controller="lstm", memory="learned")
 @pytest.fixture(scope="module")
 def gpicl():
     """A GPICL transformer after 20 updates of its own learner, and the episodes that it is asked."""
-    facts = dict(ways=V, features=X, length=T)
-    learner = lookup.build("learners", "incontext", facts, network=SIZES, layout="query", dtype="float32")
+    spec = EpisodeSpec(length=T, features=X, targets="classes", outputs=V)
+    learner = lookup.build("learners", "incontext", spec, network=SIZES, layout="query", dtype="float32")
     k = jax.random.split(jax.random.key(0), 2)
     batch = Episodes(jax.random.normal(k[0], (B, T, X)), jax.random.randint(k[1], (B, T), 0, V), jnp.ones((B, T)),
                      jnp.zeros(B, jnp.int32), jnp.zeros((B, T), jnp.int32))
