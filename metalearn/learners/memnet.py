@@ -36,7 +36,7 @@ from metalearn.validate import call, multiple_of, one_of, positive, require, wit
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
 
 
-def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float, rule: str, window: int,
+def make(spec, *, network: dict, members: tuple, inputs: str, label_gain: float, rule: str, window: int,
          feedback: dict, speeds: dict, curriculum: dict, replicas: int, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 
@@ -58,21 +58,21 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
     one_of(RULES, rule=rule)
     one_of(segments.INPUTS, inputs=inputs)
     positive(replicas=replicas, unroll=unroll, label_gain=label_gain)
-    length, targets = facts["length"], facts.get("targets", "classes" if "ways" in facts else "real")
+    length, targets = spec.length, spec.targets
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
-    outputs = facts["ways"] if targets == "classes" else facts["outputs"]
+    outputs = spec.outputs
     # a cache has room for whole windows, the last of them padded
-    spec = network_nn.NetworkSpec(outputs, facts["features"], inputs, -(-length // window) * window, "float32", unroll)
+    spec = network_nn.NetworkSpec(outputs, spec.features, inputs, -(-length // window) * window, "float32", unroll)
     nets = tuple(network_nn.make(network | dict(changes), spec) for changes in members or ({},))
     with within("feedback"):
         options = call(synthesiser.make, targets, window, len(nets), **feedback)
     with within("speeds"):
         rates = call(fast_weights.make, rule, options.context, len(nets), **speeds)
     with within("curriculum"):
-        levels = call(curriculum_lib.make, facts, len(nets), **curriculum)
+        levels = call(curriculum_lib.make, spec, len(nets), **curriculum)
     reader = segments.Reader(inputs, targets, outputs, window, remat, label_gain)
     setup = Setup(nets, reader, spec.length, rule, options, rates, levels)
-    shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, facts["features"], outputs)), jnp.float32)
+    shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
         for net in nets:
