@@ -43,7 +43,7 @@ def _images(dataset: str, **changes) -> dict:
     return dict(name="fewshot", dataset=dataset, train_split="train", val_split="val", test_split="test",
                 new_dataset="",
                 image_size=0, channels=0, flat=False, rotations="none", ways=5, shots=1, queries=5, train_ways=0,
-                form="pair", num_tasks=0, task_seed=0) | changes
+                form="support_query", num_tasks=0, task_seed=0) | changes
 
 
 def _config(task: dict, backbone: dict, batch: int, steps: int, **evaluators) -> dict:

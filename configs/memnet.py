@@ -270,7 +270,7 @@ def few_shot() -> dict:
     config = sinusoid()
     config["task"] = dict(name="fewshot", dataset="strokes", train_split="classes:0-499", val_split="classes:500-599",
                           test_split="classes:500-599", new_dataset="", image_size=0, channels=0, flat=True,
-                          rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="pair", num_tasks=0,
+                          rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="support_query", num_tasks=0,
                           task_seed=0)
     config["learner"] |= dict(network=MEMORIES["lrua"])
     config["evaluators"] = dict(fewshot=dict(name="fewshot", sets=("test",), episodes=256, chunk=64, seed=1,

@@ -95,7 +95,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     problem = torch_reference.lacks(config)
     if problem:
         print(problem, file=sys.stderr)
-    other = torch_reference.make(config, experiment.task.facts) if problem == "" else None
+    other = torch_reference.make(config, experiment.task.spec) if problem == "" else None
     peaks = {"2048^3": _matmul((1, 2048, 2048, 2048)), "own shape": _matmul(shape)}
     seconds, torch_seconds, rates = [], [], {name: [] for name in peaks}
     if other:
@@ -111,7 +111,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
             rates[name].append(amount / _time(run))
     step = statistics.median(seconds)
     peak = {name: statistics.median(r) for name, r in rates.items()}
-    length, tasks = experiment.task.facts.get("length", 1), config.train.batch
+    length, tasks = experiment.task.spec.length, config.train.batch
     theirs = statistics.median(torch_seconds) if other else None
     beside = {"torch_ms_per_step": theirs * 1e3, "torch_tasks_per_second": tasks / theirs} if other else {}
     return {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,

@@ -28,9 +28,12 @@ PyTree = Any
 
 
 def record(cls):
-    """A frozen dataclass that is also a pytree: every field is a child, named in key paths."""
+    """A frozen dataclass that is also a pytree: every field is a child, named in key paths; a field with a default is a
+    plain value that is known while a program is traced."""
     cls = dataclasses.dataclass(frozen=True)(cls)
-    jax.tree_util.register_dataclass(cls, data_fields=[f.name for f in dataclasses.fields(cls)], meta_fields=[])
+    static = [f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING]
+    jax.tree_util.register_dataclass(cls, meta_fields=static,
+                                     data_fields=[f.name for f in dataclasses.fields(cls) if f.name not in static])
     cls.replace = dataclasses.replace
     return cls
 
@@ -50,6 +53,8 @@ class Episodes:
     task_B    int32 task ids
     index_BT  int32 dataset item shown at each position, -1 where there is none; with `y_BT` and `task_B` it
               says exactly what was drawn, so frozen episodes are hashed by it and notebooks draw by it
+    support   int: the first so many positions are shown with their labels, the others are asked; 0 where all are asked
+    ways      int: classes of these very episodes, labels being 0..ways-1; 0 for targets
     """
 
     x_BTX: Array
@@ -57,6 +62,8 @@ class Episodes:
     mask_BT: Array
     task_B: Array
     index_BT: Array
+    support: int = 0
+    ways: int = 0
 
 
 @record
@@ -149,7 +156,6 @@ class Learner:
     warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
     pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
                                 config: the value that it must have}}; {} asks for nothing
-    attention(params, carry, batch) -> [weights_BHLL]   what each block of a transformer looks at, for pictures; or None
     """
 
     init: Callable
@@ -161,7 +167,6 @@ class Learner:
     pace: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    attention: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +182,39 @@ class Stream:
 
 
 @dataclasses.dataclass(frozen=True)
+class EpisodeSpec:
+    """What learners and evaluators need to know of a task's `Episodes` before any exists.
+
+    length        positions of an episode           features     inputs at a position, flattened
+    targets       classes | bits | real             outputs      how many of them a position has
+    image_shape   (height, width, channels) where inputs are images, else None
+    shots, queries   support and query examples (per class, where there are classes); 0 where all positions are asked
+    train_outputs    classes of a training episode, where training has another number of them
+    max_level     the highest difficulty in training; 0 where the task has no levels
+    rare_from     labels from here on are rare; None where none are
+    class_N, num_classes   the class of each meta-training example, and how many there are; for learners that name them
+    """
+
+    length: int
+    features: int
+    targets: str
+    outputs: int
+    image_shape: tuple[int, ...] | None = None
+    shots: int = 0
+    queries: int = 0
+    train_outputs: int = 0
+    max_level: int = 0
+    rare_from: int | None = None
+    class_N: Any = None
+    num_classes: int = 0
+
+    @property
+    def classes(self) -> bool:
+        """Whether the targets are labels."""
+        return self.targets == "classes"
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskDist:
     """A distribution over tasks: what it draws is a function of (data, key, split, num) alone.
 
@@ -184,7 +222,8 @@ class TaskDist:
             so that a dataset of the same shape or another number of tasks never recompiles it
     sample(data, key, split, num) -> Episodes (or another batch record)   traced; `split` and `num` static
     splits  the names `sample` knows, the first being the one that training draws from
-    facts   what learners and reports need to know before any batch exists: classes, feature shape, episode length
+    spec    what learners and evaluators need to know before any batch exists: an EpisodeSpec
+    facts   what reports say of it: names, hashes, the protocol in words; no learner reads them
     traced  {name: function} of the config's fields that act through the leaf `data[name]` alone, function(value) being
             that leaf (ConfigError for a bad value): what replicas of a run may vary
     """
@@ -192,6 +231,7 @@ class TaskDist:
     data: PyTree
     sample: Callable
     splits: tuple[str, ...]
+    spec: Any
     facts: Mapping[str, Any]
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
 

@@ -7,7 +7,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.learning import segments
-from metalearn.types import Episodes
+from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 
 FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
@@ -22,7 +22,7 @@ BASE = dict(network=LSTM, members=(), inputs="x", label_gain=1.0, rule="syntheti
 def build(task_changes=None, **changes):
     kw = dict(symbols=4, length=7, rare_frac=0.3, task_seed=0) | (task_changes or {})
     task = lookup.build("tasks", "gated_recall", **kw)
-    return task, lookup.build("learners", "memnet", task.facts, **BASE | changes)
+    return task, lookup.build("learners", "memnet", task.spec, **BASE | changes)
 
 
 def draw(task, seed=0, num=4, split="train"):
@@ -111,9 +111,9 @@ def test_stream_is_predict_and_duplicating_the_batch_changes_nothing():
 
 @pytest.mark.parametrize("targets", ["classes", "real"])
 def test_labels_stand_beside_what_is_not_asked_and_never_beside_what_is(targets):
-    facts = dict(length=4, features=2) | (dict(ways=3) if targets == "classes" else dict(outputs=1))
+    spec = EpisodeSpec(length=4, features=2, targets=targets, outputs=3 if targets == "classes" else 1)
     changes = dict(rule="tbptt", inputs="x_and_shown_label", window=2)
-    learner = lookup.build("learners", "memnet", facts, **BASE | changes)
+    learner = lookup.build("learners", "memnet", spec, **BASE | changes)
     y = jnp.array([[0, 1, 2, 1]]) if targets == "classes" else jnp.arange(4.0)[None, :, None]
     mask_BT = jnp.array([[0.0, 0.0, 1.0, 1.0]])
     batch = Episodes(jnp.ones((1, 4, 2)), y, mask_BT, jnp.zeros(1, jnp.int32), jnp.full((1, 4), -1))
@@ -275,15 +275,15 @@ def test_a_batch_that_copies_cannot_share_is_refused():
 
 
 def test_label_context_needs_labels():
-    facts = dict(length=5, features=2, outputs=1, targets="real")
+    spec = EpisodeSpec(length=5, features=2, outputs=1, targets="real")
     with pytest.raises(ConfigError, match="labels"):
-        lookup.build("learners", "memnet", facts, **BASE | dict(feedback=FEEDBACK | dict(context="label")))
+        lookup.build("learners", "memnet", spec, **BASE | dict(feedback=FEEDBACK | dict(context="label")))
 
 
 def test_label_gain_makes_labels_among_the_inputs_louder():
     task, _ = build()
     batch = draw(task)
-    cut = lambda gain: segments.Reader("x_and_last_label", "classes", 4, 7, 1, False, gain).cut(batch, 0, 7).x_TBX
+    cut = lambda gain: segments.Reader("x_and_last_label", "classes", 4, 7, False, gain).cut(batch, 0, 7).x_TBX
     np.testing.assert_array_equal(cut(4.0)[..., -4:], 4 * cut(1.0)[..., -4:])
     np.testing.assert_array_equal(cut(4.0)[..., :-4], cut(1.0)[..., :-4])
     assert cut(1.0)[1:, :, -4:].sum() == batch.y_BT[:, 1:].size

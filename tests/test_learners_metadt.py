@@ -31,7 +31,7 @@ def batch(task):
 
 
 def build(task, **changes):
-    return lookup.build("learners", "metadt", task.facts, **(FIELDS | changes))
+    return lookup.build("learners", "metadt", task.spec, **(FIELDS | changes))
 
 
 def lively(params):

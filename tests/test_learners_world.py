@@ -29,7 +29,7 @@ def batch(task):
 
 @pytest.fixture(scope="module")
 def made(task, batch):
-    learner = lookup.build("learners", "world", task.facts, **FIELDS)
+    learner = lookup.build("learners", "world", task.spec, **FIELDS)
     return learner, *jax.jit(learner.init)(jax.random.key(1), batch)
 
 
@@ -69,7 +69,7 @@ def test_loss_and_errors_by_hand(task, made, batch, golden):
 
 def test_changes_of_state_are_in_units_of_their_spread(task, batch):
     """A decoder that says nothing predicts that nothing moves, and its error is the change itself."""
-    learner = lookup.build("learners", "world", task.facts, **(FIELDS | dict(decoders="change")))
+    learner = lookup.build("learners", "world", task.spec, **(FIELDS | dict(decoders="change")))
     params, carry = learner.init(jax.random.key(1), batch)
     params["world"]["transition"]["out"] = jax.tree.map(jnp.zeros_like, params["world"]["transition"]["out"])
     out = jax.device_get(learner.predict(params, carry, batch))
@@ -96,7 +96,7 @@ def test_published_size():
 
 @pytest.mark.parametrize("objective", ["contrast", "csro"])  # csro is metric and more
 def test_other_objectives_give_finite_gradients_to_the_encoder(task, batch, objective):
-    learner = lookup.build("learners", "world", task.facts, **(FIELDS | dict(objective=objective, decoders="reward")))
+    learner = lookup.build("learners", "world", task.spec, **(FIELDS | dict(objective=objective, decoders="reward")))
     params, carry = jax.jit(learner.init)(jax.random.key(1), batch)
     grads, _, means = jax.jit(learner.grads)(params, carry, batch, jax.random.key(0))
     assert all(np.isfinite(np.asarray(g)).all() for g in jax.tree.leaves(grads))
@@ -126,4 +126,4 @@ def test_refusals(task):
     for changes, text in ((dict(objective="focal"), "objective=focal"), (dict(decoders="r"), "decoders=r: must"),
                           (dict(code=0), "code=0"), (dict(noise=-1.0), "noise")):
         with pytest.raises(ConfigError, match=text):
-            lookup.build("learners", "world", task.facts, **(FIELDS | changes))
+            lookup.build("learners", "world", task.spec, **(FIELDS | changes))

@@ -49,7 +49,7 @@ def build(config: ConfigDict) -> Experiment:
                     + nearest(name, SECTIONS))
         _check_train(config)
         task = _build("task", "tasks", config.task)
-        learner = _build("learner", "learners", config.learner, task.facts)
+        learner = _build("learner", "learners", config.learner, task.spec)
         with within("optim"):
             tx, schedule = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
         plan = replicas.plan(config, task)
@@ -99,5 +99,5 @@ def sizes(experiment: Experiment, params: PyTree) -> dict[str, int]:
     """Parameter count of one replica, and the floats that a prediction at an episode's end can read of what went
     before."""
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) // experiment.plan.num
-    return {"parameters": int(count), "state_size": int(experiment.learner.state_size(experiment.task.facts["length"]))}
+    return {"parameters": int(count), "state_size": int(experiment.learner.state_size(experiment.task.spec.length))}
 

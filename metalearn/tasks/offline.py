@@ -144,7 +144,7 @@ def make(
         "quality": quality if not data else header.get("quality"),
         "train_best": best_B["train"], "sha256": sha, "num_tasks": train_tasks,
         "rew_quantiles": np.quantile(train.rew_BT[train.mask_BT > 0], np.linspace(0, 1, 11)[1:-1])}
-    return TaskDist(parts, sample, SPLITS, facts)
+    return TaskDist(parts, sample, SPLITS, facts, facts)
 
 
 def _part(logs: Trajectories, param_BX, ids_B, tasks: slice, episodes_E, prompt_top: int) -> dict[str, Any]:
