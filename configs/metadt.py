@@ -1,7 +1,7 @@
 """Meta Decision Transformer (arXiv 2410.11448): offline meta-reinforcement learning as sequence modelling.
 
   bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point                    9 minutes on two cores
-  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000      1 minute
+  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000-world-seed-0
 
 A sweep trains world models, then the policies that take them over (`init_from`), three seeds each. Others, minutes of
 one core: cartpole (33), encoders (24), cheetah_vel (22, extra `rl`), reach (18, extra `metaworld`), darkroom, velocity,
@@ -12,9 +12,6 @@ point_parts, point_table. Each environment has two arguments, NAME_world and NAM
 
 What was tried and did not help: docs/notes/metadt.md. Published hyper-parameters: configs/metadt_paper.py.
 """
-
-import json
-import os
 
 from ml_collections import ConfigDict
 
@@ -230,77 +227,40 @@ SWEEPS = {
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
     "reach": ("reach", ("metadt", "no_prompt")),
     "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
+    "encoders": ("point", ("metadt",)),
 }
 ENCODERS = {"model": "metadt", "metric": "focal_dt", "contrast": "corro_dt", "csro": "csro_dt"}
 SIMULATED = ("cheetah_vel", "reach")
 UNTOUCHED = {"task.task_seed": 1}  # settings were tried on the tasks of seed 0, so tables are of others
 SEEDS = 3
-REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
 
 
 def sweep(arg: str = "point"):
     """Three world models, then every method on each of them; `encoders`: three encoders of each kind, one method."""
+    base, methods = common.choose(arg, SWEEPS, "point")
     if arg == "encoders":
         kinds = [(objective, seed) for objective in ENCODERS for seed in range(SEEDS)]
         for objective, seed in kinds:
-            yield {"_config": "configs/metadt.py:point_world", "learner.objective": objective, "seed": seed} | UNTOUCHED
-        for number, (_, seed) in enumerate(kinds):
-            source = {"init_from": f"{{dir}}/{number:03d}"}
-            yield {"_config": "configs/metadt.py:point", "_stage": 1, "seed": seed} | source | UNTOUCHED
+            yield {"_label": f"world, {objective}, seed {seed}", "_config": "configs/metadt.py:point_world",
+                   "learner.objective": objective, "seed": seed} | UNTOUCHED
+        for objective, seed in kinds:
+            source = {"init_from": f"{{run:world, {objective}, seed {seed}}}"}
+            yield {"_label": f"{ENCODERS[objective]}, seed {seed}", "_config": "configs/metadt.py:point", "_stage": 1,
+                   "seed": seed} | source | UNTOUCHED
         return
-    base, methods = common.choose(arg, SWEEPS, "point")
     # simulators collect once: the first world model keeps the data for all
     kept = {"task.keep": "{dir}/data.npz"} if base in SIMULATED else UNTOUCHED
     for seed in range(SEEDS):
         stage = int(seed > 0 and base in SIMULATED)
-        yield {"_config": f"configs/metadt.py:{base}_world", "_stage": stage, "seed": seed} | kept
+        yield {"_label": f"world, seed {seed}", "_config": f"configs/metadt.py:{base}_world", "_stage": stage,
+               "seed": seed} | kept
     for seed in range(SEEDS):
         for method in methods:
             config = "explorer" if method == "explorer" else base
             changes = {} if method == "explorer" else METHODS[method]
-            source = {} if method in NO_WORLD else {"init_from": f"{{dir}}/{seed:03d}"}
-            yield {"_config": f"configs/metadt.py:{config}", "_stage": 2, "seed": seed} | source | changes | kept
+            source = {} if method in NO_WORLD else {"init_from": f"{{run:world, seed {seed}}}"}
+            yield {"_label": f"{method}, seed {seed}", "_config": f"configs/metadt.py:{config}", "_stage": 2,
+                   "seed": seed} | source | changes | kept
 
 
-def summarise(results, arg: str = "point") -> dict:
-    """One table of returns[method][protocol] over seeds and test tasks, with the lines that they are to be read by."""
-    import numpy as np
-
-    from metalearn.measure import statistics
-
-    base, methods = common.choose(arg, SWEEPS | {"encoders": ("encoders", ("metadt",))}, "point")
-    named, lines = [], {}
-    for _, headline, workdir in results:
-        if "probe_r2" in headline:  # a world model
-            continue
-        config = _read(workdir)
-        method = _method(config, methods)
-        if arg == "encoders":  # methods differ in where the encoder came from
-            method = ENCODERS[_read(config["init_from"])["learner"]["objective"]]
-        named.append((method, workdir))
-        if method != "explorer":  # whose behaviour line is that of other data
-            lines = {k: headline[k] for k in REFERENCES if k in headline}
-    found, won, known = (statistics.gather(named, fact) for fact in ("returns", "successes", "behaviour_returns"))
-    behaviour_B = known["metadt"][""][0] if "metadt" in known else None
-    result = statistics.compare(found, "metadt", behaviour_B, f"{base}: returns")
-    worlds = [h for _, h, _ in results if "probe_r2" in h]
-    result["headline"] |= {"references": lines, "seeds": SEEDS, "world_test_mse": [h.get("test_mse") for h in worlds],
-                           "world_probe_r2": [h["probe_r2"] for h in worlds]}
-    if won:
-        result["headline"]["success"] = {m: {k: float(np.mean(v)) for k, v in p.items()} for m, p in won.items()}
-        result["tables"].insert(1, statistics.compare(won, "metadt", None, "success rate")["tables"][0])
-    result["tables"].append({"title": "references on the same tasks", "columns": ["line", "return"],
-                             "rows": [[k, f"{v:.2f}"] for k, v in lines.items()]})
-    return result
-
-
-def _read(workdir: str) -> dict:
-    with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-        return json.load(file)
-
-
-def _method(config: dict, methods) -> str:
-    """Which of `methods` a saved config is: the one with the most changes among those that it has all of."""
-    def has(changes):
-        return all(config[f.split(".")[0]][f.split(".")[1]] == v for f, v in changes.items())
-    return max((m for m in methods if has(METHODS[m])), key=lambda m: len(METHODS[m]))
+SUMMARY = "metadt.returns"

@@ -229,8 +229,8 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     runs = [run for directory in directories for run in run_directories(directory)]
     configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
     episodes = {r["episodes_sha256"] for r in numbers if isinstance(r.get("episodes_sha256"), str)}
-    seeds = {row["seed"] for config, result in zip(configs, numbers, strict=True)
-             for row in result.get("replicas") or [config]}
+    seeds = {setting["seed"] for config, result in zip(configs, numbers, strict=True)
+             for setting in [row["setting"] for row in result.get("replicas", ())] or [config]}
     heads = [headline(directory) for directory in directories]
     claims = []
     for claim in old["claims"]:
