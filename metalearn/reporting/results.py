@@ -179,7 +179,7 @@ def by_replica(numbers: dict, path: str) -> Any:
 def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, list | None]:
     """(mean, half of the 95 % interval over seeds, values by seed) of one entry from each of several runs.
 
-    An entry that is a list, or a list of lists, has one value per seed already. With a single number there is no interval.
+    An entry that is a list, or a list of lists, has one value per seed. With a single number there is no interval.
     """
     values = _flat(found)
     require(bool(values), "path", found, "must lead to at least one number")
