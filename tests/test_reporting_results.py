@@ -109,7 +109,8 @@ def test_measured_over_seeds():
     mean, half, values = results.measured([[1.0, 2.0, 3.0]], 1)
     assert (mean, values) == (2.0, [1.0, 2.0, 3.0]) and half == pytest.approx(4.302653 / 3**0.5)
     assert results.measured([1.0, 2.0, 3.0], 1) == (mean, half, values)
-    for wrong in (None, "memorise", True, float("nan")):
+    assert results.measured([[[1.0], [2.0], [3.0]]], 1) == (mean, half, values)
+    for wrong in (None, [], "memorise", True, float("nan")):
         with pytest.raises(ConfigError):
             results.measured([wrong], 1)
 

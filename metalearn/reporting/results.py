@@ -179,9 +179,9 @@ def by_replica(numbers: dict, path: str) -> Any:
 def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, list | None]:
     """(mean, half of the 95 % interval over seeds, values by seed) of one entry from each of several runs.
 
-    An entry that is a list has one value per seed already. With a single number there is no interval.
+    An entry that is a list, or a list of lists, has one value per seed. With a single number there is no interval.
     """
-    values = [v for entry in found for v in (entry if isinstance(entry, list) else [entry])]
+    values = _flat(found)
     require(bool(values), "path", found, "must lead to at least one number")
     for value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -189,6 +189,10 @@ def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, l
     values = [scale * value for value in values]
     mean, half = statistics.interval(values)
     return (mean, None, None) if len(values) == 1 else (mean, half, values)
+
+
+def _flat(entry: Any) -> list:
+    return [v for part in entry for v in _flat(part)] if isinstance(entry, (list, tuple)) else [entry]
 
 
 def headline(directory: str) -> dict:
