@@ -90,7 +90,8 @@ def split_features(
         other = load(new_dataset)
         require(other.sha256 != raw.sha256, "new_dataset", new_dataset,
                 f"is what dataset {dataset} was meta-trained on: not new ('' scores the part of it that was held out)")
-        require(other.x_NX.shape[1:3] == shape[:2] or min(other.x_NX.shape[1], shape[0]) > 1, "new_dataset", new_dataset,
+        fits = other.x_NX.shape[1:3] == shape[:2] or min(other.x_NX.shape[1], shape[0]) > 1
+        require(fits, "new_dataset", new_dataset,
                 f"has inputs of shape {other.x_NX.shape[1:]}, dataset {dataset} of {shape}: plain features cannot "
                 "be resized")
         keep = np.ones(len(other.y_N), bool) if other.test_N is None else other.test_N
