@@ -44,7 +44,11 @@ def get_config(arg: str = "") -> ConfigDict:
                  "strokes_stream_lstm": lambda: strokes_stream("lstm"), "shared": shared,
                  "shared_sizes": lambda: shared(({}, dict(width=6), dict(width=12)), "learned")}
     variants |= {f"cost_{name}": functools.partial(cost, network=network) for name, network in MEMORIES.items()}
-    return ConfigDict(common.choose(arg, variants, "gated_recall")())
+    name, words = common.words(arg, network=common.NETWORKS)
+    config = common.choose(name, variants, "gated_recall")()
+    if "network" in words:
+        config["learner"]["network"] = dict((common.NETWORKS | MEMORIES)[words["network"]])
+    return ConfigDict(config)
 
 
 def feedback(**changes) -> dict:
@@ -93,15 +97,9 @@ def shared(members: tuple = ({}, {}, {}), adapter: str = "none") -> dict:
     return config
 
 
-MEMORIES = {
-    "lstm": dict(name="lstm", hidden=32),
-    "outer_lstm": dict(name="outer_lstm", size=8, num_heads=4),
-    "nse": dict(name="nse", slots=32, width=16, hidden=32, controller="lstm", similarity="dot", memory="learned"),
-    "ntm": dict(name="ntm", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="learned", shifts=1),
-    "lrua": dict(name="lrua", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", decay=0.95,
-                 adds="own"),
-    "dnc": dict(name="dnc", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", links=True),
-}
+SMALL_SIZES = {"lstm": dict(hidden=32), "outer_lstm": dict(size=8)} | dict.fromkeys(
+    ("nse", "ntm", "lrua", "dnc"), dict(hidden=32))
+MEMORIES = {name: common.NETWORKS[name] | changes for name, changes in SMALL_SIZES.items()}
 
 
 COST_LENGTHS = (256, 1024, 4096)
@@ -296,9 +294,9 @@ TRANSFER = {  # the first two only make feedback models, on episodes of 12 and o
     "source, 24 steps": {"_config": f"{HERE}:gated_recall"},
     "none: zero, frozen": GATED | FROZEN,
     "zero, learned": GATED | {"seed": 1},
-    "transferred, frozen": GATED | FROZEN | {"init_from": "{dir}/000::^feedback/"},
-    "transferred, learned on": GATED | {"seed": 1, "init_from": "{dir}/000::^feedback/"},
-    "own, frozen": GATED | FROZEN | {"init_from": "{dir}/001::^feedback/"},
+    "transferred, frozen": GATED | FROZEN | {"init_from": "{run:source, 12 steps}::^feedback/"},
+    "transferred, learned on": GATED | {"seed": 1, "init_from": "{run:source, 12 steps}::^feedback/"},
+    "own, frozen": GATED | FROZEN | {"init_from": "{run:source, 24 steps}::^feedback/"},
     "three networks, one model": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared"},
     "three sizes, learned adapters": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared_sizes"},
 }
@@ -314,48 +312,44 @@ def smoke() -> dict:
     return config
 
 
+def _arm(arm: str, length: int) -> dict:
+    flat = gated_recall(arm, length)
+    paced = ("steps", "steps_per_call", "log_every", "save_every", "eval_every")
+    return {"_label": f"{arm}, L={length}", "task.length": length, "learner.rule": flat["learner"]["rule"],
+            "learner.feedback.context": flat["learner"]["feedback"]["context"],
+            **{f"train.{k}": flat["train"][k] for k in paced}}
+
+
 def sweep(arg: str = "gated_recall"):
-    """gated_recall: arms x lengths. copy, repeat_copy: rules x windows. shared: transferred and joint feedback. cost:
-    rules x lengths, then every memory. omniglot_online, omniglot_small, strokes_stream: memory and LSTM."""
+    """gated_recall: arms x lengths, two more networks at 24. copy, repeat_copy: rules x windows. shared: transferred
+    and joint feedback. cost: rules x lengths, then every memory. The streams: memory and LSTM."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
+            yield from (_arm(arm, length) for arm in ARMS)
+        for network in ("lstm", "nse"):
             for arm in ARMS:
-                flat = gated_recall(arm, length)
-                train = flat["train"]
-                paced = ("steps", "steps_per_call", "log_every", "save_every", "eval_every")
-                yield {"task.length": length, "learner.rule": flat["learner"]["rule"],
-                       "learner.feedback.context": flat["learner"]["feedback"]["context"],
-                       **{f"train.{k}": train[k] for k in paced}}
+                yield _arm(arm, 24) | {"_label": f"{network} {arm}, L=24",
+                                       "_config": f"{HERE}:gated_recall,network={network}"}
     elif arg in ("copy", "repeat_copy"):
         for window in (2, 3, 4, 5):
-            for changes in COPY_ARMS.values():
-                yield {"learner.window": window} | changes
+            for arm, changes in COPY_ARMS.items():
+                yield {"_label": f"{arm}, T={window}", "learner.window": window} | changes
     elif arg == "shared":
-        yield from (dict(run) for run in TRANSFER.values())
+        yield from ({"_label": label} | run for label, run in TRANSFER.items())
     elif arg == "cost":
         for length in COST_LENGTHS:
             for rule in ("tbptt", "synthetic", "bptt"):
                 whole = {"evaluators.cost.positions": length, "evaluators.cost.repeats": 3} if rule == "bptt" else {}
-                yield {"task.length": length, "learner.rule": rule} | whole
+                yield {"_label": f"nse L={length}, {rule}", "task.length": length, "learner.rule": rule} | whole
         for name in MEMORIES:
-            yield {"_config": f"{HERE}:cost_{name}", "learner.rule": "synthetic"}
+            yield {"_label": f"{name}, synthetic", "_config": f"{HERE}:cost_{name}", "learner.rule": "synthetic"}
     elif arg in STREAMS:
-        yield {}
-        yield {"_config": f"{HERE}:{arg}_lstm"}
+        yield {"_label": "LRUA memory"}
+        yield {"_label": "LSTM", "_config": f"{HERE}:{arg}_lstm"}
     else:
         known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", *STREAMS)
         common.choose(arg, dict.fromkeys(known), "")
 
 
-def summarise(results, arg: str = "gated_recall") -> dict:
-    from metalearn.reporting import memnet  # here, so that reading a config loads nothing
-
-    if arg == "cost":
-        return memnet.cost(results, [*(f"nse L={n}" for n in COST_LENGTHS for _ in range(3)), *MEMORIES])
-    if arg in ("copy", "repeat_copy"):
-        return memnet.copy(results, COPY_ARMS)
-    if arg == "shared":
-        return memnet.shared(results, list(TRANSFER), len(SEEDS))
-    if arg in STREAMS:
-        return memnet.streams(results, MANN if arg != "strokes_stream" else {})
-    return memnet.gated(results)
+SUMMARY = {"gated_recall": "memnet.gated", "copy": "memnet.copy", "repeat_copy": "memnet.copy",
+           "shared": "memnet.shared", "cost": "memnet.cost", **dict.fromkeys(STREAMS, "memnet.streams")}

@@ -32,6 +32,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from metalearn import cli
 from metalearn.measure import statistics
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import nearest, one_of, require, within
@@ -179,9 +180,9 @@ def by_replica(numbers: dict, path: str) -> Any:
 def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, list | None]:
     """(mean, half of the 95 % interval over seeds, values by seed) of one entry from each of several runs.
 
-    An entry that is a list has one value per seed already. With a single number there is no interval.
+    An entry that is a list, or a list of lists, has one value per seed. With a single number there is no interval.
     """
-    values = [v for entry in found for v in (entry if isinstance(entry, list) else [entry])]
+    values = _flat(found)
     require(bool(values), "path", found, "must lead to at least one number")
     for value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -189,6 +190,10 @@ def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, l
     values = [scale * value for value in values]
     mean, half = statistics.interval(values)
     return (mean, None, None) if len(values) == 1 else (mean, half, values)
+
+
+def _flat(entry: Any) -> list:
+    return [v for part in entry for v in _flat(part)] if isinstance(entry, (list, tuple)) else [entry]
 
 
 def headline(directory: str) -> dict:
@@ -229,8 +234,8 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     runs = [run for directory in directories for run in run_directories(directory)]
     configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
     episodes = {r["episodes_sha256"] for r in numbers if isinstance(r.get("episodes_sha256"), str)}
-    seeds = {row["seed"] for config, result in zip(configs, numbers, strict=True)
-             for row in result.get("replicas") or [config]}
+    seeds = {setting["seed"] for config, result in zip(configs, numbers, strict=True)
+             for setting in [row["setting"] for row in result.get("replicas", ())] or [config]}
     heads = [headline(directory) for directory in directories]
     claims = []
     for claim in old["claims"]:
@@ -242,12 +247,12 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     tables = [dict(title=t["title"], digits=3, columns=list(map(str, t["columns"])), rows=t["rows"])
               for t in _tables(directories[0])]
     same = lambda values: ", ".join(dict.fromkeys(map(str, values)))
-    return check(old | dict(
+    return check(cli.plain(old | dict(
         provenance="made", config_sha256=config_hash(directories), git=same(m["git"] for m in manifests),
         episodes_sha256=sorted(episodes) or None, seeds=sorted(seeds),
         seconds=round(sum(r["seconds"] for r in numbers), 1),
         machine=same(f"{m['machine']}, {m['num_devices']} x {m['device']}" for m in manifests), claims=claims,
-        tables=tables))
+        tables=tables)))
 
 
 def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **shared: Any) -> Record:
