@@ -194,6 +194,7 @@ class EpisodeSpec:
     train_outputs    classes of a training episode, where training has another number of them
     max_level     the highest difficulty in training; 0 where the task has no levels
     rare_from     labels from here on are rare; None where none are
+    answers_early   labels hold an answer at positions before the one where it is asked
     class_N, num_classes   the class of each meta-training example, and how many there are; for learners that name them
     """
 
@@ -207,6 +208,7 @@ class EpisodeSpec:
     train_outputs: int = 0
     max_level: int = 0
     rare_from: int | None = None
+    answers_early: bool = False
     class_N: Any = None
     num_classes: int = 0
 
