@@ -61,9 +61,12 @@ def make(spec, *, network: dict, members: tuple, inputs: str, label_gain: float,
     length, targets = spec.length, spec.targets
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = spec.outputs
+    require(inputs != "x_and_last_label" or not spec.answers_early, "inputs", inputs,
+            "would give the answer away: this task's labels hold it before it is asked for")
     # a cache has room for whole windows, the last of them padded
-    spec = network_nn.NetworkSpec(outputs, spec.features, inputs, -(-length // window) * window, "float32", unroll)
-    nets = tuple(network_nn.make(network | dict(changes), spec) for changes in members or ({},))
+    room = -(-length // window) * window
+    made_for = network_nn.NetworkSpec(outputs, spec.features, inputs, room, "float32", unroll)
+    nets = tuple(network_nn.make(network | dict(changes), made_for) for changes in members or ({},))
     with within("feedback"):
         options = call(synthesiser.make, targets, window, len(nets), **feedback)
     with within("speeds"):
@@ -71,13 +74,13 @@ def make(spec, *, network: dict, members: tuple, inputs: str, label_gain: float,
     with within("curriculum"):
         levels = call(curriculum_lib.make, spec, len(nets), **curriculum)
     reader = segments.Reader(inputs, targets, outputs, window, remat, label_gain)
-    setup = Setup(nets, reader, spec.length, rule, options, rates, levels)
+    setup = Setup(nets, reader, room, rule, options, rates, levels)
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
-        for net in nets:
-            require(net.recurrent, "network.name", network["name"],
-                    "rule=synthetic needs a recurrent network: a feedback model answers a state of one size")
+        for net, p in zip(nets, shapes, strict=True):
+            require(net.recurrent and net.state_size(p, length) > 0, "network.name", network["name"],
+                    "rule=synthetic needs a recurrent network: a feedback model answers a state, and one of fixed size")
         synthesiser.check_states(options, [jax.eval_shape(lambda p, net=net: net.initial_state(p, 1, length), p)
                                            for net, p in zip(nets, shapes, strict=True)])
 

@@ -25,7 +25,7 @@ def make(spec, members: int, *, start: int, bits: float) -> Options:
     nonnegative(start=start, bits=bits)
     require(not start or members == 1, "start", start, "must be 0 with several members")
     require(not start or spec.max_level, "start", start, "must be 0: this task has no levels")
-    require(start <= spec.max_level, "start", start, f"must be at most {spec.get('max_level', 0)}")
+    require(start <= spec.max_level, "start", start, f"must be at most {spec.max_level}")
     return Options(start, bits, spec.max_level)
 
 

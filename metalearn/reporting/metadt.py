@@ -10,7 +10,7 @@ from metalearn.measure import statistics
 from metalearn.reporting.runs import Run
 from metalearn.types import Result
 
-REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
+REFERENCES = ("oracle", "behaviour_best", "behaviour", "zero_action", "random")
 
 
 def returns(runs: Sequence[Run]) -> Result:
