@@ -1,4 +1,4 @@
-"""Every environment of the listing that runs on the device keeps the contract; Point-Robot pays what its formula says."""
+"""Every environment of the listing that runs on the device keeps the contract; Point-Robot pays by its formula."""
 
 import pathlib
 
