@@ -49,7 +49,7 @@ def digits() -> dict:
                      network=dict(common.NETWORKS["transformer"])),
         optim=common.adam(1e-3, warmup_steps=100),
         train=common.train(batch=64, steps=2000),
-        evaluators=dict(curves=dict(name="learning_curves", sets=sets, episodes=1024, chunk=256, seed=1,
+        evaluators=dict(curves=dict(name="learning_curves", sets=sets, episodes=1024, block=256, chunk=256, seed=1,
                                     baselines=("1nn", "class_mean", "ridge", "online_softmax"))),
     )
 
@@ -61,7 +61,7 @@ def smoke() -> dict:
     config["learner"]["network"] |= dict(depth=1, width=16, num_heads=2, mlp=32)
     config["optim"] |= dict(warmup_steps=1)
     config["train"] |= dict(batch=8, steps=4, steps_per_call=2, log_every=2, save_every=2)
-    config["evaluators"]["curves"] |= dict(episodes=32, chunk=16, sets=("seen", "unseen"), baselines=("1nn",))
+    config["evaluators"]["curves"] |= dict(episodes=32, block=16, chunk=16, sets=("seen", "unseen"), baselines=("1nn",))
     return config
 
 

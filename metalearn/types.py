@@ -158,6 +158,8 @@ class Learner:
     warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
     pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
                                 config: the value that it must have}}; {} asks for nothing
+    any_ways                    whether episodes may have other numbers of classes than the training task's
+    reads_labels                whether a prediction depends on the labels before it: else there is no support to give
     """
 
     init: Callable
@@ -169,6 +171,8 @@ class Learner:
     pace: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    any_ways: bool = False
+    reads_labels: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

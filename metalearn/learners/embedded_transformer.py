@@ -47,7 +47,7 @@ def make(spec, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: i
         return both, backbone_lib.start(body, params, batch.x_BTX)
 
     support = spec.length * spec.shots // (spec.shots + spec.queries)
-    return support_query.in_one_pass(spec, init, outputs, lambda length: 2 * width * depth * support)
+    return support_query.in_one_pass(spec, init, outputs, lambda length: 2 * width * depth * support, any_ways=False)
 
 
 def mask(S: int, Q: int) -> np.ndarray:

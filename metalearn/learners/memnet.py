@@ -126,7 +126,7 @@ def make(spec, *, network: dict, members: tuple, inputs: str, label_gain: float,
 
     single = replicas == len(nets) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
     return Learner(init, grads, predict, state_size, _stream(setup) if single else None, pace=pace,
-                   warn=synthesiser.warn)
+                   warn=synthesiser.warn, reads_labels=inputs != "x")
 
 
 class Setup(NamedTuple):
