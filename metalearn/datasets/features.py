@@ -62,7 +62,7 @@ def split_features(
 
     Each dataset is normalised by one scalar mean and std over all its examples and pixels, after resizing.
     A `new_dataset` given with any `split_by` replaces the new classes (that is what `eval --dataset` does); the
-    training dataset itself is refused there, under whatever name.
+    training dataset itself is refused there (known by its hash: a copy with another dtype or order is not found out).
     """
     one_of(SPLITS_BY, split_by=split_by)
     fraction(heldout_frac=heldout_frac)
