@@ -64,7 +64,7 @@ def smoke() -> dict:
 def phases() -> dict:
     """One run of the K-sweep: 1,500 updates, evaluated every 250."""
     config = digits()
-    config["learner"]["layout"] = "pair"
+    config["learner"]["layout"] = "previous_example"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
     config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
     return config
@@ -95,7 +95,7 @@ def paper() -> dict:
 
 
 OTHER_LEARNERS = {
-    "lstm": dict(network=dict(name="lstm", width=128)),
+    "lstm": dict(network=dict(name="lstm", hidden=128)),
     "outer_lstm": dict(network=dict(name="outer_lstm", size=16, num_heads=4)),
     "vsml": dict(network=dict(name="vsml", hidden=16, messages=8, ticks=2)),
     "vsml_nosym": dict(network=dict(name="vsml_nosym", grid=4, hidden=32, messages=8, ticks=2)),
@@ -112,7 +112,7 @@ def other_learner(name: str) -> dict:
         config["train"] |= dict(steps=50 if name == "sgd" else 1000, save_every=1000)
         config["optim"] |= dict(warmup_steps=0)
         return config
-    layout = "shifted" if name.startswith("vsml") else "pair"
+    layout = "shifted" if name.startswith("vsml") else "previous_example"
     config["learner"] = dict(name="incontext", layout=layout, dtype="float32") | OTHER_LEARNERS[name]
     if name.startswith("vsml"):
         config["train"] |= dict(batch=16)

@@ -12,7 +12,7 @@ from typing import Any
 
 from metalearn import validate
 
-KINDS = ("tasks", "envs", "learners", "evaluators")
+KINDS = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")
 
 
 def names(kind: str) -> list[str]:

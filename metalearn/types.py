@@ -149,7 +149,6 @@ class Learner:
     warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
     pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
                                 config: the value that it must have}}; {} asks for nothing
-    attention(params, carry, batch) -> [weights_BHLL]   what each block of a transformer looks at, for pictures; or None
     """
 
     init: Callable
@@ -161,7 +160,6 @@ class Learner:
     pace: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    attention: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)

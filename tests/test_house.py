@@ -18,12 +18,13 @@ FLOORS = {
     "types": 0, "validate": 0, "lookup": 0, "cli": 0,
     "nn": 1, "measure": 1, "datasets": 1, "rl": 1, "rl.rollout": 1, "rl.store": 1, "rl.minari": 1,
     "learning": 2, "rl.behaviours": 2, "rl.gaits": 2, "rl.sac": 2, "envs": 2,
+    "networks": 2, "backbones": 2,
     "tasks": 3, "learners": 3, "evaluators": 3,
     "runtime": 4,
     "reporting": 5,
     "train": 6, "eval": 6, "collect": 6, "sweep": 6, "benchmark": 6, "report": 6, "reproduce": 6,
 }
-ENTRIES = ("tasks", "envs", "learners", "evaluators")
+ENTRIES = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")
 
 
 def listed(module: str) -> str:
@@ -90,7 +91,8 @@ def test_floors_list_nothing_that_is_gone():
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_doors(path):
     used = {i.split(".")[0] if not i.startswith("flax.") else ".".join(i.split(".")[:2]) for i in imports(path)}
-    assert "flax.linen" not in used or within(path, "nn/"), "flax.linen is imported under nn/ alone"
+    rooms = ("nn/", "networks/", "backbones/")
+    assert "flax.linen" not in used or within(path, *rooms), f"flax.linen is imported in {rooms} alone"
     assert "orbax" not in used or within(path,
                                          "runtime/checkpoint.py"), "Orbax belongs in runtime/checkpoint.py alone"
     assert "tensorflow_datasets" not in used or within(path, "datasets/"), "TFDS is imported under datasets/ alone"
@@ -139,7 +141,7 @@ def test_everything_is_reached_by_a_test_or_a_config():
 
 def test_entries_have_make_with_documented_keywords():
     """Folders reached by lookup hold nothing but entries, each with a make(...) whose configuration is keyword-only."""
-    for folder in ("tasks", "learners", "evaluators", "envs"):
+    for folder in ENTRIES:
         for path in sorted((ROOT / "metalearn" / folder).glob("*.py")):
             if path.name.startswith("_"):  # the package itself, or what two of its entries share
                 continue

@@ -283,7 +283,7 @@ def test_label_context_needs_labels():
 def test_label_gain_makes_labels_among_the_inputs_louder():
     task, _ = build()
     batch = draw(task)
-    cut = lambda gain: segments.Reader("x_and_last_label", "classes", 4, 7, 1, False, gain).cut(batch, 0, 7).x_TBX
+    cut = lambda gain: segments.Reader("x_and_last_label", "classes", 4, 7, False, gain).cut(batch, 0, 7).x_TBX
     np.testing.assert_array_equal(cut(4.0)[..., -4:], 4 * cut(1.0)[..., -4:])
     np.testing.assert_array_equal(cut(4.0)[..., :-4], cut(1.0)[..., :-4])
     assert cut(1.0)[1:, :, -4:].sum() == batch.y_BT[:, 1:].size

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn.learning import synthetic
-from metalearn.nn import feedback, memory
+from metalearn.learning import segments, synthetic
+from metalearn.nn import feedback, network
 
 LENGTH, B, X, V = 6, 3, 4, 2
 NSE = dict(name="nse", slots=4, width=3, hidden=5, controller="lstm", similarity="dot", memory="learned")
@@ -20,19 +20,19 @@ def float64():
 
 @pytest.fixture(scope="module")
 def parts():
-    """(core, params, state, x_TBX, y_TBV, segment of T steps at boundary k)."""
-    core = memory.make(NSE, outputs=V)
+    """(params, state, x_TBX, y_TBV, segment of T steps at boundary k)."""
+    net = network.make(NSE, network.NetworkSpec(V, X, "x", LENGTH, "float32", 1))
     x_TBX = jax.random.normal(jax.random.key(1), (LENGTH, B, X), jnp.float64)
     y_TBV = jax.random.normal(jax.random.key(2), (LENGTH, B, V), jnp.float64)
-    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), core.init(jax.random.key(0), x_TBX))
-    state = jax.tree.map(lambda s: jnp.asarray(s, jnp.float64), core.start(params, B))
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), net.init(jax.random.key(0), x_TBX))
+    state = jax.tree.map(lambda s: jnp.asarray(s, jnp.float64), net.initial_state(params, B, LENGTH))
 
     def segment_of(T):
         def segment(params, state, k):
             if k == 0:  # inside, so that the learned start of the memory gets its gradient too
-                state = core.start(params, B)
+                state = net.initial_state(params, B, LENGTH)
             state = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), state)
-            state, out = memory.unroll(core, params, state, x_TBX[k * T:(k + 1) * T], unroll=1)
+            state, out = segments.run(net, params, state, x_TBX[k * T:(k + 1) * T])
             return jnp.square(out - y_TBV[k * T:(k + 1) * T]).sum((0, 2)), state, ()
         return segment
 
@@ -53,9 +53,9 @@ def test_a_perfect_feedback_model_makes_segments_sum_to_full_backpropagation(par
         total, s = jax.tree.map(jnp.add, total, out.grads), out.state
     gap = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), total, full)
     size = jax.tree.map(lambda b: jnp.square(b).sum(), full)
-    assert float(size["start_memory"]["M"]) > 1e-8  # M_0 is learned, and among what is compared
+    assert float(size["initial_memory"]["M"]) > 1e-8  # M_0 is learned, and among what is compared
     assert (sum(jax.tree.leaves(gap)) / sum(jax.tree.leaves(size))) ** 0.5 < 1e-10
-    assert (gap["start_memory"]["M"] / size["start_memory"]["M"]) ** 0.5 < 1e-10
+    assert (gap["initial_memory"]["M"] / size["initial_memory"]["M"]) ** 0.5 < 1e-10
     if T < LENGTH:  # the same sum without feedback is another gradient, so the test can fail
         plain, s = jax.tree.map(jnp.zeros_like, params), state
         for k in range(num):

@@ -1,15 +1,12 @@
-"""Recurrent networks: the outer-product LSTM against numpy, and a carry that goes on where it stopped."""
+"""The LSTM and the outer-product LSTM against numpy."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from metalearn.nn import recurrent
 
-H, K, B, L, I = 2, 3, 2, 5, 4
-CELLS = dict(lstm=(nn.OptimizedLSTMCell(6), 6), outer=(recurrent.OuterProductLSTMCell(K, H), H * K))
+H, K, B = 2, 3, 2
 
 
 def sigmoid(x):
@@ -20,9 +17,11 @@ def test_the_outer_product_cell_is_its_formula():
     rng = np.random.default_rng(0)
     x, h, C = rng.normal(size=(B, 6)), rng.normal(size=(B, H * K)), rng.normal(size=(B, H, K, K))
     cell = recurrent.OuterProductLSTMCell(K, H)
-    params = cell.init(jax.random.key(0), (C, h), x)["params"]
+    params = cell.init(jax.random.key(0), {"C": C, "h": h}, x)["params"]
     params["scale"] = jnp.asarray(rng.normal(size=(3, H)), jnp.float32)
-    (new_C, new_h), out = cell.apply({"params": params}, (jnp.float32(C), jnp.float32(h)), jnp.float32(x))
+    state = {"C": jnp.float32(C), "h": jnp.float32(h)}
+    new, out = cell.apply({"params": params}, state, jnp.float32(x))
+    new_C, new_h = new["C"], new["h"]
     z = np.concatenate([x, h], -1) @ params["gates"]["kernel"] + params["gates"]["bias"]
     expected_C, expected_h = np.zeros_like(C), np.zeros_like(h)
     for b in range(B):
@@ -38,21 +37,15 @@ def test_the_outer_product_cell_is_its_formula():
     np.testing.assert_array_equal(out, new_h)
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_two_halves_with_the_carry_between_them_are_the_whole(name):
-    cell, width = CELLS[name]
-    net = recurrent.Recurrent(3, cell, width)
-    tokens = jax.random.normal(jax.random.key(0), (B, L, I))
-
-    @jax.jit
-    def both(key):
-        params = net.init(key, tokens)
-        carry, first = net.apply(params, tokens[:, :2], net.apply(params, B, method="start"))
-        last, second = net.apply(params, tokens[:, 2:], carry)
-        forgotten = net.apply(params, tokens[:, 2:])[1]
-        return net.apply(params, tokens), (last, jnp.concatenate([first, second], 1)), second - forgotten
-
-    (carry, whole), (last, parts), off = both(jax.random.key(1))
-    np.testing.assert_allclose(parts, whole, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last, carry)
-    assert whole.dtype == jnp.float32 and whole.shape == (B, L, 3) and np.abs(off).max() > 1e-3
+def test_the_lstm_is_its_formula_and_starts_open():
+    cell = recurrent.Controller("lstm", 2)
+    x_BI = jax.random.normal(jax.random.key(0), (1, 3))
+    state = {"h": jnp.asarray([[0.5, -1.0]]), "c": jnp.asarray([[2.0, -0.3]])}
+    params = cell.init(jax.random.key(1), state, x_BI)["params"]
+    new, h_BD = cell.apply({"params": params}, state, x_BI)
+    z = np.concatenate([x_BI[0], state["h"][0]]) @ np.asarray(params["gates"]["kernel"])
+    i, f, g, o = np.split(z, 4)
+    c = sigmoid(f + 1) * np.asarray(state["c"][0]) + sigmoid(i) * np.tanh(g)
+    np.testing.assert_allclose(new["c"][0], c, rtol=1e-5)
+    np.testing.assert_allclose(h_BD[0], sigmoid(o) * np.tanh(c), rtol=1e-5)
+    np.testing.assert_array_equal(new["h"], h_BD)

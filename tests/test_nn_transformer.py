@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn.nn import transformer
+from metalearn.nn import network, taps, transformer
 
 TOKENS = jax.random.normal(jax.random.key(0), (2, 4, 3))
 MASK = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]], bool)
@@ -13,15 +13,17 @@ MASK = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]], bool)
 
 @pytest.fixture(scope="module")
 def made():
-    net = transformer.Transformer(num_outputs=2, depth=2, width=8, num_heads=2, mlp=8)
-    return net, net.init(jax.random.key(1), TOKENS)["params"]
+    sizes = dict(name="transformer", depth=2, width=8, num_heads=2, mlp=8, positions=False)
+    net = network.make(sizes, network.NetworkSpec(2, 3, "shifted", 4, "float32", 1))
+    return net, net.init(jax.random.key(1), TOKENS)
 
 
 @pytest.mark.parametrize("mask_LL", [None, MASK])
 def test_weights_are_distributions_over_what_the_mask_lets_through(made, mask_LL):
     net, params = made
     seen = np.tri(4, dtype=bool) if mask_LL is None else mask_LL
-    blocks = transformer.attention(net, params, TOKENS, mask_LL)
+    _, values = taps.read(net.apply)(params, None, TOKENS, mask_LL=mask_LL)
+    blocks = [values[f"blocks_{i}/attention/weights_BHLL"] for i in range(2)]
     assert [w.shape for w in blocks] == [(2, 2, 4, 4)] * 2
     for weights_BHLL in blocks:
         np.testing.assert_allclose(weights_BHLL.sum(-1), 1.0, atol=1e-5)
@@ -45,9 +47,9 @@ def test_weighing_the_values_by_them_gives_what_the_layer_gives(made, mask_LL):
 
 def test_nothing_is_kept_unless_asked_for(made):
     net, params = made
-    assert set(net.init(jax.random.key(1), TOKENS)) == {"params"}
-    formed = str(jax.make_jaxpr(lambda p: net.apply({"params": p}, TOKENS))(params)).count("dot_general")
-    asked = str(jax.make_jaxpr(lambda p: transformer.attention(net, p, TOKENS))(params)).count("dot_general")
+    read = lambda p: net.apply(p, None, TOKENS)
+    formed = str(jax.make_jaxpr(read)(params)).count("dot_general")
+    asked = str(jax.make_jaxpr(taps.read(read))(params)).count("dot_general")
     assert asked > formed
 
 
@@ -77,7 +79,7 @@ def test_logits_are_those_of_a_loop_in_numpy(made):
         return dense(p["head"], norm(p["norm"], x))
 
     expected = np.stack([one(np.asarray(tokens, np.float64)) for tokens in TOKENS])
-    got = net.apply({"params": jax.tree.map(jnp.float32, p)}, TOKENS)
+    got = net.apply(jax.tree.map(jnp.float32, p), None, TOKENS)[1]
     np.testing.assert_allclose(got, expected, atol=2e-5)
     assert np.abs(expected).max() > 0.5
 
@@ -85,6 +87,6 @@ def test_logits_are_those_of_a_loop_in_numpy(made):
 @pytest.mark.parametrize("mask_LL", [None, MASK])
 def test_the_last_positions_alone_are_those_of_all(made, mask_LL):
     net, params = made
-    full, last = (net.apply({"params": params}, TOKENS, mask_LL, last) for last in (None, 2))
+    full, last = (net.apply(params, None, TOKENS, mask_LL=mask_LL, last=last)[1] for last in (None, 2))
     assert last.shape == (2, 2, 2)
     np.testing.assert_allclose(last, full[:, 2:], atol=1e-6)

@@ -10,22 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn import lookup
 from metalearn.learning import support_query
 from metalearn.nn import addressing
 from metalearn.nn import backbone as backbone_lib
-from metalearn.nn.transformer import Transformer
+from metalearn.nn import network as network_nn
 from metalearn.types import Episodes, Learner
-from metalearn.validate import multiple_of, positive
 
 
 def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: int) -> Learner:
     """The learner: `backbone` embeds each example, a Transformer of these sizes reads the episode."""
     support_query.need(facts, fixed_ways=True)
-    positive(depth=depth, width=width, num_heads=num_heads, mlp=mlp)
-    multiple_of("num_heads", num_heads, width=width)
     body = backbone_lib.make(backbone, facts)
     V = support_query.num_outputs(facts)
-    reader = Transformer(V, depth, width, num_heads, mlp)
+    spec = network_nn.NetworkSpec(V, body.features, "support_query", facts["length"], "float32", 1)
+    sizes = dict(depth=depth, width=width, num_heads=num_heads, mlp=mlp, positions=False)
+    reader = lookup.build("networks", "transformer", spec, **sizes)
 
     def outputs(params, carry, batch: Episodes, train: bool):
         x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
@@ -36,14 +36,14 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         # as long as a label, which hundreds of features would drown: then nothing is learned for thousands of updates
         h_BLD = addressing.unit(jnp.concatenate([h_BSD, h_BQD], 1), 1e-6)
         tokens_BLI = jnp.concatenate([h_BLD, label_BLV], -1) * h_BLD.shape[-1] ** 0.5
-        out_BQV = reader.apply({"params": params["reader"]}, tokens_BLI, mask(S, Q), Q)
+        _, out_BQV = reader.apply(params["reader"], None, tokens_BLI, mask_LL=mask(S, Q), last=Q)
         return out_BQV, carry
 
     def init(key, batch: Episodes):
         key_body, key_reader = jax.random.split(key)
         params = body.init(key_body, batch.x_BTX[0])
         tokens_BLI = jnp.zeros((1, 2, body.features + V))
-        both = {"body": params, "reader": reader.init(key_reader, tokens_BLI)["params"]}
+        both = {"body": params, "reader": reader.init(key_reader, tokens_BLI)}
         return both, backbone_lib.start(body, params, batch.x_BTX)
 
     support = facts["length"] * facts["shots"] // (facts["shots"] + facts["queries"])

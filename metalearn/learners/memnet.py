@@ -28,7 +28,8 @@ from metalearn.learning import curriculum as curriculum_lib
 from metalearn.learning import fast_weights, segments, synthesiser, synthetic
 from metalearn.measure import losses
 from metalearn.nn import feedback as feedback_nn
-from metalearn.nn import memory
+from metalearn.nn import network as network_nn
+from metalearn.nn.network import Network
 from metalearn.types import Array, Episodes, Learner, Mean, PyTree, Stream
 from metalearn.validate import call, multiple_of, one_of, positive, require, within
 
@@ -39,7 +40,8 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
          feedback: dict, speeds: dict, curriculum: dict, replicas: int, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 
-    network     {"name": nse | ntm | lrua | dnc | lstm | outer_lstm | gated, ...its sizes}, see `nn.memory`
+    network     {"name": a file of networks/, ...its sizes}; a Transformer, whose state grows, with all rules but
+                `synthetic`
     members     (): that network alone; else a dict of changes to it for each of several networks that share one
                 feedback model, each on its own part of the batch
     inputs      x | x_and_last_label (MANN's protocol: the label comes one step late) | x_and_shown_label (support, then
@@ -59,23 +61,28 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
     length, targets = facts["length"], facts.get("targets", "classes" if "ways" in facts else "real")
     require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
     outputs = facts["ways"] if targets == "classes" else facts["outputs"]
-    cores = tuple(memory.make(network | dict(changes), outputs=outputs) for changes in members or ({},))
+    # a cache has room for whole windows, the last of them padded
+    spec = network_nn.NetworkSpec(outputs, facts["features"], inputs, -(-length // window) * window, "float32", unroll)
+    nets = tuple(network_nn.make(network | dict(changes), spec) for changes in members or ({},))
     with within("feedback"):
-        options = call(synthesiser.make, targets, window, len(cores), **feedback)
+        options = call(synthesiser.make, targets, window, len(nets), **feedback)
     with within("speeds"):
-        rates = call(fast_weights.make, rule, options.context, len(cores), **speeds)
+        rates = call(fast_weights.make, rule, options.context, len(nets), **speeds)
     with within("curriculum"):
-        levels = call(curriculum_lib.make, facts, len(cores), **curriculum)
-    reader = segments.Reader(inputs, targets, outputs, window, unroll, remat, label_gain)
-    setup = Setup(cores, reader, rule, options, rates, levels)
+        levels = call(curriculum_lib.make, facts, len(nets), **curriculum)
+    reader = segments.Reader(inputs, targets, outputs, window, remat, label_gain)
+    setup = Setup(nets, reader, spec.length, rule, options, rates, levels)
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, facts["features"], outputs)), jnp.float32)
-    shapes = [jax.eval_shape(core.init, jax.random.key(0), shape) for core in cores]
+    shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
-        synthesiser.check_states(options, [jax.eval_shape(lambda p, c=c: c.start(p, 1), p)
-                                      for c, p in zip(cores, shapes, strict=True)])
+        for net in nets:
+            require(net.recurrent, "network.name", network["name"],
+                    "rule=synthetic needs a recurrent network: a feedback model answers a state of one size")
+        synthesiser.check_states(options, [jax.eval_shape(lambda p, net=net: net.initial_state(p, 1, length), p)
+                                           for net, p in zip(nets, shapes, strict=True)])
 
     def init(key, batch: Episodes):
-        parts = replicas * len(cores)
+        parts = replicas * len(nets)
         multiple_of("replicas x members", parts, **{"config.train.batch": batch.mask_BT.shape[0]})
         mine = segments.part(batch, replicas, 0)
         params = [_init(setup, k, mine) for k in jax.random.split(key, replicas)]
@@ -111,17 +118,20 @@ def make(facts, *, network: dict, members: tuple, inputs: str, label_gain: float
     def _stack(trees):
         return trees[0] if replicas == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
-    size = lambda: sum(memory.state_size(core, p) for core, p in zip(cores, shapes, strict=True)) // len(cores)
-    single = replicas == len(cores) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
-    return Learner(init, grads, predict, lambda length: size(), _stream(setup) if single else None, pace=pace,
+    def state_size(length: int) -> int:
+        return sum(net.state_size(p, length) for net, p in zip(nets, shapes, strict=True)) // len(nets)
+
+    single = replicas == len(nets) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
+    return Learner(init, grads, predict, state_size, _stream(setup) if single else None, pace=pace,
                    warn=synthesiser.warn)
 
 
 class Setup(NamedTuple):
     """What `make` was told, in one value."""
 
-    cores: tuple[memory.Core, ...]
+    nets: tuple[Network, ...]
     reader: segments.Reader
+    length: int  # of an episode, in whole windows
     rule: str
     feedback: synthesiser.Options
     speeds: fast_weights.Options
@@ -129,20 +139,20 @@ class Setup(NamedTuple):
 
     def parts(self, batch: Episodes) -> list[Episodes]:
         """Each network's part of a batch."""
-        return [segments.part(batch, len(self.cores), i) for i in range(len(self.cores))]
+        return [segments.part(batch, len(self.nets), i) for i in range(len(self.nets))]
 
 
 def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
     """{net: {member: ...}, and what the feedback path needs}."""
     key_net, key_feedback = jax.random.split(key)
     batch = setup.parts(batch)[0]
-    x_TBX = setup.reader.cut(batch, jnp.int32(0), 1).x_TBX
-    keys = [key_net, *(jax.random.fold_in(key_net, i) for i in range(1, len(setup.cores)))]
-    nets = [core.init(k, x_TBX) for core, k in zip(setup.cores, keys, strict=True)]
-    params = {"net": {str(i): net for i, net in enumerate(nets)}}
+    x_BTX = jnp.swapaxes(setup.reader.cut(batch, jnp.int32(0), 1).x_TBX, 0, 1)
+    keys = [key_net, *(jax.random.fold_in(key_net, i) for i in range(1, len(setup.nets)))]
+    inits = [net.init(k, x_BTX) for net, k in zip(setup.nets, keys, strict=True)]
+    params = {"net": {str(i): mine for i, mine in enumerate(inits)}}
     if setup.rule == "synthetic":
         num = len(batch.mask_BT)
-        states = [core.start(net, num) for core, net in zip(setup.cores, nets, strict=True)]
+        states = [net.initial_state(mine, num, setup.length) for net, mine in zip(setup.nets, inits, strict=True)]
         params |= synthesiser.init(setup.feedback, key_feedback, states, _no_context(setup, num))
     return params
 
@@ -154,16 +164,16 @@ def _no_context(setup: Setup, num: int) -> Array:
 def _start(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
     """What one replica carries from update to update."""
     inner: dict[str, Any] = {}
-    num = len(batch.mask_BT) // len(setup.cores)
+    num = len(batch.mask_BT) // len(setup.nets)
     if setup.rule in ("tbptt", "synthetic"):
-        for i, core in enumerate(setup.cores):
-            net = params["net"][str(i)]
-            mine = {"state": core.start(net, num)}
+        for i, net in enumerate(setup.nets):
+            own = params["net"][str(i)]
+            mine = {"state": net.initial_state(own, num, setup.length)}
             if setup.rule == "synthetic":
                 message = feedback_nn.messages(mine["state"], synthesiser.heads(setup.feedback, mine["state"]))
                 mine |= synthesiser.start(setup.feedback, message, _no_context(setup, num))
             if setup.speeds.scope == "episodic":
-                mine["weights"] = fast_weights.start(setup.speeds, net, num)
+                mine["weights"] = fast_weights.start(setup.speeds, own, num)
             inner[str(i)] = mine
     return inner | curriculum_lib.begin(setup.levels)
 
@@ -171,14 +181,14 @@ def _start(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
 def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Array, done: Array):
     """One update's gradient of one replica: (grads, inner, means)."""
     grads, out, all_means, paths = {"net": {}}, dict(inner), [], []
-    for i, (core, mine) in enumerate(zip(setup.cores, setup.parts(batch), strict=True)):
+    for i, (net, mine) in enumerate(zip(setup.nets, setup.parts(batch), strict=True)):
         name = str(i)
         if setup.rule in ("bptt", "bptt_equal_updates"):
-            g, seen, window = _whole(setup, core, params["net"][name], mine)
+            g, seen, window = _whole(setup, net, params["net"][name], mine)
         else:
             own = {k: params[k][name] for k in ("adapter", "aux") if k in params}
             own |= {"net": params["net"][name], "feedback": params.get("feedback")}
-            g, seen, window, out[name], path, health = _segment(setup, core, own, inner[name], mine, k)
+            g, seen, window, out[name], path, health = _segment(setup, net, own, inner[name], mine, k)
             paths.append((path, health))
         num = len(mine.mask_BT)
         for part, tree in g.items():
@@ -196,15 +206,19 @@ def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Arra
     return grads, out, means
 
 
-def _whole(setup: Setup, core: memory.Core, net: PyTree, batch: Episodes):
+def _whole(setup: Setup, net: Network, params: PyTree, batch: Episodes):
     """Full backpropagation: ({net: gradient}, what was seen, the episode as a window)."""
     window = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1])
-    segment = lambda net, _: setup.reader.read_all(core, net, core.start(net, len(batch.mask_BT)), window)
-    out = synthetic.grads_by_synthetic(segment, net, (), None)
+
+    def segment(params, _):
+        state = net.initial_state(params, len(batch.mask_BT), setup.length)
+        return setup.reader.read_all(net, params, state, window)
+
+    out = synthetic.grads_by_synthetic(segment, params, (), None)
     return {"net": out.grads}, out.aux, window
 
 
-def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, batch: Episodes, k: Array):
+def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: Episodes, k: Array):
     """One network's window k: (gradients {net[, aux]}, what was seen, the window, what it carries on, the feedback
     path's gradients, its health)."""
     reader, options = setup.reader, setup.feedback
@@ -218,10 +232,10 @@ def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, bat
         losses.position_error(seen["logits"], window.y_TB, reader.targets), seen["loss"])
 
     def segment(trained, state):
-        state = renew(core.start(trained["net"], num), state)
+        state = renew(net.initial_state(trained["net"], num, setup.length), state)
         if weights is None:
-            return reader.read(core, trained["net"], state, window, first=options.aux > 0)
-        after, logits_TBV = fast_weights.unroll(core, trained["net"], weights, state, window.x_TBX)
+            return reader.read(net, trained["net"], state, window, first=options.aux > 0)
+        after, logits_TBV = fast_weights.unroll(net, trained["net"], weights, state, window.x_TBX)
         return reader.score(logits_TBV, after, window)
 
     def feedback(state, seen):
@@ -249,8 +263,8 @@ def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, bat
         context_BC = carried.get("context", jnp.zeros((num, 0)))
         carried["trace"] = synthesiser.trace(options, read, inner, out.state, context_BC, k)
     if weights is not None:
-        before = renew(core.start(params["net"], num), inner["state"])
-        carried["weights"] = fast_weights.step(setup.speeds, core, params["net"], weights, before, window.x_TBX,
+        before = renew(net.initial_state(params["net"], num, setup.length), inner["state"])
+        carried["weights"] = fast_weights.step(setup.speeds, net, params["net"], weights, before, window.x_TBX,
                                                out.delta)
     return out.grads, out.aux, window, carried, path, health
 
@@ -258,45 +272,43 @@ def _segment(setup: Setup, core: memory.Core, params: PyTree, inner: PyTree, bat
 def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:
     """Outputs at every position of whole episodes, (B, T, V), or (K, B, T, V) of K members."""
     out = []
-    for i, core in enumerate(setup.cores):
-        net, length = params["net"][str(i)], batch.mask_BT.shape[1]
-        state = core.start(net, len(batch.mask_BT))
+    for i, net in enumerate(setup.nets):
         if setup.speeds.scope == "episodic":
-            logits_TBV = _predict_fast(setup, core, params, state, batch)
+            logits_TBV = _predict_fast(setup, net, params, batch)
         else:
-            x_TBX = setup.reader.cut(batch, jnp.int32(0), length).x_TBX
-            _, logits_TBV = memory.unroll(core, net, state, x_TBX, unroll=setup.reader.unroll)
+            x_TBX = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1]).x_TBX
+            _, logits_TBV = segments.run(net, params["net"][str(i)], None, x_TBX)
         out.append(jnp.swapaxes(logits_TBV, 0, 1))
     return out[0] if len(out) == 1 else jnp.stack(out)
 
 
-def _predict_fast(setup: Setup, core: memory.Core, params: PyTree, state: PyTree, batch: Episodes) -> Array:
+def _predict_fast(setup: Setup, net: Network, params: PyTree, batch: Episodes) -> Array:
     """With fast weights, which the feedback model moves at test time too: window after window."""
-    net, length, T = params["net"]["0"], batch.mask_BT.shape[1], setup.reader.steps
+    own, length, T = params["net"]["0"], batch.mask_BT.shape[1], setup.reader.steps
     adapter, options = params.get("adapter", {}).get("0"), setup.feedback
 
     def body(carry, k):
         state, weights = carry
         window = setup.reader.cut(batch, k * T, T)
-        after, logits_TBV = fast_weights.unroll(core, net, weights, state, window.x_TBX)
+        after, logits_TBV = fast_weights.unroll(net, own, weights, state, window.x_TBX)
         told_BC = synthesiser.context(options, batch, None, (k + 1) * T, window, None, None)
         delta = synthesiser.ask(options, params["feedback"], adapter, after, told_BC)
         by_B = options.gamma * segments.ahead(batch, (k + 1) * T)
         delta = synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
-        return (after, fast_weights.step(setup.speeds, core, net, weights, state, window.x_TBX, delta)), logits_TBV
+        return (after, fast_weights.step(setup.speeds, net, own, weights, state, window.x_TBX, delta)), logits_TBV
 
-    start = (state, fast_weights.start(setup.speeds, net, len(batch.mask_BT)))
+    num = len(batch.mask_BT)
+    start = (net.initial_state(own, num, length), fast_weights.start(setup.speeds, own, num))
     _, logits_STBV = jax.lax.scan(body, start, jnp.arange(-(-length // T)))
     return logits_STBV.reshape(-1, *logits_STBV.shape[2:])[:length]
 
 
 def _stream(setup: Setup) -> Stream:
-    core = setup.cores[0]
+    net = setup.nets[0]
 
     def step(params, state, x_BX, y_prev_B):
         if setup.reader.inputs == "x_and_last_label":
             x_BX = jnp.concatenate([x_BX, setup.reader.vectors(y_prev_B)], -1)
-        state, logits_TBV = memory.unroll(core, params["net"]["0"], state, x_BX[None])
-        return state, logits_TBV[0]
+        return net.step(params["net"]["0"], state, x_BX)
 
-    return Stream(lambda params, num, length: core.start(params["net"]["0"], num), step)
+    return Stream(lambda params, num, length: net.initial_state(params["net"]["0"], num, length), step)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metalearn.nn import memory
+from metalearn.learning import segments
+from metalearn.nn.network import Network
 from metalearn.types import Array, PyTree, leaf_name
 from metalearn.validate import ConfigError, fraction, nonnegative, one_of, require
 
@@ -65,29 +66,29 @@ def rates(options: Options) -> tuple[float, float]:
     return 2 * options.mix * options.slow, 2 * (1 - options.mix) * both
 
 
-def start(options: Options, net: PyTree, num: int) -> dict[str, Array]:
+def start(options: Options, params: PyTree, num: int) -> dict[str, Array]:
     """{leaf's path: zeros (B, ...)} for the weights that move."""
-    named = [(leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(net)]
+    named = [(leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
     chosen = {name: leaf for name, leaf in named if re.search(options.match, name)}
     require(bool(chosen), "match", options.match, "matches none of " + ", ".join(name for name, _ in named))
     return {name: jnp.zeros((num, *leaf.shape), leaf.dtype) for name, leaf in chosen.items()}
 
 
-def unroll(core: memory.Core, net: PyTree, weights: dict[str, Array], state: PyTree, x_TBX: Array):
+def unroll(net: Network, params: PyTree, weights: dict[str, Array], state: PyTree, x_TBX: Array):
     """(state, logits_TBV) with each sample's own weights."""
 
     def one(weights, state, x_TX):
         add = lambda path, leaf: leaf + weights[leaf_name(path)] if leaf_name(path) in weights else leaf
-        own = jax.tree_util.tree_map_with_path(add, net)
-        state, logits_T1V = memory.unroll(core, own, jax.tree.map(lambda a: a[None], state), x_TX[:, None])
+        own = jax.tree_util.tree_map_with_path(add, params)
+        state, logits_T1V = segments.run(net, own, jax.tree.map(lambda a: a[None], state), x_TX[:, None])
         return jax.tree.map(lambda a: a[0], state), logits_T1V[:, 0]
 
     return jax.vmap(one, in_axes=(0, 0, 1), out_axes=(0, 1))(weights, state, x_TBX)
 
 
-def step(options: Options, core: memory.Core, net: PyTree, weights: dict, state: PyTree, x_TBX: Array,
+def step(options: Options, net: Network, params: PyTree, weights: dict, state: PyTree, x_TBX: Array,
          delta: PyTree) -> dict[str, Array]:
     """The fast weights after a window from `state`, moved by `delta`, what was said of its end."""
-    _, pull = jax.vjp(lambda w: unroll(core, net, w, state, x_TBX)[0], weights)
+    _, pull = jax.vjp(lambda w: unroll(net, params, w, state, x_TBX)[0], weights)
     grads, = pull(delta)
     return jax.tree.map(lambda w, g: options.leak * w - options.fast * g, weights, grads)

@@ -1,4 +1,4 @@
-"""Episodes cut into windows, time-major: what a learner that trains online reads at once, and how a core reads it.
+"""Episodes cut into windows, time-major: what a learner that trains online reads at once, and how a network reads it.
 
 A window past the episode's end is padded with positions that do not count, so any window length serves any episode.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn.measure import losses
-from metalearn.nn import memory
+from metalearn.nn.network import Network
 from metalearn.types import Array, Episodes, PyTree
 
 INPUTS = ("x", "x_and_last_label", "x_and_shown_label")
@@ -51,14 +51,13 @@ class Reader(NamedTuple):
 
     inputs   x | x_and_last_label | x_and_shown_label, see `learners.memnet`
     targets, outputs   kind and size of the answers
-    steps    T, of a window            unroll, remat, label_gain   see `learners.memnet`
+    steps    T, of a window            remat, label_gain   see `learners.memnet`
     """
 
     inputs: str
     targets: str
     outputs: int
     steps: int
-    unroll: int
     remat: bool
     label_gain: float
 
@@ -87,12 +86,12 @@ class Reader(NamedTuple):
         scale = batch.mask_BT.shape[0] / jnp.maximum(batch.mask_BT.sum(), 1.0)
         return Window(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)
 
-    def read(self, core: memory.Core, net: PyTree, state: PyTree, window: Window, first: bool = False):
+    def read(self, net: Network, params: PyTree, state: PyTree, window: Window, first: bool = False):
         """(loss_B, state, extras) of one window: the segment function of `synthetic`.
 
         extras {logits (T, B, V), loss (T, B)}, with `first` also the state after the window's first step.
         """
-        unroll = functools.partial(memory.unroll, core, net, unroll=self.unroll)
+        unroll = functools.partial(run, net, params)
         if not first:
             state, logits_TBV = unroll(state, window.x_TBX)
             return self.score(logits_TBV, state, window)
@@ -105,21 +104,27 @@ class Reader(NamedTuple):
         loss_TB = losses.position_loss(logits_TBV, window.y_TB, self.targets)
         return (loss_TB * window.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
 
-    def read_all(self, core: memory.Core, net: PyTree, state: PyTree, window: Window):
+    def read_all(self, net: Network, params: PyTree, state: PyTree, window: Window):
         """`read` over a whole episode; with `remat` the backward pass keeps only the states between windows."""
         length, T = len(window.mask_TB), self.steps
         if not self.remat or length <= T:
-            return self.read(core, net, state, window)
+            return self.read(net, params, state, window)
         pad = lambda a: jnp.pad(a, ((0, -length % T), *[(0, 0)] * (a.ndim - 1)))
         pieces = jax.tree.map(lambda a: pad(a).reshape(-1, T, *a.shape[1:]), window)
 
         def body(state, piece):
-            loss_B, state, extras = jax.checkpoint(functools.partial(self.read, core))(net, state, piece)
+            loss_B, state, extras = jax.checkpoint(functools.partial(self.read, net))(params, state, piece)
             return state, (loss_B, extras)
 
         state, (loss_SB, extras) = jax.lax.scan(body, state, pieces)
         joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:length], extras)
         return loss_SB.sum(0), state, joined
+
+
+def run(net: Network, params: PyTree, state: PyTree, x_TBX: Array) -> tuple[PyTree, Array]:
+    """(state, outputs_TBV): the network over a segment; windows are time-major, networks batch-major."""
+    state, out_BTV = net.apply(params, state, jnp.swapaxes(x_TBX, 0, 1))
+    return state, jnp.swapaxes(out_BTV, 0, 1)
 
 
 def ahead(batch: Episodes, boundary: Array) -> Array:

@@ -1,9 +1,5 @@
-"""Embeddings of examples by name, behind one record, and the policies for their normalisation statistics.
-
-  conv4      width, depth, norm, conv, down   depth blocks of conv 3x3, norm, ReLU, max-pool 2
-  resnet12   widths, norm, conv               four residual blocks, the mean over pixels
-  mlp        widths                           hidden layers on flattened inputs
-  pixels     (nothing)                        the input itself, flattened
+"""The record of every embedding of examples, and the policies for its normalisation statistics. Entries are the files
+of `backbones/`.
 
 `norm` says whose statistics normalise (papers differ in it silently):
 
@@ -14,8 +10,6 @@
   none       no normalisation, only a bias
 
 `conv` is patches (per-task weights) or lax (shared weights; less memory): the same function either way.
-`down` is max (pools, as most papers have it) or stride (convolutions of stride 2 in their place, as MAML has it on
-Omniglot: a quarter of the work).
 """
 
 from __future__ import annotations
@@ -28,10 +22,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from metalearn import validate
-from metalearn.nn import conv as conv_lib
+from metalearn import lookup, validate
+from metalearn.nn import taps
 from metalearn.types import Array, PyTree
 
+Stats = list[tuple[Array, Array]]  # (mean_D, var_D) of each normalisation layer, in the order of the layers
 NORMS = ("batch", "episode", "running", "layer", "none")
 
 
@@ -48,26 +43,28 @@ class Backbone:
     norm: str
 
 
-def make(backbone: dict, facts: Mapping[str, Any]) -> Backbone:
-    """The embedding described by `backbone` for a task's inputs; ConfigError names `backbone.<field>`."""
-    kinds = {"conv4": _conv4, "resnet12": _resnet12, "mlp": _mlp, "pixels": _pixels}
+def make(backbone: Mapping[str, Any], facts: Mapping[str, Any]) -> Backbone:
+    """The embedding that `backbone` = {"name": ..., its sizes} describes, for a task's inputs; ConfigError names
+    `backbone.<field>`."""
+    sizes = dict(backbone)
     with validate.within("backbone"):
-        name = backbone.get("name", "")
-        validate.one_of(kinds, name=name)
-        return validate.call(kinds[name], facts, **{k: v for k, v in backbone.items() if k != "name"})
+        validate.require("name" in sizes, "name", "", "one of " + ", ".join(lookup.names("backbones")))
+        return lookup.build("backbones", sizes.pop("name"), facts, **sizes)
 
 
-def _wrap(net: nn.Module, features: int, norm: str) -> Backbone:
-    def init(key, x, context=None):
-        return net.init(key, x, None, context).get("params", {})
+def of(net: nn.Module, features: int, norm: str) -> Backbone:
+    """The record of a linen module, (x_N, stats, context) -> (h_ND, stats)."""
 
-    def apply(params, x, stats=None, context=None):
-        return net.apply({"params": params}, x, stats, context)
+    def init(key, x_N, context=None):
+        return net.init(key, x_N, None, context).get("params", {})
+
+    def apply(params, x_N, stats=None, context=None):
+        return taps.apply(net, params, x_N, stats, context)
 
     return Backbone(init, apply, features, norm)
 
 
-def _image(facts, norm: str, conv: str, halvings: int) -> tuple[int, int]:
+def check_image(facts, norm: str, conv: str, halvings: int) -> tuple[int, int]:
     """Checks what image networks share; the side lengths that are left after `halvings`."""
     validate.one_of(NORMS, norm=norm)
     validate.one_of(("patches", "lax"), conv=conv)
@@ -78,32 +75,8 @@ def _image(facts, norm: str, conv: str, halvings: int) -> tuple[int, int]:
     return shape[0] // 2**halvings, shape[1] // 2**halvings
 
 
-def _conv4(facts, *, width: int, depth: int, norm: str, conv: str, down: str) -> Backbone:
-    validate.positive(width=width, depth=depth)
-    validate.one_of(("max", "stride"), down=down)
-    sides = _image(facts, norm, conv, depth)
-    if down == "stride":  # halves are rounded up
-        sides = tuple(-(-side // 2**depth) for side in facts["image_shape"][:2])
-    return _wrap(conv_lib.Conv4(depth, width, _kind(norm), conv, down), sides[0] * sides[1] * width, norm)
-
-
-def _resnet12(facts, *, widths: tuple[int, ...], norm: str, conv: str) -> Backbone:
-    validate.require(len(widths) >= 1 and min(widths) >= 1, "widths", widths, "must be widths of at least one block")
-    _image(facts, norm, conv, len(widths))
-    return _wrap(conv_lib.ResNet12(tuple(widths), _kind(norm), conv), widths[-1], norm)
-
-
-def _mlp(facts, *, widths: tuple[int, ...]) -> Backbone:
-    validate.require(len(widths) >= 1 and min(widths) >= 1, "widths", widths, "must be widths of at least one layer")
-    return _wrap(conv_lib.MLP(tuple(widths)), widths[-1], "none")
-
-
-def _pixels(facts) -> Backbone:
-    flat = lambda params, x, stats=None, context=None: (x.reshape(x.shape[0], -1), [])
-    return Backbone(lambda key, x, context=None: {}, flat, facts["features"], "none")
-
-
-def _kind(norm: str) -> str:
+def kind(norm: str) -> str:
+    """What a normalisation layer does, whoever's statistics it is given: batch | layer | none."""
     return "batch" if norm in ("batch", "episode", "running") else norm
 
 

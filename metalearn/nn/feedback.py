@@ -1,6 +1,6 @@
 """Feedback models: from a boundary state and a context to the gradient that the future will send back to that state.
 
-One head per group of the state (see `nn.memory`). A vector head is linear or has one hidden layer; the memory's head is
+One head per group of the state (`nn.network`). A vector head is linear or has one hidden layer; the memory's head is
 the same map for every row (so it commutes with permutations of the slots) and also sees the write controller. The last
 layer starts at zero: a fresh feedback model says exactly nothing.
 

@@ -1,4 +1,4 @@
-"""Recurrent networks over tokens, scanned by flax's `nn.RNN`; and the outer-product LSTM."""
+"""What recurrent networks are made of: the scan over a segment, the LSTM, the outer-product LSTM."""
 
 from __future__ import annotations
 
@@ -7,36 +7,93 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core.lift import Out
 
-from metalearn.types import Array
+from metalearn.types import Array, PyTree
 
 
 class Recurrent(nn.Module):
-    """Linear in, a cell scanned over the episode, linear out: tokens_BLI [, carry] -> (carry, logits_BLV f32)."""
+    """A recurrent network: (state, tokens_BLI) -> (state, outputs_BLV). What does not wait for the state happens for
+    all steps at once, before and after the scan. Subclasses define
 
-    num_outputs: int
-    cell: nn.RNNCellBase
-    width: int
+      initial_state(num, length) -> state         length is ignored
+      project_inputs(tokens_BLI) -> u_BL...
+      step(state, u_B...) -> (state, y_BD)
+      read_out(y_BLD) -> outputs_BLV
+    """
 
-    def setup(self):
-        self.embed = nn.Dense(self.width)
-        self.rnn = nn.RNN(self.cell, return_carry=True)
-        self.head = nn.Dense(self.num_outputs)
+    outputs: int
+    unroll: int
 
-    def __call__(self, tokens_BLI: Array, carry=None):
-        carry, h_BLD = self.rnn(self.embed(tokens_BLI), initial_carry=carry)
-        return carry, self.head(h_BLD.astype(jnp.float32))
+    def __call__(self, state: PyTree, tokens_BLI: Array):
+        if state is None:
+            state = self.initial_state(tokens_BLI.shape[0], tokens_BLI.shape[1])
+        u_BL = self.project_inputs(tokens_BLI)
+        length = tokens_BLI.shape[1]
+        if length == 1 or self.is_initializing():
+            state, y_BD = self.advance(state, (jax.tree.map(lambda a: a[:, 0], u_BL), jnp.int32(0)))
+            return state, self.read_out(y_BD[:, None])
+        position_BL = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens_BLI.shape[:2])
+        scan = nn.scan(lambda net, state, now: net.advance(state, (now[0], now[1][0])), variable_broadcast="params",
+                       variable_axes={"intermediates": Out(1)}, split_rngs={"params": False}, in_axes=1, out_axes=1,
+                       unroll=min(self.unroll, length))
+        state, y_BLD = scan(self, state, (u_BL, position_BL))
+        return state, self.read_out(y_BLD)
 
-    def start(self, num: int):
-        """The carry before the first token of `num` episodes."""
-        return self.cell.initialize_carry(jax.random.key(0), (num, self.width))
+    def advance(self, state: PyTree, now: tuple[PyTree, Array]):
+        """`step`, beside the position within the segment, which taps read (`nn.taps`)."""
+        return self.step(state, now[0])
 
 
-class OuterProductLSTMCell(nn.RNNCellBase):
+def lstm(c_BD: Array, gates_BD: Array) -> dict[str, Array]:
+    """The LSTM update from the four gates side by side; the forget gate starts open (+1)."""
+    i, f, g, o = jnp.split(gates_BD, 4, axis=-1)
+    c_BD = jax.nn.sigmoid(f + 1) * c_BD + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return {"h": jax.nn.sigmoid(o) * jnp.tanh(c_BD), "c": c_BD}
+
+
+CONTROLLERS = ("lstm", "ffn")
+
+
+class Controller(nn.Module):
+    """An LSTM in one fused gate matmul, or (`ffn`) one tanh layer: an LSTM can learn to bypass a memory beside it.
+
+    (state, *parts_BX) -> (state, h_BD); `projected_BD` is an input projection made outside the scan, `gate_width` wide.
+    """
+
+    kind: str
+    size: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, state: dict, *parts_BX: Array, projected_BD: Array | None = None) -> tuple[dict, Array]:
+        inputs = [*parts_BX, state["h"]] if self.kind == "lstm" else list(parts_BX)
+        gates_BD = projected_BD if projected_BD is not None else 0.0
+        if inputs:
+            dense = nn.Dense(self.gate_width, use_bias=projected_BD is None, dtype=self.dtype, name="gates")
+            gates_BD = gates_BD + dense(jnp.concatenate(inputs, -1))
+        if self.kind == "ffn":
+            return {}, jnp.tanh(gates_BD)
+        state = lstm(state["c"], gates_BD)
+        return state, state["h"]
+
+    @nn.nowrap
+    def initial_state(self, *shape: int) -> dict:
+        """Zeros of the leading axes `shape`."""
+        zeros = jnp.zeros((*shape, self.size))
+        return {} if self.kind == "ffn" else {"h": zeros, "c": zeros}
+
+    @property
+    def gate_width(self) -> int:
+        return self.size * (4 if self.kind == "lstm" else 1)
+
+
+class OuterProductLSTMCell(nn.Module):
     """LSTM whose cell is `num_heads` matrices of size x size, gated by outer products (GPICL, appendix [M]).
 
     f = sigmoid(G_f + 1); C <- f * C + sigmoid(G_i) * G_g; r = C^T q; h = sigmoid(o) * tanh(r), heads flattened,
     with G_n = (tanh(a_n) * softplus(w_n)) outer tanh(b_n), w = 0 at the start (one w per head and gate: ours).
+    State {C: (B, H, K, K), h: (B, H K)}.
     """
 
     size: int
@@ -44,8 +101,8 @@ class OuterProductLSTMCell(nn.RNNCellBase):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, carry, x_BI):
-        C_BHKK, h_BD = carry
+    def __call__(self, state: dict, x_BI: Array) -> tuple[dict, Array]:
+        C_BHKK, h_BD = state["C"], state["h"]
         H, K = self.num_heads, self.size
         z = nn.Dense(8 * K * H, dtype=self.dtype, name="gates")(jnp.concatenate([x_BI, h_BD], -1))
         z = z.astype(jnp.float32).reshape(*z.shape[:-1], H, 8, K)
@@ -57,13 +114,9 @@ class OuterProductLSTMCell(nn.RNNCellBase):
         C_BHKK = f * C_BHKK + i * g
         r_BHK = jnp.einsum("bhkl,bhk->bhl", C_BHKK, q_BHK)
         h_BD = (jax.nn.sigmoid(o_BHK) * jnp.tanh(r_BHK)).reshape(x_BI.shape[0], H * K)
-        return (C_BHKK, h_BD), h_BD
+        return {"C": C_BHKK, "h": h_BD}, h_BD
 
     @nn.nowrap
-    def initialize_carry(self, rng, input_shape):
-        B = input_shape[0]
-        return (jnp.zeros((B, self.num_heads, self.size, self.size)), jnp.zeros((B, self.num_heads * self.size)))
-
-    @property
-    def num_feature_axes(self):
-        return 1
+    def initial_state(self, num: int) -> dict:
+        H, K = self.num_heads, self.size
+        return {"C": jnp.zeros((num, H, K, K)), "h": jnp.zeros((num, H * K))}

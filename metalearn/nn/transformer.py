@@ -1,8 +1,7 @@
-"""A pre-LN Transformer over tokens, with an explicit key-value cache for its streaming form.
+"""What Transformers are made of: attention with an explicit key-value cache, and the pre-LN block.
 
 Attention goes through `jax.nn.dot_product_attention`. Matmuls run in `dtype` (bf16 is an option); softmax, norms and
-the logits stay in f32. Output layers start small: the head by `head_scale`, residual outputs by 1 / sqrt(2 depth),
-as the measured CPU setting has it.
+the logits stay in f32. Residual outputs start small, by 1 / sqrt(2 depth), as the measured CPU setting has it.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.nn import taps
 from metalearn.types import Array
 
-Cache = list[dict[str, Array]]  # per block: k_BLHK, v_BLHK
 
-
-def _normal(scale: float):
+def normal(scale: float):
+    """Variance scale^2 / fan-in."""
     return nn.initializers.variance_scaling(scale**2, "fan_in", "normal")
 
 
@@ -27,7 +26,7 @@ class Attention(nn.Module):
     """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots.
 
     `last` keeps the last so many queries only: what nobody reads later need not be computed.
-    Applied with `mutable="intermediates"` it also leaves its weights there, `weights_BHLL`; else they are never formed.
+    Sites (`nn.taps`): `heads`, what each head mixed, (B, L, H, K); `weights_BHLL`, to be read only, never formed else.
     """
 
     num_heads: int
@@ -39,7 +38,7 @@ class Attention(nn.Module):
         D = x_BLD.shape[-1]
         shape = (*x_BLD.shape[:2], self.num_heads, D // self.num_heads)
         # one fused projection: three small matmuls leave a CPU core waiting
-        qkv = nn.Dense(3 * D, dtype=self.dtype, kernel_init=_normal(1.0), name="qkv")(x_BLD)
+        qkv = nn.Dense(3 * D, dtype=self.dtype, kernel_init=normal(1.0), name="qkv")(x_BLD)
         q_BLHK, k_BLHK, v_BLHK = (part.reshape(shape) for part in jnp.split(qkv, 3, axis=-1))
         if cache is not None:
             put = lambda old, new: jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, position, 0, 0))
@@ -56,8 +55,8 @@ class Attention(nn.Module):
         if self.is_mutable_collection("intermediates"):
             causal = jnp.tri(q_BLHK.shape[1], k_BLHK.shape[1], dtype=bool)[None, None]
             self.sow("intermediates", "weights_BHLL", _weights(q_BLHK, k_BLHK, causal if mask_LL is None else mask))
-        y_BLD = y_BLHK.reshape(*q_BLHK.shape[:2], D)
-        return nn.Dense(D, dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
+        y_BLD = taps.Site(name="heads")(y_BLHK).reshape(*q_BLHK.shape[:2], D)
+        return nn.Dense(D, dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
 
 
 def _weights(q_BLHK: Array, k_BLHK: Array, mask: Array) -> Array:
@@ -83,64 +82,6 @@ class Block(nn.Module):
             norm("norm_attention")(x_BLD), mask_LL, cache, position, last)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         x_BLD = (x_BLD if last is None else x_BLD[:, -last:]) + drop(y)
-        h_BLF = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=_normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
-        out = nn.Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=_normal((2 * self.depth) ** -0.5), name="down")
+        h_BLF = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
+        out = nn.Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="down")
         return x_BLD + drop(out({"gelu": nn.gelu, "relu": nn.relu}[self.activation](h_BLF))), cache
-
-
-def attention(net: Transformer, params, tokens_BLI: Array, mask_LL: Array | None = None) -> list[Array]:
-    """How each block of `net` weighs the tokens: weights_BHLL, (queries, keys), one array per block."""
-    _, left = net.apply({"params": params}, tokens_BLI, mask_LL, mutable="intermediates")
-    blocks = [left["intermediates"][f"blocks_{i}"] for i in range(net.depth)]
-    return [block["attention"]["weights_BHLL"][0] for block in blocks]
-
-
-class Transformer(nn.Module):
-    """tokens_BLI -> logits_BLV, f32.
-
-    positions    0: no positional code; else the number of learned absolute positions
-    mask_LL      boolean (L, L); None is causal
-    last         logits of the last so many positions only (the final block then computes no others)
-    """
-
-    num_outputs: int
-    depth: int
-    width: int
-    num_heads: int
-    mlp: int
-    positions: int = 0
-    head_scale: float = 0.1
-    dtype: Any = jnp.float32
-
-    def setup(self):
-        self.embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=_normal(1.0))
-        if self.positions:
-            self.position = self.param("position", nn.initializers.normal(0.02), (self.positions, self.width))
-        self.blocks = [Block(self.num_heads, self.mlp, self.depth, self.dtype) for _ in range(self.depth)]
-        self.norm = nn.LayerNorm(dtype=jnp.float32)
-        self.head = nn.Dense(self.num_outputs, kernel_init=_normal(self.head_scale))
-
-    def __call__(self, tokens_BLI: Array, mask_LL: Array | None = None, last: int | None = None) -> Array:
-        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
-        if self.positions:
-            x_BLD = x_BLD + self.position[: x_BLD.shape[1]]
-        for block in self.blocks[:-1]:
-            x_BLD, _ = block(x_BLD, mask_LL)
-        x_BLD, _ = self.blocks[-1](x_BLD, mask_LL, last=last)
-        return self.head(self.norm(x_BLD))
-
-    def extend(self, cache: Cache, tokens_BLI: Array, position: Array, mask_LL: Array) -> tuple[Cache, Array]:
-        """Appends tokens at cache slot `position` and reads their logits; mask_LL is (new tokens, cache slots)."""
-        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
-        if self.positions:
-            x_BLD = x_BLD + jax.lax.dynamic_slice_in_dim(self.position, position, x_BLD.shape[1])
-        new = []
-        for block, old in zip(self.blocks, cache, strict=True):
-            x_BLD, filled = block(x_BLD, mask_LL, old, position)
-            new.append(filled)
-        return new, self.head(self.norm(x_BLD))
-
-    def empty_cache(self, num: int, slots: int) -> Cache:
-        """Zeros for `num` episodes of at most `slots` tokens."""
-        shape = (num, slots, self.num_heads, self.width // self.num_heads)
-        return [{"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)} for _ in range(self.depth)]

@@ -1,0 +1,1 @@
+"""Embeddings of one example, one file each; see `nn.backbone.Backbone`."""

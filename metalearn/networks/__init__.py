@@ -1,0 +1,1 @@
+"""Networks that read tokens in order, one file each; see `nn.network.Network`."""

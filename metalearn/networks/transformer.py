@@ -1,0 +1,85 @@
+"""A causal pre-LN Transformer, with an explicit key-value cache where it reads a sequence in pieces.
+
+Output layers start small: the head by `HEAD_SCALE`, residual outputs by 1 / sqrt(2 depth).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metalearn import validate
+from metalearn.nn import network, transformer
+from metalearn.types import Array, PyTree
+
+HEAD_SCALE = 0.1
+
+
+class Transformer(nn.Module):
+    """(state, tokens_BLI) -> (state, outputs_BLV f32); state None reads a whole sequence at once and keeps no cache.
+
+    positions    0: places have no code; else the number of learned absolute positions
+    mask_LL      boolean, queries by keys; None is causal
+    last         outputs of the last so many tokens only (the final block then computes no others)
+    place_L      which position code each token gets; None: 0, 1, 2, ...
+
+    State {block_i: {k: (B, length, H, K), v: alike}, place: {position: (B,) int32}}; all rows stand at one place.
+    """
+
+    outputs: int
+    depth: int
+    width: int
+    num_heads: int
+    mlp: int
+    positions: int
+    dtype: Any
+
+    def setup(self):
+        self.embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=transformer.normal(1.0))
+        if self.positions:
+            self.position = self.param("position", nn.initializers.normal(0.02), (self.positions, self.width))
+        self.blocks = [transformer.Block(self.num_heads, self.mlp, self.depth, self.dtype) for _ in range(self.depth)]
+        self.norm = nn.LayerNorm(dtype=jnp.float32)
+        self.head = nn.Dense(self.outputs, kernel_init=transformer.normal(HEAD_SCALE))
+
+    def __call__(self, state: PyTree, tokens_BLI: Array, *, mask_LL: Array | None = None, last: int | None = None,
+                 place_L: Array | None = None) -> tuple[PyTree, Array]:
+        if state is not None:
+            return self._extend(state, tokens_BLI)
+        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
+        if self.positions:
+            x_BLD = x_BLD + (self.position[: x_BLD.shape[1]] if place_L is None else self.position[place_L])
+        for i, block in enumerate(self.blocks):
+            x_BLD, _ = block(x_BLD, mask_LL, last=last if i + 1 == self.depth else None)
+        return None, self.head(self.norm(x_BLD))
+
+    def _extend(self, state: PyTree, tokens_BLI: Array) -> tuple[PyTree, Array]:
+        """Appends a segment to the cache and reads its outputs."""
+        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
+        first, length = state["place"]["position"][0], tokens_BLI.shape[1]
+        if self.positions:
+            x_BLD = x_BLD + jax.lax.dynamic_slice_in_dim(self.position, first, length)
+        seen_LL = jnp.arange(state["block_0"]["k"].shape[1])[None] <= first + jnp.arange(length)[:, None]
+        new = {"place": {"position": state["place"]["position"] + length}}
+        for i, block in enumerate(self.blocks):
+            x_BLD, new[f"block_{i}"] = block(x_BLD, seen_LL, state[f"block_{i}"], first)
+        return new, self.head(self.norm(x_BLD))
+
+    def initial_state(self, num: int, length: int) -> PyTree:
+        shape = (num, length, self.num_heads, self.width // self.num_heads)
+        blocks = {f"block_{i}": {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)}
+                  for i in range(self.depth)}
+        return blocks | {"place": {"position": jnp.zeros(num, jnp.int32)}}
+
+
+def make(spec: network.NetworkSpec, *, depth: int, width: int, num_heads: int, mlp: int,
+         positions: bool) -> network.Network:
+    """depth blocks of this width, with num_heads heads and mlp hidden units; positions: learned absolute ones."""
+    validate.positive(depth=depth, width=width, num_heads=num_heads, mlp=mlp)
+    validate.multiple_of("num_heads", num_heads, width=width)
+    module = Transformer(spec.outputs, depth, width, num_heads, mlp, spec.length if positions else 0,
+                         jnp.dtype(spec.dtype))
+    return network.of(module, recurrent=False, masks=True, dtypes=("float32", "bfloat16"))
