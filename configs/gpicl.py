@@ -131,7 +131,7 @@ def sweep(arg: str = "phases"):
         return
     for seed in range(3):  # one program each
         vary = {"task.num_tasks": TASKS, "seed": (seed,) * len(TASKS)}
-        yield {"replicas.num": len(TASKS), "replicas.vary": vary}
+        yield {"replicas.num": len(TASKS), "replicas.at_once": 1, "replicas.vary": vary}
     for layout in ("shifted", "query"):
         yield {"task.num_tasks": 0, "seed": 0, "learner.layout": layout}
 

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-
 from metalearn.measure.statistics import over_seeds, text
+from metalearn.reporting.runs import single
 from metalearn.types import Result
 
 
@@ -23,40 +21,40 @@ def cost(results, names: list[str]) -> Result:
     cost_of = lambda rules, rule: rules[rule]["cpu_ms_per_update"]
     over = {name: cost_of(rules, "synthetic") / cost_of(rules, "tbptt") - 1 for name, rules in headline.items()
             if {"synthetic", "tbptt"} <= rules.keys()}
-    table = {"title": "one update: NSE by episode length, window 16 (bptt: the episode); every memory at L = 256",
+    table = {"title": "one update: NSE by episode length, segments of 16 (bptt: the episode); every memory at L = 256",
              "columns": ["memory", "rule", "temp bytes", "ms", "CPU ms", "positions/s", "compile s"], "rows": rows}
     return {"headline": {"cost": headline, "overhead_of_synthetic": over}, "tables": [table]}
 
 
 def copy(results, arms: dict[str, dict]) -> Result:
-    """Longest sequence solved, by window and arm; an arm is the overrides that make it."""
+    """Longest sequence solved, by segment length and arm; an arm is the overrides that make it."""
     headline, rows = {}, []
-    for overrides, result, _ in results:
-        rest = {field: value for field, value in overrides.items() if field != "learner.window"}
+    for program in results:
+        overrides = program[0]
+        rest = {field: value for field, value in overrides.items() if field != "learner.segment"}
         arm = next(name for name, changes in arms.items() if changes == rest)
         # the level before the one that the curriculum stands at: training on one length forgets the shorter ones
-        window, solved = str(overrides["learner.window"]), [level - 1 for level in result["level"]]
-        headline.setdefault(arm, {})[window] = solved
-        rows.append([window, arm, _interval(solved, 1), ", ".join(map(str, solved))])
-    table = {"title": "longest sequence solved (below .15 bit), by window T; mean ± 95 % over seeds",
+        segment, solved = str(overrides["learner.segment"]), [run["level"] - 1 for _, run, _ in single([program])]
+        headline.setdefault(arm, {})[segment] = solved
+        rows.append([segment, arm, _interval(solved, 1), ", ".join(map(str, solved))])
+    table = {"title": "longest sequence solved (below .15 bit), by segment length T; mean ± 95 % over seeds",
              "columns": ["T", "arm", "longest", "by seed"], "rows": rows}
     return {"headline": {"longest_solved": headline}, "tables": [table]}
 
 
-def shared(results, names: list[str], seeds: int) -> Result:
+def shared(results, names: list[str]) -> Result:
     """Area under the learning curve: mean accuracy over the 20 evaluations of 400 batches, by seed."""
     headline, rows, series = {"area": {}, "area_rare": {}}, [], []
-    for name, (_, _, workdir) in zip(names, results, strict=False):
-        history, areas = _history(workdir), {}
+    for name, program in zip(names, results, strict=False):
+        histories, areas = [history for _, _, history in single([program])], {}
         for kind in ("common", "rare"):
-            curve = [_by_seed(h[f"{kind}_by_seed"], seeds) for h in history]
-            areas[kind] = [sum(point[seed] for point in curve) / len(curve) for seed in range(seeds)]
+            areas[kind] = [_mean(h[f"{kind}_accuracy"] for h in history) for history in histories]
         if not name.startswith("source"):
             headline["area"][name], headline["area_rare"][name] = areas["common"], areas["rare"]
             rows.append([name, _interval(areas["common"]), _interval(areas["rare"])])
-            y = [sum(_by_seed(h["rare_by_seed"], seeds)) / seeds for h in history]
+            y = [_mean(h["rare_accuracy"] for h in at) for at in zip(*histories, strict=True)]
             series.append({"name": name, "y": y, "ci95": None})
-        x = [h["step"] // 8 for h in history]
+        x = [h["step"] // 8 for h in histories[0]]
     table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over 3 seeds",
              "columns": ["feedback", "common", "rare"], "rows": rows}
     curve = {"title": "shared feedback", "x": x, "xlabel": "batches", "ylabel": "rare accuracy", "series": series,
@@ -67,14 +65,13 @@ def shared(results, names: list[str], seeds: int) -> Result:
 def streams(results, targets: dict[str, dict]) -> Result:
     """Accuracy at the i-th presentation, memory and LSTM; where `targets` has any, how far each is off its own."""
     headline, rows, series, x, presentations = {}, [], [], [], ("1", "2", "5", "10")
-    for i, (name, (_, result, workdir)) in enumerate(zip(("LRUA memory", "LSTM"), results, strict=False)):
+    for i, (name, (_, result, history)) in enumerate(zip(("LRUA memory", "LSTM"), single(results), strict=False)):
         headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
         half = lambda p, result=result: f" ± {result[f'instance_{p}_ci95']:.3f}"
         rows.append([name, *(f"{result[f'instance_{p}']:.3f}{half(p)}" for p in presentations)])
         for target, row in [*targets.items()][i:i + 1]:
             headline[name]["short_of_target"] = {p: v - result[f"instance_{p}"] for p, v in row.items()}
             rows.append([target, *(f"{row[p]:.3f}" for p in presentations)])
-        history = _history(workdir)
         x = [h["step"] for h in history]
         for p in ("2", "10"):
             series.append({"name": f"{name}, {p}", "y": [h[f"instance_{p}"] for h in history], "ci95": None})
@@ -89,15 +86,16 @@ def gated(results) -> Result:
     names = ("rare_accuracy", "common_accuracy", "rare_ci95", "common_ci95", "batches_to_90", "batches_to_90_common",
              "batches_to_90_by_seed")
     headline, rows = {name: {} for name in names}, []
-    for overrides, result, workdir in results:
+    for program in results:
+        overrides, runs = program[0], list(single([program]))
         rule, length = overrides["learner.rule"], overrides["task.length"]
         arm = {"synthetic": "cdni" if overrides["learner.feedback.context"] == "label" else "dni"}.get(rule, rule)
         updates = 1 if arm == "bptt" else length // 3
         found, cells = {}, []
         for kind in ("common", "rare"):
-            values, history = result[f"{kind}_by_seed"], _history(workdir)
-            found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][i] >= 0.9), default=None)
-                           for i in range(len(values))]
+            values = [run[f"{kind}_accuracy"] for _, run, _ in runs]
+            found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_accuracy"] >= 0.9), default=None)
+                           for _, _, history in runs]
             for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), over_seeds(values), strict=True):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))
@@ -105,14 +103,9 @@ def gated(results) -> Result:
                             ("batches_to_90_common", _median(found["common"]))):
             headline[name].setdefault(arm, {})[str(length)] = value
         rows.append([str(length), arm, *cells, *(str(_median(found[kind]) or "never") for kind in ("common", "rare"))])
-    table = {"title": "gated recall, window 3: 3 seeds, ± 95 % interval over seeds; median batches to .9",
+    table = {"title": "gated recall, segments of 3: 3 seeds, ± 95 % interval over seeds; median batches to .9",
              "columns": ["L", "arm", "common", "rare", "batches, common", "batches, rare"], "rows": rows}
     return {"headline": headline, "tables": [table]}
-
-
-def _history(workdir: str) -> list[dict]:
-    with open(os.path.join(workdir, "eval", "history.jsonl"), encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def _median(found: list[int | None]) -> int | None:
@@ -121,10 +114,9 @@ def _median(found: list[int | None]) -> int | None:
     return None if middle == float("inf") else int(middle)
 
 
-def _by_seed(values: list[float], seeds: int) -> list[float]:
-    """One number per seed, the mean over its networks where several share a feedback model."""
-    each = len(values) // seeds
-    return [sum(values[i * each:(i + 1) * each]) / each for i in range(seeds)]
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
 
 
 def _interval(v: list[float], digits: int = 3) -> str:
