@@ -275,7 +275,7 @@ def summarise(results: list) -> dict:
     rows, headline = [], {}
     for name, runs in found.items():
         columns = [k for k in MEASURED if k in runs[0]]
-        cells = [statistics.over_seeds([run[k] for run in runs]) for k in columns]
+        cells = [statistics.interval([run[k] for run in runs]) for k in columns]
         near = next(runs[0][k] for k in ("nearest_neighbour", "mse_nearest_neighbour") if k in runs[0])
         rows.append([name, len(runs), *(statistics.text(*cell, 4) for cell in cells), f"{near:.4f}",
                      f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"])

@@ -9,8 +9,8 @@ update. FLOP are those of the matrix products in the program as written (counted
 generation), so neither recomputation that the compiler drops nor element-wise work flatters the figure. Pass as many
 configs as you like.
 
-Where PyTorch is installed, MAML and prototypes on Conv4 have a second arm, the same update written there
-(`metalearn.torch_arm`), run in the same interleaved rounds.
+Where PyTorch is installed, MAML and prototypes on Conv4 are timed there too, the same update
+(`metalearn/measure/torch_reference.py`) in the same interleaved rounds.
 
 `--memory` compiles the update and runs nothing: the compiler's own figure of the bytes that it needs beside its
 arguments (parameters, optimiser state, datasets) and results.

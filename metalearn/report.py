@@ -5,7 +5,10 @@
 
 `results --check` writes nothing and fails where a document differs from its source, results/*.json. `store` replaces
 the measurements of a record by those of a finished sweep, or of finished runs, one per seed, and generates the
-documents. A new record is first written by hand, with its commands and claims (see reporting/results.py).
+documents. A new record needs what no run can know:
+
+  ... store --id=gpicl_new --workdir=DIR --title="What it is" --command="train --config=... --workdir={out}" \
+      --claim=unseen=unseen_last --tolerance=.02 [--better=lower] [--scale=100] [--digits=1]
 """
 
 from __future__ import annotations
@@ -34,13 +37,22 @@ def generate(root: str, write: bool = True) -> list[str]:
     return changed
 
 
-def store(root: str, name: str, directories: list[str]) -> dict:
-    """The record `name` with its measurements from `directories`; saved, and documents made anew."""
-    old = results_lib.find(results_lib.load(root), name)
-    new = results_lib.record(old, directories)
+def store(root: str, name: str, directories: list[str], new: dict | None = None) -> dict:
+    """The record `name`, or `new` in its place, measured in `directories`; saved, and documents made anew."""
+    new = results_lib.record(new or results_lib.find(results_lib.load(root), name), directories)
     results_lib.save(root, new)
     generate(root)
     return new
+
+
+def _new(args) -> dict | None:
+    """The record that the flags describe; None without a title, for a record that exists."""
+    if args.title is None:
+        return None
+    require(args.tolerance is not None, "--tolerance", "", "say how far a claim may be off and still be reproduced")
+    claims = dict(claim.partition("=")[::2] for claim in args.claim)
+    return results_lib.blank(args.id, args.title, args.command, claims, scale=args.scale, digits=args.digits,
+                             better=args.better, tolerance=args.tolerance)
 
 
 def main() -> int:
@@ -49,13 +61,20 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="results: write nothing, fail where something differs")
     parser.add_argument("--id", default="", help="store: the record")
     parser.add_argument("--workdir", action="append", default=[], help="store: a finished sweep, or one run per seed")
+    parser.add_argument("--title", help="store a new record: one line")
+    parser.add_argument("--command", action="append", default=[], help="its commands, {out} for the directory")
+    parser.add_argument("--claim", action="append", default=[], help="NAME=PATH into the RESULT line")
+    parser.add_argument("--tolerance", type=float, help="of its claims")
+    parser.add_argument("--better", choices=("higher", "lower"), default="higher")
+    parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--digits", type=int, default=3)
     parser.add_argument("--root", default=ROOT, help="where results/ and the documents lie")
     args = parser.parse()
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a report takes no overrides")
     if args.what == "store":
         require(bool(args.workdir), "--workdir", "", "name at least one finished directory")
-        new = store(args.root, args.id, [os.path.abspath(d) for d in args.workdir])
-        cli.print_result({"id": new["id"]} | {c["name"]: c["value"] for c in new["claims"]})
+        stored = store(args.root, args.id, [os.path.abspath(d) for d in args.workdir], _new(args))
+        cli.print_result({"id": stored["id"]} | {c["name"]: c["value"] for c in stored["claims"]})
         return 0
     changed = generate(args.root, write=not args.check)
     for path in changed:

@@ -33,7 +33,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """' (nearest: lr)' or ''."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    if not close:  # a right leaf under a wrong parent still names its home
+    if not close:  # a known field under a wrong block: name where it belongs
         close = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
     return f" (nearest: {close[0]})" if close else ""
 

@@ -43,11 +43,6 @@ def test_who_knows_the_labels_has_all_right_and_a_constant_has_chance():
     assert constant["episodes"] == 8 and "3-way 1-shot" in constant["protocol"]
 
 
-def test_the_interval_is_over_episodes():
-    mean, half = fewshot.interval(np.array([0.0, 1.0, 1.0, 1.0]))
-    assert mean == 0.75 and half == pytest.approx(1.96 * 0.5 / 2)  # the standard deviation is .5
-
-
 def test_a_source_counts_the_episodes_that_have_it():
     mask_EQ, hit_EQ = np.array([[1, 1, 0], [0, 0, 0]], bool), np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
     num, learner, near = fewshot._of_source(mask_EQ, hit_EQ, 1 - hit_EQ)

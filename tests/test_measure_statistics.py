@@ -12,10 +12,11 @@ def test_summary_by_hand():
     found = statistics.summary([[1.0, 2.0, 3.0, 100.0], [3.0, 4.0, 5.0, 102.0]])
     assert found["seeds"] == [26.5, 28.5] and found["mean"] == 27.5
     task_B = np.array([2.0, 3.0, 4.0, 101.0])
-    assert found["ci95"] == pytest.approx(1.96 * task_B.std(ddof=1) / 2)
+    assert found["ci95"] == pytest.approx(3.182446 * task_B.std(ddof=1) / 2)
     assert found["iqm"] == 3.75  # 3, 3, 4, 5: the hundred does not count
     low, high = found["iqm_ci95"]
-    assert low < found["iqm"] < high and low >= 2.75 and high <= 4.75  # never beyond the worse or better seed alone
+    assert low < found["iqm"] < high and high - found["iqm"] > 6  # two seeds say little: Student's factor is 12.7
+    assert np.isnan(statistics.summary([[1.0, 2.0]])["iqm_ci95"]).all()  # and one says nothing
     same = statistics.summary([[1.0, 2.0, 3.0]] * 3)
     assert same["iqm_ci95"] == [2.0, 2.0]  # seeds that agree leave nothing to draw
 
@@ -48,12 +49,63 @@ def test_gather(tmp_path):
     assert statistics.gather(named, "successes") == {}
 
 
-def test_over_seeds_is_students():
-    mean, half = statistics.over_seeds([1.0, 2.0, 3.0])
+def test_few_values_have_students_interval():
+    mean, half = statistics.interval([1.0, 2.0, 3.0])
     assert mean == 2.0 and half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # two degrees of freedom, spread 1
-    mean, half = statistics.over_seeds([0.7])
+    mean, half = statistics.interval([0.7])
     assert mean == 0.7 and np.isnan(half)
 
 
 def test_text_has_an_interval_where_there_is_one():
     assert statistics.text(0.61, 0.0456, 3) == "0.610 ± 0.046" and statistics.text(0.61, float("nan"), 2) == "0.61"
+
+
+def test_an_interval_is_along_its_axis_and_leaves_out_what_was_not_measured():
+    values = np.array([[1.0, 2.0, 3.0, np.nan], [5.0, np.nan, np.nan, np.nan]])
+    mean, half = statistics.interval(values, 1)
+    np.testing.assert_allclose(mean, [2.0, 5.0])
+    np.testing.assert_allclose(half, [4.302653 / 3**0.5, np.nan], rtol=1e-6)
+    np.testing.assert_array_equal(statistics.interval(values.T)[0], mean)
+    many = np.arange(1024.0)  # of as many, the factor is the 1.96 that papers use
+    assert statistics.interval(many)[1] == pytest.approx(1.96 * many.std(ddof=1) / 32, rel=1e-12)
+
+
+def coverage(draw, interval, truth, trials=1500) -> float:
+    """How often the interval (mean, half) of what `draw(rng)` gives has `truth` inside."""
+    rng = np.random.default_rng(1)
+    inside = [abs(mean - truth) <= half for mean, half in (interval(draw(rng)) for _ in range(trials))]
+    return float(np.mean(inside))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_intervals_over_few_seeds_cover(seeds):
+    draw = lambda rng: 0.7 + 0.05 * rng.normal(size=seeds)
+    assert 0.92 < coverage(draw, statistics.interval, 0.7) < 0.98
+
+
+def test_intervals_over_tasks_cover_because_a_task_is_one_value():
+    """Eight tasks of twenty repeats each: a task's repeats share its difficulty."""
+    draw = lambda rng: rng.normal(size=(8, 1)) + 0.5 * rng.normal(size=(8, 20))
+    assert 0.92 < coverage(draw, lambda a_BE: statistics.interval(a_BE.mean(1)), 0.0) < 0.98
+    assert coverage(draw, lambda a_BE: statistics.interval(a_BE.ravel()), 0.0) < 0.6  # repeats taken for tasks
+
+
+def test_intervals_over_episodes_cover():
+    draw = lambda rng: rng.binomial(5, 0.8, 100) / 5  # accuracies of five queries: skewed, and no more than six values
+    assert 0.92 < coverage(draw, statistics.interval, 0.8) < 0.98
+
+
+@pytest.mark.parametrize("seeds, trials", [(3, 300), (5, 300), (10, 300)])
+def test_the_bootstrap_of_whole_rows_covers(seeds, trials):
+    """Ten tasks of their own difficulty, networks that are good or bad at all of them, and noise."""
+    task_B = np.linspace(-1, 1, 10)
+    draw = lambda rng: task_B + 0.3 * rng.normal(size=(seeds, 1)) + 0.1 * rng.normal(size=(seeds, 10))
+    found = lambda a_RB: (statistics.interquartile(a_RB.ravel()), statistics.rows_half_width(a_RB))
+    assert coverage(draw, found, 0.0, trials) > 0.92
+
+    def redrawn(a_RB):  # seeds anew within every task
+        rng = np.random.default_rng(0)
+        drawn = np.take_along_axis(a_RB[None], rng.integers(0, seeds, (200, seeds, 10)), 1)
+        iqm = statistics.interquartile(a_RB.ravel())
+        return iqm, 1.96 * np.std([statistics.interquartile(d.ravel()) for d in drawn])
+    assert coverage(draw, redrawn, 0.0, 100) < 0.75

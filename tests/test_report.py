@@ -63,5 +63,12 @@ def test_a_finished_run_is_stored_and_shown(tmp_path):
     stored = results.load(str(root))["tiny"]
     assert stored["provenance"] == "made" and stored["claims"][0]["value"] == 70.0
     assert "70.0 ± 1.0" in (root / "README.md").read_text()
+    new = ["--id=fewshot_new", f"--workdir={root}/run", "--title=New", "--claim=accuracy=accuracy", "--scale=100",
+           "--command=train --config=configs/fewshot.py:smoke --workdir={out}"]
+    refused = call("store", f"--root={root}", *new)
+    assert refused.returncode == 2 and "--tolerance" in refused.stderr
+    assert call("store", f"--root={root}", *new, "--tolerance=2").returncode == 0
+    stored = results.load(str(root))["fewshot_new"]
+    assert (stored["family"], stored["claims"][0]["value"], stored["claims"][0]["tolerance"]) == ("fewshot", 70.0, 2.0)
     refused = call("store", f"--root={root}", "--id=tiny")
     assert refused.returncode == 2 and "--workdir" in refused.stderr

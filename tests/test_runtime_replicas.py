@@ -228,7 +228,7 @@ def plan(*settings):
 def test_a_mean_over_seeds_has_students_interval_and_leaves_out_what_is_missing():
     rows = [dict(a=a, b={"x": 1.0}, hash="h", phase=phase) for a, phase in ((1.0, "p"), (2.0, "q"), (None, "q"))]
     found = replicas.summary(plan(dict(seed=0), dict(seed=1), dict(seed=2)), rows)
-    mean, half = statistics.over_seeds([1.0, 2.0])
+    mean, half = statistics.interval([1.0, 2.0])
     assert (found["a"], found["intervals"]["a"]) == (mean, half) and found["hash"] == "h" and "phase" not in found
     assert found["b"] == {"x": 1.0} and found["intervals"]["b"] == {"x": 0.0}
     assert [r["phase"] for r in found["replicas"]] == ["p", "q", "q"] and found["replicas"][2]["setting"] == {"seed": 2}

@@ -1,7 +1,7 @@
 """Datasets: prepare them once, see what is there.
 
   python -m metalearn.datasets list             names, licences, origin, traps
-  python -m metalearn.datasets check [NAME]     what is there, whole and right, and how to get the rest
+  python -m metalearn.datasets check [NAME]     what is there and verified, and how to get the rest
   python -m metalearn.datasets prepare NAME [--raw=DIR] [--data_dir=DIR]
   python -m metalearn.datasets prepare images/NAME --raw=DIR [--image_size=84]
                                              DIR has CLASS/*.png, or {train,val,test}/CLASS/*.png

@@ -99,7 +99,7 @@ class MetalearnOmniglot(_Builder):
                     image = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
                     yield int(match[1]), int(match[2]), np.where(image < 128, 0, 255).astype(np.uint8)[..., None]
 
-    def _generate_examples(self):  # TFDS wants it defined; the generators above are given instead
+    def _generate_examples(self):  # an abstract method of TFDS; the generators above are given instead
         raise NotImplementedError
 
 

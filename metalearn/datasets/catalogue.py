@@ -65,7 +65,7 @@ def values_of(x: np.ndarray, y: np.ndarray, test: np.ndarray | None) -> dict[str
 
 
 def unlike(name: str, got: dict[str, Any], part: bool = False) -> str:
-    """'' or what differs from the committed values of `name`, or of the part of it that is handed round, in words."""
+    """'' or what differs from the committed values of `name`, or of the commonly shared part of it, in words."""
     facts = entries().get(name, {})
     expected, tolerance = facts.get("values", {}), facts.get("tolerance", 2e-4)
     if part:  # those were measured

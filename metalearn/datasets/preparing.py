@@ -1,7 +1,7 @@
 """Preparing a dataset once, through TensorFlow Datasets, into ArrayRecord; and saying what is there.
 
-A set appears under its name whole and checked, or not at all: it is made in a hidden folder, read back, compared with
-the committed values and only then renamed. What a killed preparation left behind is removed by the next one.
+A set appears under its name complete and checked, or not at all: it is made in a hidden folder, read back, compared
+with the committed values and only then renamed. What a killed preparation left behind is removed by the next one.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _reach(name: str) -> None:
 
 @contextlib.contextmanager
 def _workshop(root: str, name: str):
-    """An empty hidden folder of this process alone; swept before and after. The lock dies with its holder."""
+    """An empty hidden folder for this process alone, emptied before and after. The lock ends with its process."""
     try:
         os.makedirs(os.path.join(root, ".preparing"), exist_ok=True)
         work = os.path.join(root, ".preparing", name.replace("/", "_"))
@@ -140,7 +140,7 @@ def _make(name: str, source: str, work: str, downloads: str, image_size: int) ->
         else:
             builder = _tfds_builder(tfds, name, work)
         # MNIST, Fashion-MNIST and KMNIST share their file names, and TFDS caches extracted files by name: each set
-        # has download and extraction folders of its own, those of --raw live and die with the preparation
+        # has download and extraction folders of its own, those of --raw are deleted after the preparation
         config = tfds.download.DownloadConfig(manual_dir=os.path.abspath(source) if source else None)
         builder.download_and_prepare(download_config=config, file_format="array_record",
                                      download_dir=os.path.join(work, "downloads") if source else downloads)

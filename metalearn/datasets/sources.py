@@ -1,4 +1,4 @@
-"""Doors: every way in which a dataset can lie on disk, read into the same arrays. Never imports TensorFlow."""
+"""Sources: every format in which a dataset can lie on disk, read into the same arrays. Never imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CACHE = "metalearn_dataset.npz"  # beside the records of a prepared set
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """A dataset as it lies on disk: x uint8, bool or float (N, H, W, C); the same from whichever door it was read."""
+    """A dataset as it lies on disk: x uint8, bool or float (N, H, W, C); the same from every source."""
 
     x: np.ndarray
     y: np.ndarray
@@ -35,7 +35,7 @@ class Raw:
     split_V: tuple[str, ...] = ()  # train, val or test of each class, where the prepared set itself says so
 
 
-@functools.lru_cache(maxsize=3)  # the splits of one dataset are asked for one after another
+@functools.lru_cache(maxsize=3)  # callers load the splits of one dataset one after another
 def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     """The dataset `name`: raw files under `root`, else a prepared set under `prepared`. `stamp` only dates a file."""
     if name == "digits":
@@ -69,7 +69,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
 def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Raw:
     """Checks shapes and types, numbers the classes from 0; `order` puts the examples into an order of their own.
 
-    TFDS shuffles what it prepares. Ordered by (test, class, pixels), a dataset is the same bits through every door.
+    TFDS shuffles what it prepares. Ordered by (test, class, pixels), a dataset has the same bits from every source.
     """
     need = lambda ok, problem: require(ok, "dataset", name, problem)
     x, y = np.asarray(x), np.asarray(y)

@@ -1,4 +1,4 @@
-"""Made-up characters, drawn by hand as it were: many classes to practise on where nothing may be downloaded.
+"""Made-up characters that look hand-drawn: many classes to train on without any download.
 
 A character is one to three curved strokes (cubic Bezier curves through random control points, each beginning where the
 last ended or somewhere else); a drawing of it moves the control points a little, slants, turns and stretches the whole
@@ -35,7 +35,7 @@ def draw(classes: int = CLASSES, drawings: int = DRAWINGS, seed: int = 0) -> tup
     rows = np.stack([np.cos(turn), np.sin(turn)], 1), np.stack([slant - np.sin(turn), np.cos(turn)], 1)
     matrix_N = np.stack(rows, 1)
     curve_N = np.einsum("npd,nde->npe", curve_N, matrix_N) * np.exp(rng.normal(0, 0.12, (N, 1, 2)))
-    # fill the bitmap in height, no wider than high; what a character does not use moves onto a used point
+    # fill the bitmap in height, no wider than high; points that a character does not use move onto used ones
     curve_N = np.where(used_N[..., None], curve_N, curve_N[:, :1])
     low, high = curve_N.min(1, keepdims=True), curve_N.max(1, keepdims=True)
     scale = (SIDE - 4) / np.maximum(high - low, 1e-6)

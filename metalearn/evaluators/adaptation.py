@@ -7,7 +7,7 @@ import numpy as np
 
 from metalearn.learning import support_query
 from metalearn.measure import frozen as frozen_lib
-from metalearn.measure import losses
+from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
@@ -41,7 +41,7 @@ def make(task: TaskDist, learner: Learner, *, split: str, steps: int, episodes: 
         both = [jax.device_get(score(params, carry, batch)) for batch in frozen]
         value_EI = np.concatenate([np.asarray(b[0], np.float64).T for b in both])
         near = float(np.concatenate([b[1] for b in both]).mean(dtype=np.float64))
-        mean, half = value_EI.mean(0), 1.96 * value_EI.std(0, ddof=1) / episodes**0.5
+        mean, half = statistics.interval(value_EI)
         headline = {f"{name}_{n}": mean[n] for n in sorted({0, 1, steps})}
         headline |= {f"{name}_{steps}_ci95": half[-1], f"{name}_nearest_neighbour": near,
                      "adaptation_episodes_sha256": frozen.digest}

@@ -1,7 +1,7 @@
 """Accuracy on frozen N-way K-shot episodes: mean and 95 % interval over episodes, by source, beside pixels' 1-NN.
 
-An episode's accuracy is the mean over its queries; the interval is 1.96 standard errors over episodes. The
-episodes are a function of (protocol, seed): their hash is in the result, and a hash given in the config must match.
+An episode's accuracy is the mean over its queries; the interval is over episodes. The episodes are a function of
+(protocol, seed): their hash is in the result, and a hash given in the config must match.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from metalearn.learning import support_query
 from metalearn.measure import frozen as frozen_lib
-from metalearn.measure import losses
+from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
@@ -62,7 +62,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
                 pixels[name] = np.concatenate(near)
             hit_EQ, near_EQ, source_EQ = np.concatenate(hits), pixels[name], np.concatenate(source)
             suffix = "" if i == 0 else f"_{name}"
-            (accuracy, ci95), (nearest, _) = interval(hit_EQ.mean(1)), interval(near_EQ.mean(1))
+            (accuracy, ci95), (nearest, _) = (statistics.interval(hits_EQ.mean(1)) for hits_EQ in (hit_EQ, near_EQ))
             headline |= {"accuracy" + suffix: accuracy, "ci95" + suffix: ci95, "nearest_neighbour" + suffix: nearest}
             rows.append([name, "all", episodes, _show(hit_EQ.mean(1)), _show(near_EQ.mean(1))])
             found = np.unique(source_EQ)
@@ -80,15 +80,8 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
     return Evaluator(run)
 
 
-def interval(values_E: np.ndarray) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval over episodes, in double precision."""
-    values_E = np.asarray(values_E, np.float64)
-    spread = values_E.std(ddof=1) if len(values_E) > 1 else float("nan")
-    return float(values_E.mean()), float(1.96 * spread / len(values_E) ** 0.5)
-
-
 def _show(values_E: np.ndarray) -> str:
-    return "{:.4f} ± {:.4f}".format(*interval(values_E))
+    return statistics.text(*statistics.interval(values_E), 4)
 
 
 def _sources(facts, split: str, index_EQ: np.ndarray) -> np.ndarray:

@@ -48,7 +48,8 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for o in out for a in o[2])).hexdigest()
         total_EI, count_EI = hits.sum(0), counts.sum(0)
         mean_I = total_EI.sum(0) / np.maximum(count_EI.sum(0), 1)
-        half_I = [_half_width(total_EI[:, i], count_EI[:, i]) for i in range(upto)]
+        # an episode without an i-th presentation has no accuracy there
+        half_I = statistics.interval(np.where(count_EI > 0, total_EI / np.maximum(count_EI, 1), np.nan))[1]
         shown = [i for i in (1, 2, 3, 4, 5, 10) if i <= upto]
         headline = {f"instance_{i}": mean_I[i - 1] for i in shown}
         headline |= {f"instance_{i}_ci95": half_I[i - 1] for i in shown}
@@ -67,9 +68,3 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
                 "facts": {"seed": seed, "episodes": episodes}}
 
     return Evaluator(run)
-
-
-def _half_width(total_E: np.ndarray, count_E: np.ndarray) -> float:
-    """Half of the 95 % interval, over the episodes that have such a presentation, of the accuracy there."""
-    shown = count_E > 0
-    return statistics.over_seeds(total_E[shown] / count_E[shown])[1] if shown.any() else float("nan")

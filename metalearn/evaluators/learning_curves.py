@@ -20,11 +20,10 @@ import hashlib
 import zlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from metalearn.measure import baselines as baselines_lib
-from metalearn.measure import losses
+from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
@@ -119,14 +118,14 @@ def _summary(hit_ET: np.ndarray) -> dict[str, float]:
     hit_ET = np.asarray(hit_ET, np.float64)
     last_E = hit_ET[:, -5:].mean(1)
     first_E = hit_ET[:, 0]
-    of = lambda a_E: (a_E.mean(), 1.96 * a_E.std(ddof=1) / len(a_E) ** 0.5 if len(a_E) > 1 else float("nan"))
+    of = statistics.interval
     (first, first_ci), (last, last_ci), (gain, gain_ci) = of(first_E), of(last_E), of(last_E - first_E)
     return {"first": first, "first_ci95": first_ci, "last": last, "last_ci95": last_ci, "learning": gain,
             "learning_ci95": gain_ci, "final": hit_ET[:, -1].mean()}
 
 
 def _series(name: str, hit_ET: np.ndarray) -> dict:
-    mean, half = losses.interval95(jnp.asarray(hit_ET))
+    mean, half = statistics.interval(hit_ET)
     return {"name": name, "y": mean, "ci95": half if name == "learner" else None, "dashed": name != "learner"}
 
 

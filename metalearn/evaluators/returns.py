@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.measure import statistics
 from metalearn.rl import rollout
 from metalearn.types import Evaluator, Learner, Prompted, Result, TaskDist, Trajectories
 from metalearn.validate import nonnegative, one_of, positive, require
@@ -227,7 +228,5 @@ def _return(steps: Trajectories) -> np.ndarray:
 
 def _summary(values: np.ndarray) -> dict[str, float]:
     """mean, half-width of its 95 % interval, interquartile mean."""
-    n = len(values)
-    ci95 = 1.96 * values.std(ddof=1) / n**0.5 if n > 1 else float("nan")
-    middle = np.sort(values)[n // 4: n - n // 4]
-    return {"mean": float(values.mean()), "ci95": float(ci95), "iqm": float(middle.mean())}
+    mean, half = statistics.interval(values)
+    return {"mean": mean, "ci95": half, "iqm": statistics.interquartile(values)}

@@ -13,6 +13,7 @@ import hashlib
 import jax
 import numpy as np
 
+from metalearn.measure import statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import one_of, positive
 
@@ -44,7 +45,8 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
         for i, split in enumerate(splits):
             batch = draw(task.data, jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), i), split)
             found = seen[split] = jax.device_get(look(params, carry, batch))
-            for a in jax.device_get([batch.task_B, batch.body.rew_BT]):
+            ids_B = np.asarray(batch.task_B)
+            for a in (ids_B, np.asarray(batch.body.rew_BT)):
                 sha.update(np.ascontiguousarray(a).tobytes())
             mask = found["mask"] > 0
             for what in ("reward", "state"):
@@ -52,7 +54,8 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
                     values = found[what][mask]
                     name = f"{split}_mse" if what == "reward" or "reward" not in found else f"{split}_state_mse"
                     headline[name] = float(values.mean())
-                    rows.append([split, what, f"{values.mean():.5f} ± {1.96 * values.std() / len(values) ** 0.5:.5f}"])
+                    half = task_interval(found[what], mask, ids_B)
+                    rows.append([split, what, statistics.text(values.mean(), half, 5)])
             headline[f"{split}_reward_var"] = float(found["rew"][mask].var())
         curves = []
         if {"train", "test"} <= seen.keys():
@@ -65,7 +68,7 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
                       "dashed": False}
             curves.append({"title": "error on test tasks", "x": steps.tolist(), "xlabel": "step of the episode",
                            "ylabel": "squared error", "series": [series], "levels": {}})
-        tables.append({"title": "world model on frozen windows (± 95 % interval over steps)",
+        tables.append({"title": "world model on frozen windows (± 95 % interval over tasks)",
                        "columns": ["split", "predicts", "mean squared error"], "rows": rows})
         facts = {"seed": seed, "windows": windows, "episodes_sha256": sha.hexdigest(),
                  "data_sha256": task.facts["sha256"]}
@@ -73,6 +76,12 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
                 "curves": curves, "facts": facts}
 
     return Evaluator(run)
+
+
+def task_interval(values_BT: np.ndarray, mask_BT: np.ndarray, ids_B: np.ndarray) -> float:
+    """Half of the 95 % interval of the mean over tasks: windows of one task are not independent of each other."""
+    of = lambda mine_B: values_BT[mine_B][mask_BT[mine_B]]
+    return statistics.interval([of(ids_B == i).mean() for i in np.unique(ids_B) if mask_BT[ids_B == i].any()])[1]
 
 
 def _probe(train: dict, test: dict) -> float:

@@ -30,13 +30,6 @@ def classification(logits_BTV: Array, y_BT: Array, mask_BT: Array) -> tuple[Arra
     return loss.compute(), means
 
 
-def interval95(values: Array, axis=0) -> tuple[Array, Array]:
-    """Mean and half-width of the normal 95 % interval over `axis` (independent samples, e.g. episodes)."""
-    n = values.shape[axis]
-    spread = jnp.std(values, axis=axis, ddof=1) if n > 1 else jnp.full(values.mean(axis).shape, jnp.nan)
-    return values.mean(axis), 1.96 * spread / n**0.5
-
-
 def position_loss(outputs: Array, y: Array, targets: str) -> Array:
     """Loss at each position by the kind of target, leading axes kept.
 

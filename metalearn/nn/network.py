@@ -83,7 +83,7 @@ def of(module: nn.Module, *, recurrent: bool, masks: bool = False, dtypes: tuple
     """The record of a linen module with `initial_state(num, length)` and `__call__(state, tokens_BLI, ...)`."""
 
     def init(key, tokens_BLI: Array) -> PyTree:
-        return module.init(key, None, tokens_BLI)["params"]
+        return module.init(key, None, tokens_BLI[:, :1])["params"]  # parameters know no length
 
     def initial_state(params: PyTree, num: int, length: int) -> PyTree:
         return module.apply({"params": params}, num, length, method="initial_state")

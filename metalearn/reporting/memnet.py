@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from metalearn.measure.statistics import over_seeds, text
+from metalearn.measure.statistics import interval, text
 from metalearn.reporting.runs import single
 from metalearn.types import Result
 
@@ -96,7 +96,7 @@ def gated(results) -> Result:
             values = [run[f"{kind}_accuracy"] for _, run, _ in runs]
             found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_accuracy"] >= 0.9), default=None)
                            for _, _, history in runs]
-            for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), over_seeds(values), strict=True):
+            for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), interval(values), strict=True):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))
         for name, value in (("batches_to_90", _median(found["rare"])), ("batches_to_90_by_seed", found["rare"]),
@@ -120,4 +120,4 @@ def _mean(values) -> float:
 
 
 def _interval(v: list[float], digits: int = 3) -> str:
-    return text(*over_seeds(v), digits)
+    return text(*interval(v), digits)

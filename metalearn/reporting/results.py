@@ -187,7 +187,7 @@ def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, l
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         require(number, "path", value, "must lead to a finite number, or to a list of them")
     values = [scale * value for value in values]
-    mean, half = statistics.over_seeds(values)
+    mean, half = statistics.interval(values)
     return (mean, None, None) if len(values) == 1 else (mean, half, values)
 
 
@@ -248,6 +248,15 @@ def record(old: Record, directories: Sequence[str]) -> Record:
         seconds=round(sum(r["seconds"] for r in numbers), 1),
         machine=same(f"{m['machine']}, {m['num_devices']} x {m['device']}" for m in manifests), claims=claims,
         tables=tables))
+
+
+def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **shared: Any) -> Record:
+    """A record with nothing measured, for `record` to fill: `claims` {name: path}; `shared` is scale, digits, better
+    and tolerance of all of them. The family is what stands before the first "_" of the name."""
+    empty = dict(value=None, interval=None, over=None, interval_from=None, per_seed=None, published=None)
+    return dict.fromkeys(RECORD) | dict(
+        id=name, family=name.partition("_")[0], title=title, commands=commands, tables=[], notes=[],
+        claims=[dict.fromkeys(CLAIM) | empty | shared | dict(name=k, path=v) for k, v in claims.items()])
 
 
 def _json(directory: str, name: str) -> dict:

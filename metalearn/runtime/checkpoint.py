@@ -40,7 +40,7 @@ class Checkpoints:
         return self._manager
 
     def steps(self) -> list[int]:
-        """Steps on disk, oldest first; nothing is said of their health."""
+        """Steps on disk, oldest first, unverified."""
         if not os.path.isdir(self.directory):
             return []
         return sorted(int(name) for name in os.listdir(self.directory) if name.isdigit())

@@ -158,8 +158,8 @@ def summary(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Means over the replicas under the plain names, `intervals` {name: half of the 95 % interval by Student's t} over
     them, and `replicas`, each one's own with what was varied as its
-    `setting`. Where replicas differ in more than the seed there is no
-    mean. A number that a replica lacks (None, NaN) is left out of the mean.
+    `setting`. Where replicas differ in more than the seed there is no mean. A number that a replica lacks (None, NaN)
+    is left out of the mean.
     """
     if plan.num == 1:
         return dict(rows[0])
@@ -178,7 +178,7 @@ def _over(values: list) -> tuple[Any, Any]:
                 {k: half for k, (_, half) in pairs.items() if half not in (None, {})})
     if all(v is None or (isinstance(v, (int, float, np.number)) and not isinstance(v, bool)) for v in values):
         known = [v for v in values if v is not None and np.isfinite(v)]
-        return statistics.over_seeds(known) if known else (None, None)
+        return statistics.interval(known) if known else (None, None)
     return (values[0] if all(v == values[0] for v in values) else None), None
 
 
@@ -202,6 +202,6 @@ def _curve(curves: Sequence[dict]) -> dict:
     series = []
     for i, first in enumerate(curves[0]["series"]):
         points = [[v for v in at if v is not None] for at in zip(*(c["series"][i]["y"] for c in curves), strict=True)]
-        over = [statistics.over_seeds(p) if p else (None, None) for p in points]
+        over = [statistics.interval(p) if p else (None, None) for p in points]
         series.append(first | {"y": [mean for mean, _ in over], "ci95": [half for _, half in over]})
     return curves[0] | {"series": series}

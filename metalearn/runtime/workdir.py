@@ -1,6 +1,6 @@
 """A run's directory: config.json, manifest.json, checkpoints/, metrics.jsonl, eval/*.json, plots/*.
 
-One process at a time holds it (an OS lock, so a killed owner never blocks its successor), and one config owns it.
+One process at a time holds it (an OS lock, which a killed process gives up), and it belongs to one config.
 """
 
 from __future__ import annotations
