@@ -9,7 +9,7 @@ from metalearn.reporting import memnet
 
 def run_at(folder, overrides, result, history):
     (folder / "eval").mkdir(parents=True)
-    (folder / "eval" / "history.jsonl").write_text("\n".join(map(json.dumps, history)))
+    (folder / "eval" / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
     return overrides, result, str(folder)
 
 
@@ -23,7 +23,8 @@ def test_overhead_of_synthetic_over_truncated():
 
 def test_longest_solved_is_below_the_level_that_the_curriculum_stands_at():
     arms = {"plain": {}, "traced": {"learner.feedback.trace": 1.0}}
-    results = [({"learner.window": 2} | arms[name], {"level": level}, "")
+    results = [({"learner.segment": 2} | arms[name],
+                {"replicas": [{"setting": {"seed": i}, "level": at} for i, at in enumerate(level)]}, "")
                for name, level in (("plain", [3, 4, 3]), ("traced", [5, 5, 5]))]
     found = memnet.copy(results, arms)["headline"]["longest_solved"]
     assert found == {"plain": {"2": [2, 3, 2]}, "traced": {"2": [4, 4, 4]}}
@@ -44,8 +45,11 @@ def test_distance_to_the_target_and_the_curve_over_training(tmp_path):
 
 
 def test_batches_until_learned_count_what_each_arm_saw(tmp_path):
-    seen = {"common_by_seed": [1.0, 1.0, 1.0], "rare_by_seed": [0.95, 0.2, 0.95]}
-    history = [{"step": 200, "common_by_seed": [0.5] * 3, "rare_by_seed": [0.1] * 3}, {"step": 400} | seen]
+    replicas = lambda common, rare: {"replicas": [
+        {"setting": {"seed": i}, "common_accuracy": c, "rare_accuracy": r}
+        for i, (c, r) in enumerate(zip(common, rare, strict=True))]}
+    seen = replicas([1.0, 1.0, 1.0], [0.95, 0.2, 0.95])
+    history = [{"step": 200} | replicas([0.5] * 3, [0.1] * 3), {"step": 400} | seen]
     overrides = {"learner.rule": "synthetic", "learner.feedback.context": "label", "task.length": 12}
     found = memnet.gated([run_at(tmp_path, overrides, seen, history)])["headline"]
     assert found["batches_to_90"] == {"cdni": {"12": 100}}  # four updates on each batch
