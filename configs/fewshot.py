@@ -16,9 +16,6 @@ What was tried and did not help: docs/notes/fewshot.md.
 
 from __future__ import annotations
 
-import json
-import os
-
 from ml_collections import ConfigDict
 
 from configs import common
@@ -46,7 +43,7 @@ def _images(dataset: str, **changes) -> dict:
     return dict(name="fewshot", dataset=dataset, train_split="train", val_split="val", test_split="test",
                 new_dataset="",
                 image_size=0, channels=0, flat=False, rotations="none", ways=5, shots=1, queries=5, train_ways=0,
-                form="pair", num_tasks=0, task_seed=0) | changes
+                form="support_query", num_tasks=0, task_seed=0) | changes
 
 
 def _config(task: dict, backbone: dict, batch: int, steps: int, **evaluators) -> dict:
@@ -256,48 +253,12 @@ def learner_names(task: str = "digits") -> list[str]:
 def sweep(arg: str = "digits"):
     """TASK[,LEARNER[,LEARNER ...]]: every learner (or those named) on one task, 3 seeds where a run takes a minute."""
     task, *names = (arg or "digits").split(",")
+    common.choose(task, TASKS, "digits")
     seeds = range(3 if task.partition("_")[0] in ("digits", "sinusoid", "transfer") else 1)
     for seed in seeds:  # outermost: a sweep that is cut short has a whole table of one seed
         for name in names or learner_names(task):
             # each learner has fields of its own, so each is a config argument of its own
-            yield dict(_config=f"configs/fewshot.py:{task},{name}", seed=seed)
+            yield dict(_label=f"{name}, seed {seed}", _config=f"configs/fewshot.py:{task},{name}", seed=seed)
 
 
-def summarise(results: list) -> dict:
-    """One table of all learners, out of the runs' headlines and their own configs: means over seeds."""
-    from metalearn.measure import statistics  # here, so that reading a config loads nothing
-
-    found: dict = {}
-    for _, numbers, workdir in results:
-        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            config = json.load(file)
-        found.setdefault(_name(config), []).append(numbers)
-    rows, headline = [], {}
-    for name, runs in found.items():
-        columns = [k for k in MEASURED if k in runs[0]]
-        cells = [statistics.interval([run[k] for run in runs]) for k in columns]
-        near = next(runs[0][k] for k in ("nearest_neighbour", "mse_nearest_neighbour") if k in runs[0])
-        rows.append([name, len(runs), *(statistics.text(*cell, 4) for cell in cells), f"{near:.4f}",
-                     f"{sum(run['seconds'] for run in runs) / len(runs):.0f}"])
-        headline |= {f"{name}_{k}": value for k, (value, _) in zip(columns, cells, strict=True)}
-        headline |= {"nearest_neighbour": near}
-    title = "all learners on the same frozen episodes (± 95 % interval over seeds)"
-    return {"headline": headline, "tables": [{
-        "title": title, "columns": ["learner", "seeds", *columns, "nearest neighbour", "seconds"], "rows": rows}]}
-
-
-MEASURED = ("accuracy", "accuracy_test", "accuracy_new", "mse_0", "mse_1", "mse_10")
-
-
-def _name(config: dict) -> str:
-    """Which of LEARNERS a saved config has: its block of fields, whatever the backbone and what is tuned."""
-    saved = config["learner"]
-    for name, block in LEARNERS.items():
-        made = block(dict(task=config["task"], learner=dict(backbone=None)))["learner"]
-        kind = lambda block: [block.get(k) for k in KINDS] + [block.get("inner_steps") == 0]
-        if kind(made) == kind(saved):
-            return name
-    return saved["name"]
-
-
-KINDS = ("name", "adapt", "order", "learn_lr")
+SUMMARY = "fewshot.learners"

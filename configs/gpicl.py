@@ -13,13 +13,10 @@ Other arguments: smoke; mnist and paper, for a GPU, not run; lstm outer_lstm vsm
 What was tried and did not help: docs/notes/gpicl.md.
 """
 
-from collections import Counter
-
 from ml_collections import ConfigDict
 
 from configs import common
 
-UNLIMITED = 2**30  # what num_tasks=0 means
 TASKS = (*(2**e for e in (0, 3, 5, 6, 7, 8, 9, 10, 12)), 0)  # K of the phase diagram
 CONTROLS = ("seen_random_labels", "unseen_random_labels", "seen_relabelled")
 
@@ -125,81 +122,16 @@ def sweep(arg: str = "phases"):
     learner."""
     common.choose(arg, dict.fromkeys(("phases", "models")), "")
     if arg == "models":
-        yield {"_config": "configs/gpicl.py:digits"}
+        yield {"_label": "transformer", "_config": "configs/gpicl.py:digits"}
         for name in OTHER_LEARNERS:
-            yield {"_config": f"configs/gpicl.py:{name}"}
+            yield {"_label": name, "_config": f"configs/gpicl.py:{name}"}
         return
     for seed in range(3):  # one program each
         vary = {"task.num_tasks": TASKS, "seed": (seed,) * len(TASKS)}
-        yield {"replicas.num": len(TASKS), "replicas.at_once": 1, "replicas.vary": vary}
+        yield {"_label": f"every K, seed {seed}", "replicas.num": len(TASKS), "replicas.at_once": 1,
+               "replicas.vary": vary}
     for layout in ("shifted", "query"):
-        yield {"task.num_tasks": 0, "seed": 0, "learner.layout": layout}
+        yield {"_label": f"layout {layout}", "task.num_tasks": 0, "seed": 0, "learner.layout": layout}
 
 
-def summarise(results, arg: str = "phases") -> dict:
-    return models_table(results) if arg == "models" else phase_diagram(results)
-
-
-def phase_diagram(results) -> dict:
-    """The runs of one layout by K: means over seeds, dots per seed, and the course of training."""
-    from metalearn.reporting.runs import single
-
-    runs = {}
-    for overrides, headline, history in single(results):
-        if "learner.layout" not in overrides:
-            runs.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append((headline, history))
-    Ks = sorted(runs)
-    mean = lambda K, name: sum(h[name] for h, _ in runs[K]) / len(runs[K])
-    names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "unseen_last",
-             "newclass_last", "random_last", "memorisation")
-    headline = {"K": Ks, "seeds": [len(runs[K]) for K in Ks]} | {n: [mean(K, n) for K in Ks] for n in names}
-    headline["phase"] = [[h["phase"] for h, _ in runs[K]] for K in Ks]
-    general = [sum("general" in h["phase"] for h, _ in runs[K]) / len(runs[K]) for K in Ks]
-    headline["K_star"] = next((K for K, share in zip(Ks, general, strict=True) if share >= 0.5), None)
-    for overrides, h, _ in results:
-        if "learner.layout" in overrides:
-            headline[f"unseen_last_layout_{overrides['learner.layout']}"] = h["unseen_last"]
-
-    shown = [min(K, 2**14) for K in Ks]  # unlimited is drawn at the right edge
-    lines = (("seen", "learning_seen", "C0"), ("unseen", "learning_unseen", "C1"), ("new", "learning_newclass", "C2"))
-    diagram = {"title": "learning (last - first); right edge: unlimited", "x": shown, "xlabel": "meta-training tasks K",
-               "ylabel": "accuracy", "xscale": "log", "series": [], "levels": {"threshold": 0.05}}
-    for label, name, color in lines:
-        diagram["series"].append({"name": label, "y": [mean(K, name) for K in Ks], "color": color})
-        for i in range(max(headline["seeds"]) if max(headline["seeds"]) > 1 else 0):  # one run is its own mean
-            dots = [runs[K][i][0][name] if i < len(runs[K]) else None for K in Ks]
-            diagram["series"].append({"name": f"{label}, single runs", "y": dots, "points": True, "color": color})
-    first = diagram | {"title": "memorisation", "levels": {"chance": 0.2}, "series": [
-        {"name": "seen, first position", "y": headline["seen_first"], "color": "C3"},
-        {"name": "unseen, last positions", "y": headline["unseen_last"], "color": "C1"}]}
-    course = [diagram | {
-        "title": f"over training, K = {'unlimited' if K == UNLIMITED else K}",
-        "x": [line["step"] for line in history], "xlabel": "updates",
-        "xscale": "linear", "levels": {"chance": 0.2}, "series": [
-            {"name": "seen, first position", "y": [line["seen_first"] for line in history], "color": "C3"},
-            {"name": "unseen, last positions", "y": [line["unseen_last"] for line in history], "color": "C1"}]}
-        for K, ((_, history), *_) in runs.items() if K in (2**5, 2**8, 2**10, UNLIMITED)]
-    for K in runs:
-        if K == 2**8:
-            headline["transience_steps"] = [line["step"] for line in runs[K][0][1]]
-            headline["transience_unseen_last"] = [line["unseen_last"] for line in runs[K][0][1]]
-    counted = lambda names: ", ".join(f"{n} x {name}" for name, n in sorted(Counter(names).items()))
-    columns = ("K", "seeds", "phase", "seen first", "seen last", "unseen last", "new last", "L(seen)", "L(unseen)")
-    keys = ("seen_first", "seen_last", "unseen_last", "newclass_last", "learning_seen", "learning_unseen")
-    rows = [["unlimited" if K == UNLIMITED else K, len(runs[K]), counted(h["phase"] for h, _ in runs[K]),
-             *(f"{mean(K, n):.3f}" for n in keys)] for K in Ks]
-    return {"headline": headline, "curves": [diagram, first, *course],
-            "tables": [{"title": "phases by number of meta-training tasks", "columns": columns, "rows": rows}]}
-
-
-def models_table(results) -> dict:
-    rows, headline = [], {}
-    for (_, h, _), name in zip(results, ["transformer", *OTHER_LEARNERS], strict=False):
-        rows.append([name, h["parameters"], h["state_size"], f"{h['seen_last']:.3f}",
-                     f"{h['unseen_last']:.3f} ± {h['unseen_ci95']:.3f}", f"{h['newclass_last']:.3f}",
-                     f"{h['random_last']:.3f}", f"{h['unseen_1nn']:.3f}", f"{h['seconds']:.0f}"])
-        headline[name] = {k: h[k] for k in ("unseen_last", "unseen_ci95", "newclass_last", "random_last", "parameters",
-                                            "state_size", "seconds")}
-    columns = ("learner", "parameters", "state", "seen", "unseen", "new classes", "random", "1-NN, unseen", "seconds")
-    return {"headline": headline, "tables": [{"title": "accuracy at the last five of 20 positions, 5-way digits",
-                                              "columns": columns, "rows": rows}]}
+SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models"}

@@ -273,7 +273,7 @@ def few_shot() -> dict:
     config = sinusoid()
     config["task"] = dict(name="fewshot", dataset="strokes", train_split="classes:0-499", val_split="classes:500-599",
                           test_split="classes:500-599", new_dataset="", image_size=0, channels=0, flat=True,
-                          rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="pair", num_tasks=0,
+                          rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="support_query", num_tasks=0,
                           task_seed=0)
     config["learner"] |= dict(network=MEMORIES["lrua"])
     config["evaluators"] = dict(fewshot=dict(name="fewshot", sets=("test",), episodes=256, chunk=64, seed=1,
@@ -299,9 +299,9 @@ TRANSFER = {  # the first two only make feedback models, on episodes of 12 and o
     "source, 24 steps": {"_config": f"{HERE}:gated_recall"},
     "none: zero, frozen": GATED | FROZEN,
     "zero, learned": GATED | {"seed": 1},
-    "transferred, frozen": GATED | FROZEN | {"init_from": "{dir}/000::^feedback/"},
-    "transferred, learned on": GATED | {"seed": 1, "init_from": "{dir}/000::^feedback/"},
-    "own, frozen": GATED | FROZEN | {"init_from": "{dir}/001::^feedback/"},
+    "transferred, frozen": GATED | FROZEN | {"init_from": "{run:source, 12 steps}::^feedback/"},
+    "transferred, learned on": GATED | {"seed": 1, "init_from": "{run:source, 12 steps}::^feedback/"},
+    "own, frozen": GATED | FROZEN | {"init_from": "{run:source, 24 steps}::^feedback/"},
     "three networks, one model": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared"},
     "three sizes, learned adapters": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared_sizes"},
 }
@@ -327,39 +327,29 @@ def sweep(arg: str = "gated_recall"):
                 flat = gated_recall(arm, length)
                 train = flat["train"]
                 paced = ("steps", "steps_per_call", "log_every", "save_every", "eval_every")
-                yield {"task.length": length, "learner.rule": flat["learner"]["rule"],
+                yield {"_label": f"{arm}, L={length}", "task.length": length, "learner.rule": flat["learner"]["rule"],
                        "learner.feedback.context": flat["learner"]["feedback"]["context"],
                        **{f"train.{k}": train[k] for k in paced}}
     elif arg in ("copy", "repeat_copy"):
         for segment in (2, 3, 4, 5):
-            for changes in COPY_ARMS.values():
-                yield {"learner.segment": segment} | changes
+            for arm, changes in COPY_ARMS.items():
+                yield {"_label": f"{arm}, T={segment}", "learner.segment": segment} | changes
     elif arg == "shared":
-        yield from (dict(run) for run in TRANSFER.values())
+        yield from ({"_label": label} | run for label, run in TRANSFER.items())
     elif arg == "cost":
         for length in COST_LENGTHS:
             for rule in ("tbptt", "synthetic", "bptt"):
                 whole = {"evaluators.cost.positions": length, "evaluators.cost.repeats": 3} if rule == "bptt" else {}
-                yield {"task.length": length, "learner.rule": rule} | whole
+                yield {"_label": f"nse L={length}, {rule}", "task.length": length, "learner.rule": rule} | whole
         for name in MEMORIES:
-            yield {"_config": f"{HERE}:cost_{name}", "learner.rule": "synthetic"}
+            yield {"_label": f"{name}, synthetic", "_config": f"{HERE}:cost_{name}", "learner.rule": "synthetic"}
     elif arg in STREAMS:
-        yield {}
-        yield {"_config": f"{HERE}:{arg}_lstm"}
+        yield {"_label": "LRUA memory"}
+        yield {"_label": "LSTM", "_config": f"{HERE}:{arg}_lstm"}
     else:
         known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", *STREAMS)
         common.choose(arg, dict.fromkeys(known), "")
 
 
-def summarise(results, arg: str = "gated_recall") -> dict:
-    from metalearn.reporting import memnet  # here, so that reading a config loads nothing
-
-    if arg == "cost":
-        return memnet.cost(results, [*(f"nse L={n}" for n in COST_LENGTHS for _ in range(3)), *MEMORIES])
-    if arg in ("copy", "repeat_copy"):
-        return memnet.copy(results, COPY_ARMS)
-    if arg == "shared":
-        return memnet.shared(results, list(TRANSFER))
-    if arg in STREAMS:
-        return memnet.streams(results, MANN if arg != "strokes_stream" else {})
-    return memnet.gated(results)
+SUMMARY = {"gated_recall": "memnet.gated", "copy": "memnet.copy", "repeat_copy": "memnet.copy",
+           "shared": "memnet.shared", "cost": "memnet.cost", **dict.fromkeys(STREAMS, "memnet.streams")}

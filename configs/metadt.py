@@ -1,7 +1,7 @@
 """Meta Decision Transformer (arXiv 2410.11448): offline meta-reinforcement learning as sequence modelling.
 
   bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point                    9 minutes on two cores
-  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000      1 minute
+  bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p --config.init_from=runs/point/000-world-seed-0
 
 A sweep trains world models, then the policies that take them over (`init_from`), three seeds each. Others, minutes of
 one core: cartpole (33), encoders (24), cheetah_vel (22, extra `rl`), reach (18, extra `metaworld`), darkroom, velocity,
@@ -12,9 +12,6 @@ point_parts, point_table. Each environment has two arguments, NAME_world and NAM
 
 What was tried and did not help: docs/notes/metadt.md. Published hyper-parameters: configs/metadt_paper.py.
 """
-
-import json
-import os
 
 from ml_collections import ConfigDict
 
@@ -33,11 +30,13 @@ METHODS = {
     "no_prompt": {"learner.prompt_select": "none"},
     "dt": {"learner.context": "none", "learner.prompt_select": "none"},
     "prompt_dt": {"learner.context": "none", "learner.prompt_select": "random"},
-    "bc": {"learner.context": "none", "learner.prompt_select": "none", "learner.wish": "none"},
-    "generalized_dt": {"learner.context": "none", "learner.prompt_select": "none", "learner.wish": "histogram"},
+    "bc": {"learner.context": "none", "learner.prompt_select": "none", "learner.conditioning": "none"},
+    "generalized_dt": {"learner.context": "none", "learner.prompt_select": "none",
+                       "learner.conditioning": "histogram"},
     "oracle_dt": {"learner.context": "task", "learner.prompt_select": "none"},
-    # explore by what the policy itself is unsure of, and ask for the best rank instead of a return nobody knows yet
-    "explorer": {"learner.head": "gaussian", "task.wish": "rank", "task.scale": 1.0, "task.behaviour": "search"},
+    # explore by what the policy itself is unsure of, conditioned on the best rank, since nobody knows a good return yet
+    "explorer": {"learner.head": "gaussian", "task.conditioning": "rank", "task.scale": 1.0,
+                 "task.behaviour": "search"},
 }
 NO_WORLD = ("dt", "prompt_dt", "bc", "generalized_dt", "oracle_dt")
 
@@ -47,10 +46,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def offline(env: dict, **changes) -> dict:
-    """The data: 45 + 40 tasks, 100 episodes each, collected at start-up from the seeds."""
-    return dict(name="offline", env=env, data="", keep="", behaviour="history", quality="mixed", sac=SAC,
-                train_tasks=45, test_tasks=40, episodes=100, task_seed=0, data_seed=0, horizon=4, window=20,
-                start_frac=1.0, prompt_span=20, prompt_top=0, wish="return", scale=10.0) | changes
+    """The data: 45 + 40 tasks, 100 episodes each, collected from the seeds when a run first needs them."""
+    return dict(name="offline", env=env, data="", cache="", behaviour="history", quality="mixed", sac=SAC,
+                train_tasks=45, test_tasks=40, episodes=100, task_seed=0, data_seed=0, history=4, window=20,
+                start_frac=1.0, prompt_span=20, prompt_top=0, conditioning="return", scale=10.0) | changes
 
 
 def world(env: dict, sizes: dict, **changes) -> dict:
@@ -62,7 +61,7 @@ def world(env: dict, sizes: dict, **changes) -> dict:
         learner=dict(name="world", **sizes, objective="model", noise=0.0),
         optim=common.adam(2e-3, decay="cosine"),
         train=common.train(batch=256, steps=3000, steps_per_call=100, log_every=500, save_every=3000),
-        evaluators=dict(world=dict(name="world_model", splits=("train", "held", "test"), windows=8192, seed=1)),
+        evaluators=dict(world=dict(name="world_model", splits=("train", "validation", "test"), windows=8192, seed=1)),
     )
 
 
@@ -74,7 +73,7 @@ def policy(env: dict, sizes: dict, **changes) -> dict:
         replicas=common.replicas(),
         task=offline(env) | changes,
         learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.75, warm_steps=0,
-                     wish="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,
+                     conditioning="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,
                      world_training="frozen", depth=2, width=64, num_heads=1, mlp=256, activation="gelu", dropout=0.0,
                      prompt_norm=True),
         optim=common.adam(2e-3, warmup_steps=100, decay="cosine", weight_decay=1e-4, clip=0.25, freeze="^world/"),
@@ -159,7 +158,7 @@ def darkroom_world() -> dict:
 def darkroom() -> dict:
     """49 cells, one of which pays: nothing but trying cells tells the task, so the policy samples, as `explorer`.
     One seed measured: results/metadt_darkroom.json."""
-    config = policy(DARKROOM, SIZES, window=30, prompt_span=30, behaviour="search", wish="rank", scale=1.0)
+    config = policy(DARKROOM, SIZES, window=30, prompt_span=30, behaviour="search", conditioning="rank", scale=1.0)
     config["learner"] |= dict(head="gaussian")
     config["train"] |= dict(steps=2000, save_every=2000)
     config["evaluators"]["few"] |= dict(methods=("zero", "few_none", "few_random", "few_sample"), explore_steps=15)
@@ -176,7 +175,7 @@ def cheetah_vel_world() -> dict:
 
 
 def cheetah_vel() -> dict:
-    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`. The first world model keeps the data:
+    """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`:
     results/metadt_cheetah_vel.json."""
     config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20, start_frac=0.1, prompt_span=40,
                     scale=100.0)
@@ -230,77 +229,39 @@ SWEEPS = {
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
     "reach": ("reach", ("metadt", "no_prompt")),
     "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
+    "encoders": ("point", ("metadt",)),
 }
 ENCODERS = {"model": "metadt", "metric": "focal_dt", "contrast": "corro_dt", "csro": "csro_dt"}
-SIMULATED = ("cheetah_vel", "reach")
+SIMULATED = ("cheetah_vel", "reach")  # measured on the tasks of seed 0
 UNTOUCHED = {"task.task_seed": 1}  # settings were tried on the tasks of seed 0, so tables are of others
 SEEDS = 3
-REFERENCES = ("oracle", "behaviour_best", "behaviour", "still", "random")
 
 
 def sweep(arg: str = "point"):
     """Three world models, then every method on each of them; `encoders`: three encoders of each kind, one method."""
+    data = {"task.cache": "{dir}/data"} | UNTOUCHED  # collected by the first run that needs them, for all
+    base, methods = common.choose(arg, SWEEPS, "point")
+    if base in SIMULATED:
+        data.pop("task.task_seed")
     if arg == "encoders":
         kinds = [(objective, seed) for objective in ENCODERS for seed in range(SEEDS)]
         for objective, seed in kinds:
-            yield {"_config": "configs/metadt.py:point_world", "learner.objective": objective, "seed": seed} | UNTOUCHED
-        for number, (_, seed) in enumerate(kinds):
-            source = {"init_from": f"{{dir}}/{number:03d}"}
-            yield {"_config": "configs/metadt.py:point", "_stage": 1, "seed": seed} | source | UNTOUCHED
+            yield {"_label": f"world, {objective}, seed {seed}", "_config": "configs/metadt.py:point_world",
+                   "learner.objective": objective, "seed": seed} | data
+        for objective, seed in kinds:
+            source = {"init_from": f"{{run:world, {objective}, seed {seed}}}"}
+            yield {"_label": f"{ENCODERS[objective]}, seed {seed}", "_config": "configs/metadt.py:point", "_stage": 1,
+                   "seed": seed} | source | data
         return
-    base, methods = common.choose(arg, SWEEPS, "point")
-    # simulators collect once: the first world model keeps the data for all
-    kept = {"task.keep": "{dir}/data.npz"} if base in SIMULATED else UNTOUCHED
     for seed in range(SEEDS):
-        stage = int(seed > 0 and base in SIMULATED)
-        yield {"_config": f"configs/metadt.py:{base}_world", "_stage": stage, "seed": seed} | kept
+        yield {"_label": f"world, seed {seed}", "_config": f"configs/metadt.py:{base}_world", "seed": seed} | data
     for seed in range(SEEDS):
         for method in methods:
             config = "explorer" if method == "explorer" else base
             changes = {} if method == "explorer" else METHODS[method]
-            source = {} if method in NO_WORLD else {"init_from": f"{{dir}}/{seed:03d}"}
-            yield {"_config": f"configs/metadt.py:{config}", "_stage": 2, "seed": seed} | source | changes | kept
+            source = {} if method in NO_WORLD else {"init_from": f"{{run:world, seed {seed}}}"}
+            yield {"_label": f"{method}, seed {seed}", "_config": f"configs/metadt.py:{config}", "_stage": 1,
+                   "seed": seed} | source | changes | data
 
 
-def summarise(results, arg: str = "point") -> dict:
-    """One table of returns[method][protocol] over seeds and test tasks, with the lines that they are to be read by."""
-    import numpy as np
-
-    from metalearn.measure import statistics
-
-    base, methods = common.choose(arg, SWEEPS | {"encoders": ("encoders", ("metadt",))}, "point")
-    named, lines = [], {}
-    for _, headline, workdir in results:
-        if "probe_r2" in headline:  # a world model
-            continue
-        config = _read(workdir)
-        method = _method(config, methods)
-        if arg == "encoders":  # methods differ in where the encoder came from
-            method = ENCODERS[_read(config["init_from"])["learner"]["objective"]]
-        named.append((method, workdir))
-        if method != "explorer":  # whose behaviour line is that of other data
-            lines = {k: headline[k] for k in REFERENCES if k in headline}
-    found, won, known = (statistics.gather(named, fact) for fact in ("returns", "successes", "behaviour_returns"))
-    behaviour_B = known["metadt"][""][0] if "metadt" in known else None
-    result = statistics.compare(found, "metadt", behaviour_B, f"{base}: returns")
-    worlds = [h for _, h, _ in results if "probe_r2" in h]
-    result["headline"] |= {"references": lines, "seeds": SEEDS, "world_test_mse": [h.get("test_mse") for h in worlds],
-                           "world_probe_r2": [h["probe_r2"] for h in worlds]}
-    if won:
-        result["headline"]["success"] = {m: {k: float(np.mean(v)) for k, v in p.items()} for m, p in won.items()}
-        result["tables"].insert(1, statistics.compare(won, "metadt", None, "success rate")["tables"][0])
-    result["tables"].append({"title": "references on the same tasks", "columns": ["line", "return"],
-                             "rows": [[k, f"{v:.2f}"] for k, v in lines.items()]})
-    return result
-
-
-def _read(workdir: str) -> dict:
-    with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-        return json.load(file)
-
-
-def _method(config: dict, methods) -> str:
-    """Which of `methods` a saved config is: the one with the most changes among those that it has all of."""
-    def has(changes):
-        return all(config[f.split(".")[0]][f.split(".")[1]] == v for f, v in changes.items())
-    return max((m for m in methods if has(METHODS[m])), key=lambda m: len(METHODS[m]))
+SUMMARY = "metadt.returns"

@@ -1,12 +1,12 @@
 """Meta-DT with the published hyper-parameters (arXiv 2410.11448), an environment per variant: world model, then policy.
 
-  bash launch/local.sh --config=configs/metadt_paper.py:point_world --workdir=runs/w --config.task.keep=runs/point.npz
-  bash launch/local.sh --config=configs/metadt_paper.py:point --workdir=runs/p --config.task.keep=runs/point.npz \
+  bash launch/local.sh --config=configs/metadt_paper.py:point_world --workdir=runs/w --config.task.cache=runs/data
+  bash launch/local.sh --config=configs/metadt_paper.py:point --workdir=runs/p --config.task.cache=runs/data \
       --config.init_from=runs/w
 
 Variants: smoke, and point, cheetah_vel, cheetah_dir, ant_dir, hopper, walker (extra `rl`), reach (extra `metaworld`),
 each also as <name>_world. Their data are 100 episodes of a half-trained agent per task (behaviour `sac`, quality
-`medium`), 45 + 5 tasks, in Cheetah-Dir 2 + 2 and Reach 15 + 5; `task.keep` keeps them for the second phase. Not run
+`medium`), 45 + 5 tasks, in Cheetah-Dir 2 + 2 and Reach 15 + 5; `task.cache` keeps them for the second phase. Not run
 to the end: a world model takes up to 4.2 million updates, a policy 100,000 to 500,000, for which an accelerator is
 wanted. Reach's learning rate is 1e-7 in the released code.
 """

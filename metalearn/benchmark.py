@@ -21,11 +21,13 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.measure import torch_reference
@@ -33,6 +35,7 @@ from metalearn.reporting import tables
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import loop, replicas, sharding
+from metalearn.runtime.experiment import Experiment
 from metalearn.types import Result
 
 
@@ -64,9 +67,14 @@ def flop(matmuls: Counter) -> float:
     return float(sum(2 * math.prod(shape) * count for shape, count in matmuls.items()))
 
 
+def _built(config: ConfigDict) -> Experiment:
+    with tempfile.TemporaryDirectory() as directory:
+        return experiment_lib.with_data(experiment_lib.build(config), directory)
+
+
 def memory(spec: str, overrides: list[str]) -> dict:
     """Bytes of one config's compiled update: temporaries at their peak, and arguments."""
-    experiment = experiment_lib.build(config_lib.load(spec, overrides))
+    experiment = _built(config_lib.load(spec, overrides))
     data, key = replicas.data(experiment.plan, experiment.task.data), replicas.roots(experiment.plan)
     state = jax.eval_shape(loop.make_init(experiment), data, key)
     update = loop.make_update(experiment, sharding.make_mesh(experiment.config.train.devices))
@@ -79,7 +87,7 @@ def memory(spec: str, overrides: list[str]) -> dict:
 def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     """The figures of one config, medians over `rounds` interleaved rounds of about a second each."""
     config = config_lib.load(spec, overrides)
-    experiment = experiment_lib.build(config)
+    experiment = _built(config)
     mesh = sharding.make_mesh(config.train.devices)
     data = sharding.replicate(replicas.data(experiment.plan, experiment.task.data), mesh)
     key = replicas.roots(experiment.plan)
@@ -95,7 +103,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     problem = torch_reference.lacks(config)
     if problem:
         print(problem, file=sys.stderr)
-    other = torch_reference.make(config, experiment.task.facts) if problem == "" else None
+    other = torch_reference.make(config, experiment.task.spec) if problem == "" else None
     peaks = {"2048^3": _matmul((1, 2048, 2048, 2048)), "own shape": _matmul(shape)}
     seconds, torch_seconds, rates = [], [], {name: [] for name in peaks}
     if other:
@@ -111,7 +119,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
             rates[name].append(amount / _time(run))
     step = statistics.median(seconds)
     peak = {name: statistics.median(r) for name, r in rates.items()}
-    length, tasks = experiment.task.facts.get("length", 1), config.train.batch
+    length, tasks = experiment.task.spec.length, config.train.batch
     theirs = statistics.median(torch_seconds) if other else None
     beside = {"torch_ms_per_step": theirs * 1e3, "torch_tasks_per_second": tasks / theirs} if other else {}
     return {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,

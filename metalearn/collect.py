@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from metalearn import cli, lookup
+from metalearn import cli
 from metalearn.reporting import tables
-from metalearn.rl import behaviours, store
+from metalearn.rl import recipe as recipe_lib
+from metalearn.rl import store
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import workdir
 from metalearn.validate import require, within
@@ -29,27 +30,20 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
     store.refuse(out)
     task = config.task
     require(task.name == "offline", "config.task.name", task.name, "must be offline: only its tasks are collected")
-    env = task.env.to_dict()
+    fields = task.to_dict()
     with within("config.task"):
-        with within("env"):
-            built = lookup.build("envs", env["name"], **{k: v for k, v in env.items() if k != "name"})
-        ids = behaviours.task_ids(task.train_tasks, task.test_tasks)
-        param_BX, logs = behaviours.collect(built, task.behaviour, ids, task.episodes, task.task_seed, task.data_seed,
-                                            task.quality, task.sac.to_dict())
+        recipe = recipe_lib.make(**{k: fields[k] for k in recipe_lib.FIELDS})
+    param_BX, logs = recipe.collect()
     return_BE = logs.rtg_BT[..., 0]
-    facts = {k: v for k, v in built.facts.items() if isinstance(v, (str, int, float, bool))}
-    header = {"env": env, "env_facts": facts, "behaviour": task.behaviour, "quality": task.quality,
-              "task_seed": task.task_seed, "data_seed": task.data_seed, "task_ids": ids.tolist(),
-              "train_tasks": task.train_tasks, "episodes": task.episodes, "steps": built.length,
-              "mean_return": np.round(return_BE.mean(1), 4).tolist(),
-              "best_return": np.round(return_BE.max(1), 4).tolist(),
-              "versions": workdir.versions()}
-    header |= {"sac": task.sac.to_dict()} if task.behaviour == "sac" else {}
+    header = recipe.header() | {"mean_return": np.round(return_BE.mean(1), 4).tolist(),
+                                "best_return": np.round(return_BE.max(1), 4).tolist(),
+                                "versions": workdir.versions()}
     sha = store.save(out, param_BX, logs, header)
     rows = [[i, f"{r.mean():.2f}", f"{r.min():.2f}", f"{r.max():.2f}"] for i, r in enumerate(return_BE[:10])]
-    tables.show({"tables": [{"title": f"{task.behaviour} in {env['name']}: returns of the first tasks",
+    tables.show({"tables": [{"title": f"{task.behaviour} in {task.env.name}: returns of the first tasks",
                              "columns": ["task", "mean", "worst", "best"], "rows": rows}]})
-    return {"out": out, "sha256": sha, "tasks": len(ids), "episodes": task.episodes, "steps": int(logs.mask_BT.sum()),
+    return {"out": out, "sha256": sha, "tasks": len(param_BX), "episodes": task.episodes,
+            "steps": int(logs.mask_BT.sum()),
             "return_mean": float(return_BE.mean()), "return_best": float(return_BE.max(1).mean()),
             "bytes": os.path.getsize(out) if os.path.isfile(out) else 0, "seconds": time.monotonic() - began}
 

@@ -69,6 +69,7 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     require(bool(checkpoints.steps()), "--workdir", workdir, "holds no checkpoint yet")
     if step is not None:
         require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
+    experiment = experiment_lib.with_data(experiment, workdir)
     plan = experiment.plan
     template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, experiment.task.data),
                               replicas.roots(plan))

@@ -1,4 +1,4 @@
-"""Run a config's sweep: every combination that its `sweep()` yields, each in a numbered work directory.
+"""Run a config's sweep: every combination that its `sweep()` yields, each in a work directory of its own.
 
   bash launch/local.sh sweep --config=configs/gpicl.py:phases --on=local --out=runs/phases [--jobs=2]
 
@@ -6,19 +6,25 @@
   --on=local   runs them here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
 
 The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
-others. `sweep()` yields dicts of dotted overrides; three keys are for the launcher: `_stage` (int: lower stages finish
-first), `_config` (another FILE:argument for this run, from the repository's root), and '{dir}' inside a value (the
-sweep's directory, so that a later stage can say init_from='{dir}/000'). The config's `summarise(results)` turns the
-runs' headlines into one table, figure and RESULT line.
+others. A directory counts as done only when it was made by this very config: an edited sweep shows no old numbers.
+
+`sweep()` yields dicts of dotted overrides; three keys are for the launcher: `_label` (what the run is called, unique;
+directories are called by it, 003-cdni-L-12, and tables find their rows by it), `_stage` (int: lower stages finish
+first) and `_config` (another FILE:argument for this run, from the repository's root). Inside a value '{dir}' is the
+sweep's directory and '{run:LABEL}' that of another run, so that a later stage can say init_from='{run:LABEL}'. The
+config's SUMMARY names the function of metalearn/reporting that turns the runs into one table, figure and RESULT line:
+"fewshot.learners", or {argument of the config: such a name}.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import inspect
 import json
 import os
 import queue
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +33,7 @@ import time
 
 from metalearn import cli
 from metalearn.reporting import plots, tables
+from metalearn.reporting.runs import Run
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import require
@@ -35,24 +42,55 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where `_co
 
 
 def expand(spec: str, out: str) -> list[dict]:
-    """[{stage, name, workdir, overrides, command}, ...] of the config's sweep; every config is loaded, as a check."""
-    path, _, arg = spec.partition(":")
-    module = config_lib.import_file(path)
+    """[{stage, label, name, workdir, overrides, config, command}, ...] of the config's sweep, every config loaded; the
+    name is that of the directory."""
+    module, arg = _module(spec)
     require(hasattr(module, "sweep"), "--config", spec, "has no sweep(): run it with train")
-    combinations = module.sweep(arg) if inspect.signature(module.sweep).parameters else module.sweep()
+    combinations = list(module.sweep(arg) if arg else module.sweep())
+    labels = [overrides.get("_label", "") for overrides in combinations]
+    require(all(labels) and len(set(labels)) == len(labels), "_label", labels, "each run of a sweep() needs its own")
+    names = {label: f"{i:03d}-{re.sub(r'[^A-Za-z0-9._]+', '-', label).strip('-')}" for i, label in enumerate(labels)}
+
+    def place(found: re.Match) -> str:
+        require(found[1] in names, "{run:...}", found[1], "must be one of " + ", ".join(names))
+        return os.path.join(out, names[found[1]])
+
+    def placed(value):
+        return re.sub(r"\{run:([^}]*)\}", place, value.replace("{dir}", out)) if isinstance(value, str) else value
+
     runs = []
-    for number, overrides in enumerate(combinations):
-        overrides = {k: v.replace("{dir}", out) if isinstance(v, str) else v for k, v in overrides.items()}
+    for label, overrides in zip(labels, combinations, strict=True):
+        overrides = {k: placed(v) for k, v in overrides.items() if k != "_label"}
         stage, config = overrides.pop("_stage", 0), os.path.join(ROOT, overrides.pop("_config", spec))
         words = [f"{field}={value}" for field, value in overrides.items()]
-        config_lib.load(config, words)
-        name = f"{number:03d}"
-        workdir = os.path.join(out, name)
+        workdir = os.path.join(out, names[label])
         command = [sys.executable, "-m", "metalearn.train", f"--config={config}", f"--workdir={workdir}",
                    *(f"--config.{word}" for word in words)]
-        runs.append(dict(stage=stage, name=name, workdir=workdir, overrides=overrides, command=command))
+        runs.append(dict(stage=stage, label=label, name=names[label], workdir=workdir, overrides=overrides,
+                         config=config_lib.load(config, words), command=command))
     require(bool(runs), "--config", spec, "its sweep() yields nothing")
     return runs
+
+
+def _module(spec: str):
+    """(the config's module, its argument; that of sweep() where none is given)."""
+    path, _, arg = spec.partition(":")
+    module = config_lib.import_file(path)
+    parameters = inspect.signature(module.sweep).parameters if hasattr(module, "sweep") else {}
+    return module, arg or next((p.default for p in parameters.values()), "")
+
+
+def changed(run: dict) -> list[str]:
+    """What differs between the config that the run's directory was made with and the one that the sweep gives now."""
+    if not os.path.exists(os.path.join(run["workdir"], "config.json")):
+        return []
+    return config_lib.differences(workdir_lib.read_config(run["workdir"]), run["config"])
+
+
+def done(run: dict) -> bool:
+    """Whether the run has finished, under this very config."""
+    return all(os.path.exists(os.path.join(run["workdir"], name)) for name in ("result.json", "config.json")
+               ) and not changed(run)
 
 
 def run_local(runs: list[dict], out: str, jobs: int) -> list[str]:
@@ -68,8 +106,13 @@ def run_local(runs: list[dict], out: str, jobs: int) -> list[str]:
     failed = []
 
     def one(run):
-        if os.path.exists(os.path.join(run["workdir"], "result.json")):
+        if done(run):
             print(f"{run['name']}  done before", flush=True)
+            return
+        if differ := changed(run):
+            failed.append(run["name"])
+            print(f"{run['name']}  FAILED: its directory was made by another config; these differ: "
+                  + "; ".join(differ[:8]), flush=True)
             return
         mine, began = slots.get(), time.monotonic()
         pin = ["taskset", "-c", ",".join(map(str, mine))] if mine and jobs > 1 and shutil.which("taskset") else []
@@ -93,23 +136,28 @@ def run_local(runs: list[dict], out: str, jobs: int) -> list[str]:
 
 
 def summarise(spec: str, runs: list[dict], out: str) -> dict:
-    """The sweep's Result: the config's own `summarise`, else just the runs' headlines."""
-    module, results = config_lib.import_file(spec.partition(":")[0]), []
+    """The sweep's Result: what the config's SUMMARY makes of the finished runs, else just their headlines."""
+    (module, arg), finished = _module(spec), []
     for run in runs:
-        path = os.path.join(run["workdir"], "result.json")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                results.append((run["overrides"], json.load(file), run["workdir"]))
-    result = {"headline": {}}
-    if results and hasattr(module, "summarise"):
-        takes_arg = len(inspect.signature(module.summarise).parameters) > 1
-        result = module.summarise(results, spec.partition(":")[2]) if takes_arg else module.summarise(results)
-    runs = [dict(overrides=o, headline=h, workdir=os.path.basename(w)) for o, h, w in results]
-    result = cli.plain(result | {"runs": runs})
+        if done(run):
+            with open(os.path.join(run["workdir"], "result.json"), encoding="utf-8") as file:
+                finished.append(Run(run["label"], run["overrides"], json.load(file), run["workdir"]))
+    summary = getattr(module, "SUMMARY", "")
+    summary = summary if isinstance(summary, str) else summary[arg]
+    result = reporting(summary)(finished) if summary and finished else {"headline": {}}
+    listed = [dict(label=run.label, overrides=run.overrides, headline=run.headline,
+                   workdir=os.path.basename(run.workdir)) for run in finished]
+    result = cli.plain(result | {"runs": listed})
     workdir_lib.write_json(os.path.join(out, "sweep.json"), result)
     tables.show(result)
     plots.plot(result, os.path.join(out, "plots", "sweep"))
-    return result["headline"] | {"runs": len(results)}
+    return result["headline"] | {"runs": len(finished)}
+
+
+def reporting(name: str):
+    """The function "module.function" of metalearn/reporting."""
+    module, _, function = name.partition(".")
+    return getattr(importlib.import_module(f"metalearn.reporting.{module}"), function)
 
 
 def default_jobs() -> int:

@@ -45,6 +45,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False) -> dict[str, Any]
     with workdir_lib.hold(workdir, config) as workdir, _signals() as stop:
         workdir_lib.write_json(os.path.join(workdir, "manifest.json"),
                                workdir_lib.manifest(jax.devices()[0].device_kind, mesh.size))
+        experiment = experiment_lib.with_data(experiment, workdir)
         checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"), config.train.keep)
         meta = {"config": config.to_dict(), "versions": workdir_lib.versions()}
         plan = experiment.plan

@@ -9,8 +9,8 @@ Letters (arrays of known rank carry their axes as a suffix, `logits_BTV`):
 
 Batch-major outside a scan body. Scalars, parameters and opaque trees are bare.
 
-Time convention: at index t `obs_t` is seen, `act_t` taken, `rew_t` and `done_t` result from *that* action;
-`rtg_t` is the sum of `rew_k` over k >= t. `done` (terminated) and `cut` (truncated) are two fields.
+Time convention: at index t `obs_t` is seen, `act_t` taken, `rew_t` and `terminated_t` result from *that* action;
+`rtg_t`, the return-to-go, is the sum of `rew_k` over k >= t. Terminated and truncated are two fields, as in Gymnasium.
 Masks: 1 = counts.
 """
 
@@ -28,9 +28,12 @@ PyTree = Any
 
 
 def record(cls):
-    """A frozen dataclass that is also a pytree: every field is a child, named in key paths."""
+    """A frozen dataclass that is also a pytree: every field is a child, named in key paths; a field with a default is a
+    plain value that is known while a program is traced."""
     cls = dataclasses.dataclass(frozen=True)(cls)
-    jax.tree_util.register_dataclass(cls, data_fields=[f.name for f in dataclasses.fields(cls)], meta_fields=[])
+    static = [f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING]
+    jax.tree_util.register_dataclass(cls, meta_fields=static,
+                                     data_fields=[f.name for f in dataclasses.fields(cls) if f.name not in static])
     cls.replace = dataclasses.replace
     return cls
 
@@ -50,6 +53,8 @@ class Episodes:
     task_B    int32 task ids
     index_BT  int32 dataset item shown at each position, -1 where there is none; with `y_BT` and `task_B` it
               says exactly what was drawn, so frozen episodes are hashed by it and notebooks draw by it
+    support   int: the first so many positions are shown with their labels, the others are asked; 0 where all are asked
+    ways      int: classes of these very episodes, labels being 0..ways-1; 0 for targets
     """
 
     x_BTX: Array
@@ -57,18 +62,20 @@ class Episodes:
     mask_BT: Array
     task_B: Array
     index_BT: Array
+    support: int = 0
+    ways: int = 0
 
 
 @record
 class Trajectories:
     """B stretches of T steps of reinforcement learning, in the time convention above; padding is zero everywhere.
 
-    obs_BTS, act_BTA, rew_BT     seen, done (in -1 to 1), got
-    next_BTS                     the observation after the step
-    rtg_BT                       return-to-go, unscaled and undiscounted (or another wish that a task puts there)
-    time_BT                      int32 step number within the episode
-    done_BT, cut_BT              terminated, truncated
-    mask_BT                      f32; 0 where the stretch leaves the episode
+    obs_BTS, act_BTA, rew_BT      observation, action (in -1 to 1), reward
+    next_BTS                      the observation after the step
+    rtg_BT                        return-to-go, unscaled and undiscounted
+    time_BT                       int32 step number within the episode
+    terminated_BT, truncated_BT   bool; the environment ended here, the episode's length did
+    mask_BT                       f32; 0 where the stretch leaves the episode
     """
 
     obs_BTS: Array
@@ -77,8 +84,8 @@ class Trajectories:
     next_BTS: Array
     rtg_BT: Array
     time_BT: Array
-    done_BT: Array
-    cut_BT: Array
+    terminated_BT: Array
+    truncated_BT: Array
     mask_BT: Array
 
 
@@ -86,14 +93,16 @@ class Trajectories:
 class Prompted:
     """A stretch to act in and another episode of the same task to learn from.
 
-    prompt    all-zero mask where there is none; begins with the `horizon` steps before it, as `body` does
-    body      `horizon` steps that are read as context only, then the window
+    prompt    all-zero mask where there is none; begins with the `history` steps before it, as `body` does
+    body      `history` steps that are read as context only, then the window
+    conditioning_BT  what the policy is conditioned on at each step of `body`: the return-to-go, or the episode's rank
     task_B    int32 task ids
     param_BX  the hidden parameters of the task: what oracles and probes are given, and nobody else
     """
 
     prompt: Trajectories
     body: Trajectories
+    conditioning_BT: Array
     task_B: Array
     param_BX: Array
 
@@ -176,6 +185,39 @@ class Stream:
 
 
 @dataclasses.dataclass(frozen=True)
+class EpisodeSpec:
+    """What learners and evaluators need to know of a task's `Episodes` before any exists.
+
+    length        positions of an episode           features     inputs at a position, flattened
+    targets       classes | bits | real             outputs      how many of them a position has
+    image_shape   (height, width, channels) where inputs are images, else None
+    shots, queries   support and query examples (per class, where there are classes); 0 where all positions are asked
+    train_outputs    classes of a training episode, where training has another number of them
+    max_level     the highest difficulty in training; 0 where the task has no levels
+    rare_from     labels from here on are rare; None where none are
+    class_N, num_classes   the class of each meta-training example, and how many there are; for learners that name them
+    """
+
+    length: int
+    features: int
+    targets: str
+    outputs: int
+    image_shape: tuple[int, ...] | None = None
+    shots: int = 0
+    queries: int = 0
+    train_outputs: int = 0
+    max_level: int = 0
+    rare_from: int | None = None
+    class_N: Any = None
+    num_classes: int = 0
+
+    @property
+    def classes(self) -> bool:
+        """Whether the targets are labels."""
+        return self.targets == "classes"
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskDist:
     """A distribution over tasks: what it draws is a function of (data, key, split, num) alone.
 
@@ -183,7 +225,10 @@ class TaskDist:
             so that a dataset of the same shape or another number of tasks never recompiles it
     sample(data, key, split, num) -> Episodes (or another batch record)   traced; `split` and `num` static
     splits  the names `sample` knows, the first being the one that training draws from
-    facts   what learners and reports need to know before any batch exists: classes, feature shape, episode length
+    spec    what learners and evaluators need to know before any batch exists: an EpisodeSpec or a TrajectorySpec
+    facts   what reports say of it: names, hashes, the protocol in words; no learner reads them
+    collect(directory) -> TaskDist   for tasks whose data have to be made first: this distribution with its data, made
+            into or read from a cache there; until then `data` is None. None where the data are there from the start
     traced  {name: function} of the config's fields that act through the leaf `data[name]` alone, function(value) being
             that leaf (ConfigError for a bad value): what replicas of a run may vary
     """
@@ -191,8 +236,61 @@ class TaskDist:
     data: PyTree
     sample: Callable
     splits: tuple[str, ...]
+    spec: Any
     facts: Mapping[str, Any]
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    collect: Callable | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryStatistics:
+    """Of the training episodes alone; zeros and ones as long as there are none (see `TaskDist.collect`).
+
+    obs_mean_S, obs_std_S   of observations
+    change_std_S            of next observation minus observation
+    rew_std                 of rewards
+    rew_quantiles           the nine deciles of rewards
+    best_return_B           each training task's best return
+    """
+
+    obs_mean_S: Any
+    obs_std_S: Any
+    change_std_S: Any
+    rew_std: float
+    rew_quantiles: Any
+    best_return_B: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectorySpec:
+    """What learners and evaluators know of offline reinforcement learning before any batch exists.
+
+    env, env_fields    the environment that the data are from; the config's block that it was built from
+    obs_size, act_size, param_size   entries of an observation, of an action, of a task's hidden parameters
+    episode            steps of an episode
+    history, window    steps of context before a window; steps of the window, which the policy sees
+    prompt_span        steps of another episode to choose a prompt from, 0 for none
+    conditioning       return | rank: what `Prompted.conditioning_BT` holds
+    scale              what returns-to-go are divided by before they enter a network
+    """
+
+    env: Env
+    env_fields: Mapping[str, Any]
+    obs_size: int
+    act_size: int
+    param_size: int
+    episode: int
+    history: int
+    window: int
+    prompt_span: int
+    conditioning: str
+    scale: float
+    statistics: TrajectoryStatistics
+
+    @property
+    def length(self) -> int:
+        """Positions of a prediction: the window's."""
+        return self.window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,13 +299,14 @@ class Env:
 
     draw(key) -> param_X                                    a task
     reset(key, param_X) -> (state, obs_S)
-    step(key, state, act_A, param_X) -> (state, obs_S, rew, done)
+    step(key, state, act_A, param_X) -> (state, obs_S, rew, terminated)
     expert(obs_S, time, param_X) -> act_A                   acts with the parameters known; None where nobody can;
                                                             of a whole batch at once where there is `host`
     spread_X                                                how far apart tasks are: the unit in which behaviours err
-    length                                                  steps after which an episode is cut
-    host(param_BX, seed) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, done_B))   simulators outside JAX have this
-                                                            alone, stateful and in lock-step, and no reset or step
+    length                                                  steps after which an episode is truncated
+    host(param_BX, seed_B) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, terminated_B))   simulators outside JAX have
+                                                            this alone, stateful and in lock-step, and no reset or step;
+                                                            environment b draws from seed b alone
     facts                                                   name, version, obs_size, act_size, and what else reports say
     """
 

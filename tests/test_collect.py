@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from metalearn import cli, collect, train
-from metalearn.rl import store
+from metalearn import eval as eval_program
+from metalearn.rl import behaviours, store
 from metalearn.runtime import config
 from metalearn.validate import ConfigError
 
@@ -47,10 +48,21 @@ def test_only_offline_tasks(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_evaluating_a_run_reads_the_data_that_it_was_trained_on(tmp_path, monkeypatch):
+    """Training collects into its work directory; evaluation finds them there and collects nothing."""
+    few = (*SMALL, "train.steps=2", "evaluators.few.methods=('zero',)", "evaluators.few.rounds=1",
+           "evaluators.few.after=()")
+    printed = train.run(config.load("configs/metadt.py:smoke", few), str(tmp_path / "run"), quiet=True)
+    assert len(list((tmp_path / "run").glob("offline-*.npz"))) == 1
+    monkeypatch.setattr(behaviours, "collect", None)
+    again = eval_program.run(str(tmp_path / "run"))
+    assert again.pop("step") == 2 and again == {k: v for k, v in printed.items() if k != "seconds"}
+
+
 @pytest.mark.parametrize("program, words, line", [
     (collect, ("task.behaviour=ppo",), "config.task.behaviour=ppo: must be one of"),
     (collect, ("task.behaviour=random", "task.quality=expert"), "config.task.quality=expert: must be mixed"),
-    (collect, ("task.behaviour=gaits",), "behaviour=gaits: point_robot has no wishes"),
+    (collect, ("task.behaviour=gaits",), "behaviour=gaits: point_robot has no targets"),
     (train, ("task.data={other}",), "config.task.data={other}: was collected in"),
     (train, ("task.data={point}", "task.test_tasks=9"), "holds 5 tasks; train_tasks + test_tasks = 12"),
     (train, ("task.data={damaged}",), "config.task.data={damaged}: holds NaN or infinite values in rew"),

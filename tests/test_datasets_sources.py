@@ -167,7 +167,7 @@ def test_kept_arrays_are_the_records(root):
     shutil.copytree(GOLDEN, root / "prepared", dirs_exist_ok=True)
     folder = root / "prepared" / "images" / "tiny" / "1.0.0"
     records = sources.read_prepared("images/tiny", str(folder))
-    sources.keep(records, str(folder))
+    sources.write_cache(records, str(folder))
     for file in folder.glob("*array_record*"):
         file.unlink()
     kept = sources.read("images/tiny", "", str(root / "prepared"))
@@ -175,7 +175,7 @@ def test_kept_arrays_are_the_records(root):
         records.sha256, records.class_V, records.source_V, records.split_V)
     x = records.x.copy()
     x[0, 0, 0, 0] ^= 1
-    sources.keep(dataclasses.replace(records, x=x), str(folder))
+    sources.write_cache(dataclasses.replace(records, x=x), str(folder))
     refused("images/tiny", "metalearn_dataset.npz is damaged")
     (folder / sources.CACHE).write_bytes(b"PK")
     refused("images/tiny", "not a readable .npz")

@@ -7,37 +7,39 @@ import numpy as np
 import pytest
 
 from metalearn import lookup
-from metalearn.rl import behaviours, rollout
+from metalearn.rl import rollout
+from metalearn.rl.task_ids import draw_tasks
 from metalearn.validate import ConfigError
 
 FIELDS = dict(tools=("reach",), length=60, reward_version="v2")
+KEYS = jax.random.split(jax.random.key(0), 6)
 
 
 def test_reach_by_hand():
     pytest.importorskip("metaworld")
     env = lookup.build("envs", "metaworld", **FIELDS)
-    param_BX = np.asarray(behaviours.draw_tasks(env, 0, np.arange(2)))
+    param_BX = np.asarray(draw_tasks(env, 0, np.arange(2)))
     goal_BX = param_BX[:, 4:]
-    many = np.asarray(behaviours.draw_tasks(env, 1, np.arange(200)))
+    many = np.asarray(draw_tasks(env, 1, np.arange(200)))
     assert (np.linalg.norm(many[:, 1:3] - many[:, 4:6], axis=1) > 0.15).all()  # else its reset never ends
     assert ((goal_BX >= [-0.1, 0.8, 0.05]) & (goal_BX <= [0.1, 0.9, 0.3])).all()
-    steps = rollout.run(env, rollout.expert(env), param_BX, param_BX, jax.random.key(0))
+    steps = rollout.run(env, rollout.expert(env), param_BX, param_BX, KEYS[:len(param_BX)])
     assert steps.obs_BTS.shape == (2, 60, 39) and not steps.obs_BTS[..., -3:].any()  # the goal is not shown
     assert (steps.rew_BT.max(1) >= env.facts["success_reward"]).all() and steps.rew_BT.max() <= 10.0
     # the reward grows as the hand comes nearer, and is 10 inside of 5 cm
     distance_BT = np.linalg.norm(steps.next_BTS[..., :3] - goal_BX[:, None], axis=-1)
     b, t = np.nonzero((distance_BT[:, 1:] < distance_BT[:, :-1] - 1e-3) & (steps.rew_BT[:, :-1] < 9.9))
     assert (steps.rew_BT[b, t + 1] > steps.rew_BT[b, t]).mean() > 0.95
-    still = rollout.run(env, rollout.still(env), param_BX, param_BX, jax.random.key(0))
-    assert steps.rtg_BT[:, 0].min() > 2 * still.rtg_BT[:, 0].max()
+    nothing = rollout.run(env, rollout.zero_action(env), param_BX, param_BX, KEYS[:len(param_BX)])
+    assert steps.rtg_BT[:, 0].min() > 2 * nothing.rtg_BT[:, 0].max()
 
 
 def test_several_tools():
     pytest.importorskip("metaworld")
     env = lookup.build("envs", "metaworld", **(FIELDS | dict(tools=("sweep", "door-lock"), length=3)))
-    param_BX = np.asarray(behaviours.draw_tasks(env, 0, np.arange(6)))
+    param_BX = np.asarray(draw_tasks(env, 0, np.arange(6)))
     assert set(param_BX[:, 0]) == {0.0, 1.0}
-    steps = rollout.run(env, rollout.expert(env), param_BX, param_BX, jax.random.key(0))
+    steps = rollout.run(env, rollout.expert(env), param_BX, param_BX, KEYS[:len(param_BX)])
     assert np.isfinite(steps.rew_BT).all() and steps.act_BTA.shape == (6, 3, 4)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metalearn import lookup
-from metalearn.rl import behaviours
+from metalearn.rl.task_ids import draw_tasks
 from metalearn.validate import ConfigError
 
 ROBOTS = {"cheetah_vel": (20, 6, 1), "cheetah_dir": (20, 6, 1), "ant_dir": (27, 8, 2), "hopper_param": (11, 3, 41),
@@ -18,15 +18,15 @@ def test_rewards_and_observations_by_hand(robot):
     mujoco = pytest.importorskip("mujoco")
     env = lookup.build("envs", "mujoco", robot=robot, length=5, observe_x=True)
     obs_size, act_size, num_params = ROBOTS[robot]
-    param_BX = np.asarray(behaviours.draw_tasks(env, 0, np.arange(3)))
+    param_BX = np.asarray(draw_tasks(env, 0, np.arange(3)))
     assert param_BX.shape == (3, num_params)
-    obs_BS, advance = env.host(param_BX, 0)
+    obs_BS, advance = env.host(param_BX, np.arange(3))
     assert obs_BS.shape == (3, obs_size) and env.facts["act_size"] == act_size
     act_BA = np.full((3, act_size), 0.3)
-    again, step = env.host(param_BX, 0)
+    again, step = env.host(param_BX, np.arange(3))
     np.testing.assert_array_equal(again, obs_BS)
-    next_BS, rew_B, done_B = advance(act_BA)
-    assert not done_B.any() and np.isfinite(next_BS).all()
+    next_BS, rew_B, terminated_B = advance(act_BA)
+    assert not terminated_B.any() and np.isfinite(next_BS).all()
     np.testing.assert_array_equal(step(act_BA)[1], rew_B)  # the same seed and actions, the same bits
 
     # one environment again, on bare MuJoCo
@@ -68,9 +68,9 @@ def test_parameters_change_the_physics():
     """Two tasks and the same actions: other trajectories. (An old port ran, but its parameters were dead.)"""
     pytest.importorskip("mujoco")
     env = lookup.build("envs", "mujoco", robot="hopper_param", length=5, observe_x=True)
-    param_BX = np.asarray(behaviours.draw_tasks(env, 0, np.arange(2)))
+    param_BX = np.asarray(draw_tasks(env, 0, np.arange(2)))
     for param, same in ((param_BX, False), (param_BX[[0, 0]], True)):
-        _, advance = env.host(param, 0)
+        _, advance = env.host(param, np.arange(2))
         rng = np.random.default_rng(1)
         for _ in range(10):
             obs_BS, _, _ = advance(np.repeat(rng.uniform(-1, 1, (1, 3)), 2, 0))

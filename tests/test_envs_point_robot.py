@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from metalearn import lookup
-from metalearn.rl import behaviours, rollout
+from metalearn.rl import rollout
+from metalearn.rl.task_ids import draw_tasks
 from metalearn.validate import ConfigError
 
 FIELDS = {
@@ -25,10 +26,10 @@ def env(request):
 @pytest.fixture(scope="module")
 def played(env):
     """(param_BX, {policy: Trajectories}) of eight tasks."""
-    param_BX = behaviours.draw_tasks(env, 0, jnp.arange(8))
-    key = jax.random.key(3)
-    go = jax.jit(lambda p: {f.__name__: rollout.run(env, f(env), p, p, key) for f in (
-        rollout.expert, rollout.still, rollout.uniform)})
+    param_BX = draw_tasks(env, 0, jnp.arange(8))
+    keys = jax.random.split(jax.random.key(3), 8)
+    go = jax.jit(lambda p: {f.__name__: rollout.run(env, f(env), p, p, keys) for f in (
+        rollout.expert, rollout.zero_action, rollout.uniform)})
     return param_BX, go(param_BX)
 
 
@@ -40,7 +41,7 @@ def test_shapes_time_and_returns(env, played):
         np.testing.assert_array_equal(steps.obs_BTS[:, 1:], steps.next_BTS[:, :-1])
         np.testing.assert_allclose(steps.rtg_BT[:, 3], np.asarray(steps.rew_BT[:, 3:]).sum(1), rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(steps.time_BT[0], np.arange(env.length))
-        assert np.asarray(steps.cut_BT)[:, -1].all() and not np.asarray(steps.cut_BT)[:, :-1].any()
+        assert np.asarray(steps.truncated_BT)[:, -1].all() and not np.asarray(steps.truncated_BT)[:, :-1].any()
         assert np.isfinite(np.asarray(steps.obs_BTS)).all()
     assert param_BX.shape[1] == len(env.spread_X)
 
@@ -48,9 +49,9 @@ def test_shapes_time_and_returns(env, played):
 def test_the_expert_beats_chance_and_tasks_differ(env, played):
     param_BX, runs = played
     total = {name: np.asarray(s.rtg_BT[:, 0]).mean() for name, s in runs.items()}
-    assert total["expert"] > max(total["still"], total["uniform"]) + 0.1 * abs(total["still"])
+    assert total["expert"] > max(total["zero_action"], total["uniform"]) + 0.1 * abs(total["zero_action"])
     assert len(np.unique(np.asarray(param_BX), axis=0)) > 1
-    other = behaviours.draw_tasks(env, 0, jnp.array([1, 0]))
+    other = draw_tasks(env, 0, jnp.array([1, 0]))
     np.testing.assert_array_equal(other[1], param_BX[0])  # a task is a function of its id alone
 
 
@@ -59,14 +60,14 @@ def test_parameters_change_what_happens(env, played):
     param_BX, runs = played
     actions = runs["uniform"].act_BTA[0]
     replay = lambda memory, time, obs, rew, key: (memory, jnp.broadcast_to(actions[time], (8, actions.shape[-1])))
-    steps = rollout.run(env, replay, (), param_BX, jax.random.key(0))
+    steps = rollout.run(env, replay, (), param_BX, jax.random.split(jax.random.key(0), 8))
     what = steps.rew_BT if env.facts["rewards_differ"] else steps.obs_BTS.sum(-1)
     if env.facts["name"] != "darkroom":  # where most walks meet no goal at all
         assert np.ptp(np.asarray(what), axis=0).max() > 0.05
 
 
 def test_an_environment_does_not_depend_on_its_neighbours(env):
-    param_BX = behaviours.draw_tasks(env, 0, jnp.arange(3))
+    param_BX = draw_tasks(env, 0, jnp.arange(3))
     state, obs_S = env.reset(jax.random.key(1), param_BX[2])
     act_A = jnp.full(env.facts["act_size"], 0.3)
     alone = env.step(jax.random.key(2), state, act_A, param_BX[2])

@@ -9,7 +9,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.evaluators import learning_curves
-from metalearn.types import Episodes, TaskDist
+from metalearn.types import Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import ConfigError
 
 CHANCE = 0.2
@@ -62,7 +62,8 @@ def evaluate(seed=1, chunk=8, sets=("seen", "unseen_random_labels")):
         mask_BT = mask_BT.at[:, :-1].set(0.0) if split.endswith("random_labels") else mask_BT
         return Episodes(jax.nn.one_hot(y_BT, 4), y_BT, mask_BT, jnp.zeros(num, jnp.int32), y_BT)
 
-    task = TaskDist((), sample, ("seen", "unseen_random_labels"), dict(ways=4, num_tasks=3))
+    task = TaskDist((), sample, ("seen", "unseen_random_labels"),
+                    EpisodeSpec(length=1, features=1, targets="classes", outputs=4), dict(num_tasks=3))
     learner = types.SimpleNamespace(predict=lambda params, carry, batch: batch.x_BTX.at[..., 0].set(0.5 * params))
     evaluator = lookup.build("evaluators", "learning_curves", task, learner, sets=sets, baselines=("1nn",),
                              episodes=16, chunk=chunk, seed=seed)

@@ -11,17 +11,17 @@ from metalearn import lookup
 from metalearn.types import Learner
 from metalearn.validate import ConfigError
 
-TASK = dict(env=dict(name="point_robot", length=10, goal_range=1.0), data="", keep="", behaviour="history",
+TASK = dict(env=dict(name="point_robot", length=10, goal_range=1.0), data="", cache="", behaviour="history",
             quality="mixed", sac={}, train_tasks=4, test_tasks=3, episodes=6, task_seed=0,
-            data_seed=0, horizon=2, window=4, start_frac=0.5, prompt_span=10,
-            prompt_top=0, wish="return", scale=10.0)
+            data_seed=0, history=2, window=4, start_frac=0.5, prompt_span=10,
+            prompt_top=0, conditioning="return", scale=10.0)
 FIELDS = dict(methods=("zero", "few_none", "few_random", "few_sample", "demo"), rounds=3, after=(1,), explore_steps=2,
               noise=0.3, target="fixed", target_value=-1.0, repeats=2, seed=0)
 
 
 @pytest.fixture(scope="module")
-def task():
-    return lookup.build("tasks", "offline", **TASK)
+def task(tmp_path_factory):
+    return lookup.build("tasks", "offline", **TASK).collect(str(tmp_path_factory.mktemp("data")))
 
 
 def learner_of(rule) -> Learner:
@@ -34,6 +34,10 @@ def learner_of(rule) -> Learner:
 
 def now(batch):
     return jax.tree.map(lambda a: a[:, 2:], batch.body)
+
+
+def conditioning(batch):
+    return batch.conditioning_BT[:, 2:]
 
 
 def run(task, rule, **changes):
@@ -53,7 +57,7 @@ def test_a_policy_that_knows_the_goal_is_the_oracle_line(task):
     """Past the window's four steps too: each step's observation is where the policy reads it."""
     found = run(task, knows_the_goal, methods=("zero",))["headline"]
     np.testing.assert_allclose(found["zero"], found["oracle"], rtol=1e-5)
-    assert found["oracle"] > found["behaviour"] > found["still"]
+    assert found["oracle"] > found["behaviour"] > found["zero_action"]
 
 
 def test_memory_holds_the_episode_so_far(task):
@@ -61,19 +65,19 @@ def test_memory_holds_the_episode_so_far(task):
     def rule(batch):
         steps = now(batch)
         last = lambda a: jnp.pad(a[:, :-1], ((0, 0), (1, 0)) + ((0, 0),) * (a.ndim - 2))
-        seen_BT = last(steps.rew_BT) + steps.rtg_BT - 0.1 * steps.time_BT + last(steps.next_BTS)[..., 0]
+        seen_BT = last(steps.rew_BT) + conditioning(batch) - 0.1 * steps.time_BT + last(steps.next_BTS)[..., 0]
         return jnp.stack([jnp.sin(seen_BT), jnp.cos(seen_BT) * last(steps.mask_BT)], -1)
 
     result = run(task, rule, methods=("zero",), repeats=1)
     for goal, got in zip(np.asarray(task.data["test"]["param_BX"]), result["facts"]["returns"]["zero"], strict=True):
-        s, rew, wish, total = np.zeros(2), 0.0, -1.0, 0.0
+        s, rew, target, total = np.zeros(2), 0.0, -1.0, 0.0
         for t in range(10):
             inside = t % 10 > 0
-            seen = rew + wish - 0.1 * t + (s[0] if inside else 0.0)
+            seen = rew + target - 0.1 * t + (s[0] if inside else 0.0)
             act = np.clip([np.sin(seen), np.cos(seen) * inside], -1, 1)
             s = s + 0.1 * act
             rew = -np.linalg.norm(s - goal)
-            wish, total = wish - rew, total + rew
+            target, total = target - rew, total + rew
         np.testing.assert_allclose(got, total, rtol=1e-4)
 
 
@@ -82,7 +86,7 @@ def test_few_shot_reads_nothing_of_the_test_tasks_data(task):
     part = task.data["test"]
     logs = jax.tree.map(lambda a: (np.asarray(a) * 0.5 + 0.25).astype(a.dtype), part["logs"])
     other = dataclasses.replace(task, data=task.data | {"test": part | {"logs": logs}})
-    mixed = lambda batch: jnp.tanh(follows_the_prompt(batch) + now(batch).rtg_BT[..., None])
+    mixed = lambda batch: jnp.tanh(follows_the_prompt(batch) + conditioning(batch)[..., None])
     a, b = (run(t, mixed, methods=FIELDS["methods"][:4])["facts"]["returns"] for t in (task, other))
     assert len(a) == 7 and all(np.array_equal(a[k], b[k]) for k in a)
     demo = [run(t, follows_the_prompt, methods=("demo",))["facts"]["returns"]["demo"] for t in (task, other)]
@@ -92,16 +96,16 @@ def test_few_shot_reads_nothing_of_the_test_tasks_data(task):
 def test_adaptation_explores_as_it_says_and_keeps_the_best(task):
     result = run(task, follows_the_prompt)
     returns, curves = result["facts"]["returns"], {s["name"]: s["y"] for s in result["curves"][0]["series"]}
-    still = result["headline"]["still"]
-    np.testing.assert_allclose(curves["few_none"], [still] * 3, rtol=1e-5)  # nothing known, nothing tried
-    assert abs(curves["few_random"][0] - still) > 1e-3
+    idle = result["headline"]["zero_action"]
+    np.testing.assert_allclose(curves["few_none"], [idle] * 3, rtol=1e-5)  # nothing known, nothing tried
+    assert abs(curves["few_random"][0] - idle) > 1e-3
     assert set(returns) >= {"few_random_1", "few_random"} and len(curves["few_random"]) == 3
     assert result["headline"]["adaptation_steps"] == 30
 
 
-def test_ranks_ask_for_the_first_place(task):
-    ranked = dataclasses.replace(task, facts=dict(task.facts) | {"wish": "rank"})
-    rule = lambda batch: jnp.broadcast_to(now(batch).rtg_BT[..., None] - 0.5, now(batch).act_BTA.shape)
+def test_with_ranks_the_first_place_is_the_target(task):
+    ranked = dataclasses.replace(task, spec=dataclasses.replace(task.spec, conditioning="rank"))
+    rule = lambda batch: jnp.broadcast_to(conditioning(batch)[..., None] - 0.5, now(batch).act_BTA.shape)
     found = run(ranked, rule, methods=("zero",), repeats=1)["facts"]["returns"]["zero"]
     for goal, got in zip(np.asarray(task.data["test"]["param_BX"]), found, strict=True):
         path = 0.05 * np.arange(1, 11)[:, None] * np.ones(2)  # 1 - 0.5, halved by the stride, at every step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
+import sys
 
 import pytest
 
@@ -17,7 +18,7 @@ name = lambda path: str(path.relative_to(ROOT))
 FLOORS = {
     "types": 0, "validate": 0, "lookup": 0, "cli": 0,
     "nn": 1, "measure": 1, "datasets": 1, "rl": 1, "rl.rollout": 1, "rl.store": 1, "rl.minari": 1,
-    "learning": 2, "rl.behaviours": 2, "rl.gaits": 2, "rl.sac": 2, "envs": 2,
+    "learning": 2, "rl.behaviours": 2, "rl.gaits": 2, "rl.sac": 2, "rl.recipe": 2, "envs": 2,
     "networks": 2, "backbones": 2,
     "tasks": 3, "learners": 3, "evaluators": 3,
     "runtime": 4,
@@ -121,6 +122,16 @@ def test_configs_are_short(path):
     assert text.count("\n") <= 400, "split it: what tabulates a sweep belongs in metalearn/reporting"
     header = ast.get_docstring(ast.parse(text)) or ""
     assert header.count("\n") < 15, "a header says what, command, minutes, headline: the rest is for docs/notes"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=name)
+def test_configs_import_nothing_but_configs(path):
+    """A config is data: what reads runs and makes tables is named by its SUMMARY. common.py refuses with one line."""
+    standard = {i for i in imports(path) if i.split(".")[0] in sys.stdlib_module_names}
+    used = {i for i in imports(path) - standard if not i.startswith(("ml_collections.", "configs."))}
+    allowed = {"metalearn.validate.ConfigError", "metalearn.validate.nearest"} if path.stem == "common" else set()
+    assert used <= allowed, f"{name(path)} imports {used - allowed}"
+    assert standard <= {"__future__.annotations", "functools", "os"}, standard
 
 
 def test_everything_is_reached_by_a_test_or_a_config():

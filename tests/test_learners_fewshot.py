@@ -99,7 +99,8 @@ def test_one_batch_can_be_learnt_by_heart(name, lr=3e-3):
 
 @pytest.mark.parametrize("overrides,word", [
     (["task.ways=9"], "classes"), (["task.rotations=some"], "rotations"), (["task.queries=400"], "examples"),
-    (["task.test_split=classes:3-99"], "split"), (["task.dataset=nowhere"], "nowhere"), (["task.form=stream"], "pair"),
+    (["task.test_split=classes:3-99"], "split"), (["task.dataset=nowhere"], "nowhere"),
+    (["task.form=stream"], "support_query"),
     (["learner.backbone.depth=5"], "max-pool"), (["learner.backbone.down=sideways"], "down"),
 ])
 def test_bad_input_is_one_line(overrides, word):
@@ -112,20 +113,7 @@ def test_zero_inner_steps_is_joint_training():
     """The baseline of functions: the gradient is that of one network for all tasks, whatever the support says."""
     experiment, state, batch = _parts("sinusoid,pretrained")
     grads = jax.jit(lambda batch: experiment.learner.grads(state.params, (), batch, _key(2))[0])
-    S = experiment.task.facts["shots"]
+    S = experiment.task.spec.shots
     other = batch.replace(y_BT=batch.y_BT.at[:, :S].add(5.0))
     for a, b in zip(jax.tree.leaves(grads(batch)), jax.tree.leaves(grads(other)), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_the_table_names_each_learner_and_averages_over_seeds(tmp_path):
-    results = []
-    for n, (name, accuracy) in enumerate([("maml", 0.5), ("maml", 0.7), ("anil", 0.6), ("pretrained", 0.4)]):
-        folder = tmp_path / str(n)
-        folder.mkdir()
-        (folder / "config.json").write_text(config_lib.to_json(configs.get_config(f"digits,{name}")))
-        results.append(({}, dict(accuracy=accuracy, nearest_neighbour=0.3, seconds=1.0), str(folder)))
-    made = configs.summarise(results)
-    assert [row[:3] for row in made["tables"][0]["rows"]] == [
-        ["maml", 2, "0.6000 ± 1.2706"], ["anil", 1, "0.6000"], ["pretrained", 1, "0.4000"]]
-    assert made["headline"]["maml_accuracy"] == pytest.approx(0.6) and made["headline"]["nearest_neighbour"] == 0.3

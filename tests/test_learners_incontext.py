@@ -10,11 +10,11 @@ import pytest
 
 from metalearn import lookup
 from metalearn.learners import incontext
-from metalearn.types import Episodes
+from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 
 V, X, T = 3, 4, 5
-FACTS = dict(ways=V, features=X, length=T)
+SPEC = EpisodeSpec(length=T, features=X, targets="classes", outputs=V)
 SLOTS = dict(slots=4, width=3, hidden=4, controller="lstm", memory="learned")
 NETWORKS = dict(
     transformer=dict(name="transformer", depth=2, width=8, num_heads=2, mlp=16, positions=False),
@@ -33,7 +33,7 @@ PAIRS = [("positions", "shifted"), ("positions", "query"), ("lrua", "previous_ex
 
 
 def build(network, layout, dtype="float32"):
-    return lookup.build("learners", "incontext", FACTS, network=NETWORKS[network], layout=layout, dtype=dtype)
+    return lookup.build("learners", "incontext", SPEC, network=NETWORKS[network], layout=layout, dtype=dtype)
 
 
 def draw(num=2):

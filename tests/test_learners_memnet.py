@@ -7,7 +7,10 @@ import pytest
 
 from metalearn import lookup
 from metalearn.learning import segments
-from metalearn.types import Episodes
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import loop, replicas, sharding
+from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 
 FEEDBACK = dict(context="none", time_remaining=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
@@ -22,7 +25,7 @@ BASE = dict(network=LSTM, networks=(), inputs="x", label_gain=1.0, rule="synthet
 def build(task_changes=None, **changes):
     kw = dict(symbols=4, length=7, rare_frac=0.3, task_seed=0) | (task_changes or {})
     task = lookup.build("tasks", "gated_recall", **kw)
-    return task, lookup.build("learners", "memnet", task.facts, **BASE | changes)
+    return task, lookup.build("learners", "memnet", task.spec, **BASE | changes)
 
 
 def draw(task, seed=0, num=4, split="train"):
@@ -111,9 +114,9 @@ def test_stream_is_predict_and_duplicating_the_batch_changes_nothing():
 
 @pytest.mark.parametrize("targets", ["classes", "real"])
 def test_labels_stand_beside_what_is_not_asked_and_never_beside_what_is(targets):
-    facts = dict(length=4, features=2) | (dict(ways=3) if targets == "classes" else dict(outputs=1))
+    spec = EpisodeSpec(length=4, features=2, targets=targets, outputs=3 if targets == "classes" else 1)
     changes = dict(rule="tbptt", inputs="x_and_shown_label", segment=2)
-    learner = lookup.build("learners", "memnet", facts, **BASE | changes)
+    learner = lookup.build("learners", "memnet", spec, **BASE | changes)
     y = jnp.array([[0, 1, 2, 1]]) if targets == "classes" else jnp.arange(4.0)[None, :, None]
     mask_BT = jnp.array([[0.0, 0.0, 1.0, 1.0]])
     batch = Episodes(jnp.ones((1, 4, 2)), y, mask_BT, jnp.zeros(1, jnp.int32), jnp.full((1, 4), -1))
@@ -257,7 +260,8 @@ def test_rates_weigh_own_loss_and_synthetic_gradient():
     ("feedback.aux", dict(segment=1, feedback=FEEDBACK | dict(aux=1.0))),
     ("feedback.time_remaining", dict(feedback=FEEDBACK | dict(time_remaining=1))),
     ("fast_weights.scope", dict(fast_weights=RATES | dict(scope="episode"))),
-    ("fast_weights.scope", dict(fast_weights=RATES | dict(scope="episodic"), feedback=FEEDBACK | dict(context="label"))),
+    ("fast_weights.scope", dict(fast_weights=RATES | dict(scope="episodic"),
+                                feedback=FEEDBACK | dict(context="label"))),
     ("fast_weights.match", dict(fast_weights=RATES | dict(match="("))),
 ])
 def test_bad_input_is_one_clear_line(field, changes):
@@ -281,9 +285,9 @@ def test_a_batch_that_networks_cannot_share_is_refused():
 
 
 def test_label_context_needs_labels():
-    facts = dict(length=5, features=2, outputs=1, targets="real")
+    spec = EpisodeSpec(length=5, features=2, outputs=1, targets="real")
     with pytest.raises(ConfigError, match="labels"):
-        lookup.build("learners", "memnet", facts, **BASE | dict(feedback=FEEDBACK | dict(context="label")))
+        lookup.build("learners", "memnet", spec, **BASE | dict(feedback=FEEDBACK | dict(context="label")))
 
 
 def test_label_gain_makes_labels_among_the_inputs_louder():
@@ -295,3 +299,22 @@ def test_label_gain_makes_labels_among_the_inputs_louder():
     assert cut(1.0)[1:, :, -4:].sum() == batch.y_BT[:, 1:].size
     with pytest.raises(ConfigError, match="label_gain"):
         build(label_gain=0.0)
+
+
+def test_a_replicas_levels_windows_and_adam_do_not_know_of_the_others():
+    """Levels rise with every batch, and a higher level takes more updates: replicas do not keep step."""
+    small = ["task.max_length=2", "learner.network.hidden=3", "learner.segment=2", "learner.curriculum.bits=9",
+             "learner.unroll=1", "train.batch=2", "train.devices=1", "evaluators.lengths.lengths=(1, 2)"]
+
+    def states(*changes):
+        experiment = experiment_lib.build(config_lib.load("configs/memnet.py:copy", [*small, *changes]))
+        plan = experiment.plan
+        init, steps = replicas.split(plan, replicas.roots(plan))
+        state = loop.make_init(experiment)(experiment.task.data, init)
+        return loop.make_update(experiment, sharding.make_mesh(1))(state, experiment.task.data, steps, 8)[0]
+
+    two = lambda seeds: states("replicas.num=2", f"replicas.vary={{'seed': {seeds}}}")
+    a, b, alone = two((0, 7)), two((3, 7)), states("replicas.num=1", "seed=7")
+    for x, y, single in zip(*(jax.tree.leaves(s.replace(step=())) for s in (a, b, alone)), strict=True):
+        np.testing.assert_array_equal(x[1], y[1])
+        np.testing.assert_allclose(x[1], single, rtol=1e-3, atol=1e-5)

@@ -10,19 +10,19 @@ from metalearn.learners import metadt
 from metalearn.runtime import config
 from metalearn.validate import ConfigError
 
-TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history", quality="mixed", sac={},
+TASK = dict(env=dict(name="velocity", length=10), data="", cache="", behaviour="history", quality="mixed", sac={},
             train_tasks=4, test_tasks=2,
-            episodes=6, task_seed=0, data_seed=0, horizon=2, window=5, start_frac=0.5, prompt_span=7, prompt_top=0,
-            wish="return", scale=10.0)
-FIELDS = dict(context="world", prompt=3, prompt_select="error", prompt_frac=1.0, warm_steps=0, wish="return",
+            episodes=6, task_seed=0, data_seed=0, history=2, window=5, start_frac=0.5, prompt_span=7, prompt_top=0,
+            conditioning="return", scale=10.0)
+FIELDS = dict(context="world", prompt=3, prompt_select="error", prompt_frac=1.0, warm_steps=0, conditioning="return",
               head="mse", action_dropout=0.5, context_dropout=0.1, world_training="frozen",
               world=dict(decoders="both", embed=4, hidden=8, code=4), depth=1, width=8, num_heads=1, mlp=16,
               activation="relu", dropout=0.1, prompt_norm=True)
 
 
 @pytest.fixture(scope="module")
-def task():
-    return lookup.build("tasks", "offline", **TASK)
+def task(tmp_path_factory):
+    return lookup.build("tasks", "offline", **TASK).collect(str(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def batch(task):
 
 
 def build(task, **changes):
-    return lookup.build("learners", "metadt", task.facts, **(FIELDS | changes))
+    return lookup.build("learners", "metadt", task.spec, **(FIELDS | changes))
 
 
 def lively(params):
@@ -95,21 +95,21 @@ def test_the_world_model_is_frozen_or_learns(task, batch, made):
         assert (world > 0) == moves and ("reward_mse" in means) == moves
         assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["policy"]["obs_code"]))
         assert int(carry["step"]) == 1
-    assert made[0].pretrained["world"]["task.horizon"] == 2 and not learner.pretrained
+    assert made[0].pretrained["world"]["task.history"] == 2 and not learner.pretrained
 
 
 def test_the_prompt_is_the_worst_predicted_stretch():
     steps = metadt.Trajectories(**{f: jnp.zeros((2, 8)) for f in (
-        "obs_BTS", "act_BTA", "rew_BT", "next_BTS", "rtg_BT", "done_BT", "cut_BT")},
+        "obs_BTS", "act_BTA", "rew_BT", "next_BTS", "rtg_BT", "terminated_BT", "truncated_BT")},
         time_BT=jnp.tile(jnp.arange(8), (2, 1)), mask_BT=jnp.array([[1.0] * 8, [1.0] * 4 + [0.0] * 4]))
     score_BT = jnp.array([[9.0, 9, 0, 1, 2, 3, 1, 0], [9.0, 9, 0, 1, 2, 3, 1, 0]])
-    start_B, on_B = metadt.segment(score_BT, steps, 3, horizon=2)
+    start_B, on_B = metadt.segment(score_BT, steps, 3, history=2)
     # row 0: sums of three from step 2 on are 3, 6, 6, 4: the first of the largest; row 1 has two steps past step 2 only
     assert int(start_B[0]) == 3 and on_B.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("changes", [
-    dict(context="none", prompt_select="random"), dict(context="none", prompt_select="none", wish="none"),
+    dict(context="none", prompt_select="random"), dict(context="none", prompt_select="none", conditioning="none"),
     dict(context="task", head="gaussian", prompt_select="none"), dict(context="world", prompt_select="none")])
 def test_members_of_the_family_trace(task, batch, changes):
     """Only their shapes: a program that traces and whose parts are tested in another member need not be compiled."""
@@ -122,7 +122,7 @@ def test_members_of_the_family_trace(task, batch, changes):
 
 
 def test_the_family_gives_actions_and_gradients(task, batch, golden):
-    changes = dict(wish="histogram", head="gaussian", prompt_norm=False, prompt_select="random")
+    changes = dict(conditioning="histogram", head="gaussian", prompt_norm=False, prompt_select="random")
     learner = build(task, **changes)
     params, carry = jax.jit(learner.init)(jax.random.key(1), batch)
     grads, _, means = jax.jit(learner.grads)(params, carry, batch, jax.random.key(2))
@@ -141,7 +141,7 @@ def test_a_foreign_world_model_is_refused(tmp_path):
     source, out = tmp_path / "world", str(tmp_path / "out")
     for fields, text in (((), "config.init_from=: name the work directory that world comes from"),
                          (None, "holds no checkpoint"),
-                         (("task.horizon=8",), "task.horizon=8; this config needs 4"),
+                         (("task.history=8",), "task.history=8; this config needs 4"),
                          (("learner.code=8",), "learner.code=8; this config needs 16"),
                          (("task.env.length=10",), "task.env.length=10; this config needs 20")):
         settings.unlock()
@@ -173,4 +173,4 @@ def test_both_phases_learn(tmp_path):
         f"init_from={tmp_path / 'world'}", "train.steps=600", "train.save_every=600", "train.log_every=200",
         "evaluators.few.methods=('zero',)"))
     numbers = train.run(settings, str(tmp_path / "policy"), quiet=True)
-    assert numbers["demo"] > numbers["still"] + 4 and numbers["oracle"] > numbers["demo"]
+    assert numbers["demo"] > numbers["zero_action"] + 4 and numbers["oracle"] > numbers["demo"]

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from metalearn import lookup
-from metalearn.types import Episodes
+from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 
 V, X, T, LR = 3, 4, 5, 0.1
-FACTS = dict(ways=V, features=X, length=T)
+SPEC = EpisodeSpec(length=T, features=X, targets="classes", outputs=V)
 BASE = dict(meta=True, hidden=(), inner_optimiser="sgd", inner_lr=LR)
 
 
 def build(**changes):
-    return lookup.build("learners", "online", FACTS, **BASE | changes)
+    return lookup.build("learners", "online", SPEC, **BASE | changes)
 
 
 @pytest.fixture(scope="module")

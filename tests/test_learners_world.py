@@ -10,16 +10,16 @@ from metalearn.learners import world
 from metalearn.nn import world as world_nn
 from metalearn.validate import ConfigError
 
-TASK = dict(env=dict(name="velocity", length=10), data="", keep="", behaviour="history", quality="mixed", sac={},
+TASK = dict(env=dict(name="velocity", length=10), data="", cache="", behaviour="history", quality="mixed", sac={},
             train_tasks=4, test_tasks=2, episodes=6,
-            task_seed=0, data_seed=0, horizon=3, window=4, start_frac=0.5, prompt_span=0, prompt_top=0, wish="return",
-            scale=10.0)
+            task_seed=0, data_seed=0, history=3, window=4, start_frac=0.5, prompt_span=0, prompt_top=0,
+            conditioning="return", scale=10.0)
 FIELDS = dict(decoders="both", embed=4, hidden=8, code=4, objective="model", noise=0.0)
 
 
 @pytest.fixture(scope="module")
-def task():
-    return lookup.build("tasks", "offline", **TASK)
+def task(tmp_path_factory):
+    return lookup.build("tasks", "offline", **TASK).collect(str(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def batch(task):
 
 @pytest.fixture(scope="module")
 def made(task, batch):
-    learner = lookup.build("learners", "world", task.facts, **FIELDS)
+    learner = lookup.build("learners", "world", task.spec, **FIELDS)
     return learner, *jax.jit(learner.init)(jax.random.key(1), batch)
 
 
@@ -60,34 +60,35 @@ def test_loss_and_errors_by_hand(task, made, batch, golden):
     now = jax.device_get(jax.tree.map(lambda a: a[:, 3:], batch.body))
     on = now.mask_BT > 0
     reward = ((out["rew_BT"] - now.rew_BT) ** 2)[on].mean()
-    state = (((out["next_BTS"] - now.next_BTS) / task.facts["obs_std"]) ** 2).mean(-1)[on].mean()
+    state = (((out["next_BTS"] - now.next_BTS) / task.spec.statistics.obs_std_S) ** 2).mean(-1)[on].mean()
     np.testing.assert_allclose(means["loss"].compute(), reward + state, rtol=1e-4)
-    error = np.abs(out["rew_BT"] - now.rew_BT) / task.facts["rew_std"] + np.abs(
-        (out["next_BTS"] - now.next_BTS) / task.facts["obs_std"]).mean(-1)
+    error = np.abs(out["rew_BT"] - now.rew_BT) / task.spec.statistics.rew_std + np.abs(
+        (out["next_BTS"] - now.next_BTS) / task.spec.statistics.obs_std_S).mean(-1)
     np.testing.assert_allclose(out["error_BT"], error * now.mask_BT, rtol=1e-4, atol=1e-5)
 
 
 def test_changes_of_state_are_in_units_of_their_spread(task, batch):
     """A decoder that says nothing predicts that nothing moves, and its error is the change itself."""
-    learner = lookup.build("learners", "world", task.facts, **(FIELDS | dict(decoders="change")))
+    learner = lookup.build("learners", "world", task.spec, **(FIELDS | dict(decoders="change")))
     params, carry = learner.init(jax.random.key(1), batch)
     params["world"]["transition"]["out"] = jax.tree.map(jnp.zeros_like, params["world"]["transition"]["out"])
     out = jax.device_get(learner.predict(params, carry, batch))
     now = jax.device_get(jax.tree.map(lambda a: a[:, 3:], batch.body))
     np.testing.assert_array_equal(out["next_BTS"], now.obs_BTS)
-    error = np.abs((now.next_BTS - now.obs_BTS) / task.facts["change_std"]).mean(-1) * now.mask_BT
+    error = np.abs((now.next_BTS - now.obs_BTS) / task.spec.statistics.change_std_S).mean(-1) * now.mask_BT
     np.testing.assert_allclose(out["error_BT"], error, rtol=1e-4, atol=1e-5)
     assert "rew_BT" not in out
 
 
-def test_published_size():
+def test_published_size(tmp_path):
     """Encoder and reward decoder of the paper's Point-Robot setting, to the parameter."""
     from metalearn.tasks import offline
 
-    fields = TASK | dict(env=dict(name="point_robot", length=8, goal_range=1.0), horizon=4)
+    fields = TASK | dict(env=dict(name="point_robot", length=8, goal_range=1.0), history=4)
     task = offline.make(**fields)
+    task = task.collect(str(tmp_path))
     batch = jax.eval_shape(lambda data: task.sample(data, jax.random.key(0), "train", 2), task.data)
-    net = world_nn.make(task.facts, decoders="reward", embed=16, hidden=128, code=16)
+    net = world_nn.make(task.spec, decoders="reward", embed=16, hidden=128, code=16)
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), batch.body)
     params = jax.eval_shape(lambda: net.init(jax.random.key(0), zeros)["params"])
     count = {k: sum(leaf.size for leaf in jax.tree.leaves(v)) for k, v in params.items()}
@@ -96,7 +97,7 @@ def test_published_size():
 
 @pytest.mark.parametrize("objective", ["contrast", "csro"])  # csro is metric and more
 def test_other_objectives_give_finite_gradients_to_the_encoder(task, batch, objective):
-    learner = lookup.build("learners", "world", task.facts, **(FIELDS | dict(objective=objective, decoders="reward")))
+    learner = lookup.build("learners", "world", task.spec, **(FIELDS | dict(objective=objective, decoders="reward")))
     params, carry = jax.jit(learner.init)(jax.random.key(1), batch)
     grads, _, means = jax.jit(learner.grads)(params, carry, batch, jax.random.key(0))
     assert all(np.isfinite(np.asarray(g)).all() for g in jax.tree.leaves(grads))
@@ -126,4 +127,4 @@ def test_refusals(task):
     for changes, text in ((dict(objective="focal"), "objective=focal"), (dict(decoders="r"), "decoders=r: must"),
                           (dict(code=0), "code=0"), (dict(noise=-1.0), "noise")):
         with pytest.raises(ConfigError, match=text):
-            lookup.build("learners", "world", task.facts, **(FIELDS | changes))
+            lookup.build("learners", "world", task.spec, **(FIELDS | changes))

@@ -26,6 +26,6 @@ def test_who_has_an_arm(monkeypatch):
 def test_it_learns(name):
     pytest.importorskip("torch")
     config = config_lib.load(f"configs/fewshot.py:smoke,{name}", ["optim.lr=0.01"])
-    update = torch_reference.make(config, experiment_lib.build(config).task.facts)
+    update = torch_reference.make(config, experiment_lib.build(config).task.spec)
     losses = [update() for _ in range(40)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

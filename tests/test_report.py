@@ -6,12 +6,12 @@ import ast
 import json
 import pathlib
 import re
-import subprocess
 import sys
 
+import pytest
 from test_reporting_results import CLAIM, changed, run_directory
 
-from metalearn import report
+from metalearn import cli, report
 from metalearn.reporting import documents, results
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,35 +40,44 @@ def house(tmp_path) -> pathlib.Path:
     return tmp_path
 
 
-def call(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "metalearn.report", *words], capture_output=True, text=True,
-                          check=False, cwd=ROOT)
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """call(*words) -> (exit code, standard output, standard error) of the program."""
+    def run(*words: str):
+        monkeypatch.setattr(sys, "argv", ["report", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main(report.main)
+        return ended.value.code, *capsys.readouterr()
+    return run
 
 
-def test_a_document_that_differs_fails_the_check_until_it_is_generated(tmp_path):
+def test_a_document_that_differs_fails_the_check_until_it_is_generated(tmp_path, call):
     root = house(tmp_path)
-    checked = call("results", "--check", f"--root={root}")
-    assert checked.returncode == 1 and "differs from results/: README.md" in checked.stderr
+    code, _, error = call("results", "--check", f"--root={root}")
+    assert code == 1 and "differs from results/: README.md" in error
     assert not (root / "RESULTS.md").exists(), "a check writes nothing"
-    assert call("results", f"--root={root}").returncode == 0
+    assert call("results", f"--root={root}")[0] == 0
     assert (root / "README.md").read_text() == "<!-- results:tiny/accuracy -->60.0 ± 0.5<!-- /results -->\n"
-    assert call("results", "--check", f"--root={root}").returncode == 0
+    assert call("results", "--check", f"--root={root}")[0] == 0
 
 
-def test_a_finished_run_is_stored_and_shown(tmp_path):
-    root = house(tmp_path)
-    done = call("store", f"--root={root}", "--id=tiny", f"--workdir={run_directory(tmp_path / 'run', 0, 0.7)}")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.split("RESULT ")[1]) == {"id": "tiny", "accuracy": 70.0}
+def test_a_finished_run_is_stored_and_shown(tmp_path, call):
+    root, run = house(tmp_path), run_directory(tmp_path / "run", 0, 0.7)
+    code, output, _ = call("store", f"--root={root}", "--id=tiny", f"--workdir={run}")
+    assert code == 0 and json.loads(output.split("RESULT ")[1]) == {"id": "tiny", "accuracy": 70.0}
     stored = results.load(str(root))["tiny"]
     assert stored["provenance"] == "made" and stored["claims"][0]["value"] == 70.0
     assert "70.0 ± 1.0" in (root / "README.md").read_text()
-    new = ["--id=fewshot_new", f"--workdir={root}/run", "--title=New", "--claim=accuracy=accuracy", "--scale=100",
+    code, _, error = call("store", f"--root={root}", "--id=tiny")
+    assert code == 2 and "--workdir" in error
+
+
+def test_a_new_record_is_stored_by_one_command(tmp_path, call):
+    root, run = house(tmp_path), run_directory(tmp_path / "run", 0, 0.7)
+    new = ["--id=fewshot_new", f"--workdir={run}", "--title=New", "--claim=accuracy=accuracy", "--scale=100",
            "--command=train --config=configs/fewshot.py:smoke --workdir={out}"]
-    refused = call("store", f"--root={root}", *new)
-    assert refused.returncode == 2 and "--tolerance" in refused.stderr
-    assert call("store", f"--root={root}", *new, "--tolerance=2").returncode == 0
+    code, _, error = call("store", f"--root={root}", *new)
+    assert code == 2 and "--tolerance" in error
+    assert call("store", f"--root={root}", *new, "--tolerance=2")[0] == 0
     stored = results.load(str(root))["fewshot_new"]
     assert (stored["family"], stored["claims"][0]["value"], stored["claims"][0]["tolerance"]) == ("fewshot", 70.0, 2.0)
-    refused = call("store", f"--root={root}", "--id=tiny")
-    assert refused.returncode == 2 and "--workdir" in refused.stderr

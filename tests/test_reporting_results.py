@@ -78,6 +78,23 @@ def test_committed_records_are_as_the_program_writes_them_and_name_configs_that_
                     assert next(iter(module.sweep(arg))) is not None if program == "sweep" else module.get_config(arg)
 
 
+def test_claims_of_sweeps_name_runs_that_the_sweep_has():
+    """One part of each path is the label of a run, or what stands before its comma; or a line that has none."""
+    shared = ("references", "learning_unseen", "newclass_last")
+    for name, record in results.load(str(ROOT)).items():
+        program, *words = record["commands"][-1].split()
+        if program != "sweep":
+            continue
+        spec = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
+        path, _, arg = spec.partition(":")
+        labels = {run["_label"] for run in config_lib.import_file(str(ROOT / path)).sweep(arg)}
+        known = {*labels, *(label.partition(",")[0] for label in labels)}
+        for claim in record["claims"]:
+            parts = claim["path"].split("/")
+            named = any(part in known or any(part.startswith(f"{k}_") for k in known) for part in parts)
+            assert named or parts[0] in shared, f"{name}: {claim['path']}; the sweep has {sorted(known)}"
+
+
 def test_a_path_leads_through_names_and_indices():
     numbers = {"returns": {"metadt": [{"mean": 1.5}, {"mean": 2.5}]}}
     assert results.read(numbers, "returns/metadt/1/mean") == 2.5
@@ -92,7 +109,8 @@ def test_measured_over_seeds():
     mean, half, values = results.measured([[1.0, 2.0, 3.0]], 1)
     assert (mean, values) == (2.0, [1.0, 2.0, 3.0]) and half == pytest.approx(4.302653 / 3**0.5)
     assert results.measured([1.0, 2.0, 3.0], 1) == (mean, half, values)
-    for wrong in (None, "memorise", True, float("nan")):
+    assert results.measured([[[1.0], [2.0], [3.0]]], 1) == (mean, half, values)
+    for wrong in (None, [], "memorise", True, float("nan")):
         with pytest.raises(ConfigError):
             results.measured([wrong], 1)
 
@@ -131,7 +149,7 @@ def test_runs_of_several_seeds_become_a_mean_over_seeds(tmp_path):
 
 def test_replicas_of_one_run_become_a_mean_over_seeds(tmp_path):
     run = run_directory(tmp_path / "run", 0, 0.6)
-    rows = [dict(seed=4 + i, accuracy=accuracy) for i, accuracy in enumerate((0.5, 0.6, 0.7))]
+    rows = [dict(setting=dict(seed=4 + i), accuracy=accuracy) for i, accuracy in enumerate((0.5, 0.6, 0.7))]
     result = json.loads((tmp_path / "run" / "result.json").read_text()) | {"replicas": rows}
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
     made = results.record(changed(), [run])

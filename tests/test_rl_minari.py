@@ -8,6 +8,7 @@ import pytest
 
 from metalearn import collect, lookup
 from metalearn.rl import behaviours, store
+from metalearn.rl.task_ids import task_ids
 from metalearn.runtime import config
 from metalearn.validate import ConfigError
 
@@ -24,11 +25,11 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def logs():
-    return behaviours.collect(lookup.build("envs", "velocity", length=8), "history", behaviours.task_ids(2, 1), 4, 0, 0)
+    return behaviours.collect(lookup.build("envs", "velocity", length=8), "history", task_ids(2, 1), 4, 0, 0)
 
 
 def save(logs):
-    ids = behaviours.task_ids(2, 1).tolist()
+    ids = task_ids(2, 1).tolist()
     return store.save(NAME, *logs, {"env": ENV, "behaviour": "history", "quality": "mixed", "task_ids": ids})
 
 
@@ -38,9 +39,9 @@ def test_round_trip(here, logs):
     np.testing.assert_array_equal(param_BX, logs[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), steps, logs[1])
     assert header["env"] == ENV and header["steps"] == 8
-    task = lookup.build("tasks", "offline", env=ENV, data=NAME, keep="", behaviour="history", quality="mixed", sac={},
-                        train_tasks=2, test_tasks=1, episodes=4, task_seed=0, data_seed=0, horizon=2, window=4,
-                        start_frac=0.5, prompt_span=4, prompt_top=0, wish="return", scale=1.0)
+    task = lookup.build("tasks", "offline", env=ENV, data=NAME, cache="", behaviour="history", quality="mixed", sac={},
+                        train_tasks=2, test_tasks=1, episodes=4, task_seed=0, data_seed=0, history=2, window=4,
+                        start_frac=0.5, prompt_span=4, prompt_top=0, conditioning="return", scale=1.0)
     assert task.data["test"]["logs"].rew_BT.shape == (1, 4, 8)
     with pytest.raises(ConfigError, match="nothing was overwritten"):
         save(logs)
@@ -73,9 +74,9 @@ def test_foreign_and_absent_datasets_are_refused(here, logs):
     save(logs)
     here.load_dataset("metalearn/velocity-v0").storage.update_metadata({"metalearn_header": json_of(steps=8)})
     with pytest.raises(ConfigError, match="was collected in"):
-        lookup.build("tasks", "offline", env=ENV, data=NAME, keep="", behaviour="history", quality="mixed", sac={},
-                     train_tasks=2, test_tasks=1, episodes=4, task_seed=0, data_seed=0, horizon=2, window=4,
-                     start_frac=0.5, prompt_span=4, prompt_top=0, wish="return", scale=1.0)
+        lookup.build("tasks", "offline", env=ENV, data=NAME, cache="", behaviour="history", quality="mixed", sac={},
+                     train_tasks=2, test_tasks=1, episodes=4, task_seed=0, data_seed=0, history=2, window=4,
+                     start_frac=0.5, prompt_span=4, prompt_top=0, conditioning="return", scale=1.0)
     with pytest.raises(ConfigError, match="no such dataset"):
         store.load("minari:metalearn/absent-v0")
     with pytest.raises(ConfigError, match="is no name for Minari"):

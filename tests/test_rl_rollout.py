@@ -21,10 +21,10 @@ def test_padding_after_the_end():
     ends = dataclasses.replace(env, step=step)
     right = lambda memory, time, obs, rew, key: (memory, jnp.ones((2, 2)) * jnp.array([[1.0], [0.1]]))
     goal_BX = jnp.ones((2, 2))
-    steps = rollout.run(ends, right, (), goal_BX, jax.random.key(0))
+    steps = rollout.run(ends, right, (), goal_BX, jax.random.split(jax.random.key(0), 2))
     assert np.asarray(steps.mask_BT).sum(1).tolist() == [3, 6]
-    assert np.asarray(steps.done_BT).sum(1).tolist() == [1, 0] and bool(steps.done_BT[0, 2])
-    assert np.asarray(steps.cut_BT).sum(1).tolist() == [0, 1] and bool(steps.cut_BT[1, 5])
+    assert np.asarray(steps.terminated_BT).sum(1).tolist() == [1, 0] and bool(steps.terminated_BT[0, 2])
+    assert np.asarray(steps.truncated_BT).sum(1).tolist() == [0, 1] and bool(steps.truncated_BT[1, 5])
     assert not np.asarray(steps.obs_BTS)[0, 3:].any() and not np.asarray(steps.rew_BT)[0, 3:].any()
     rew_T = -np.hypot(*(1 - 0.1 * np.arange(1, 4)[:, None] * np.ones((1, 2))).T)
     np.testing.assert_allclose(steps.rtg_BT[0, :3], np.cumsum(rew_T[::-1])[::-1], rtol=1e-5)
@@ -34,7 +34,7 @@ def test_a_host_environment_gives_the_same_record():
     """The same dynamics as a stateful simulator outside JAX, stepped in lock-step."""
     env = lookup.build("envs", "point_robot", length=5, goal_range=1.0)
 
-    def host(goal_BX, seed):
+    def host(goal_BX, seed_B):
         position = np.zeros((len(goal_BX), 2), np.float32)
 
         def advance(act_BA):
@@ -46,5 +46,6 @@ def test_a_host_environment_gives_the_same_record():
 
     outside = dataclasses.replace(env, reset=None, step=None, host=host)
     goal_BX = jnp.array([[0.5, -0.2], [0.1, 0.9]])
-    a, b = (rollout.run(e, rollout.expert(e), goal_BX, goal_BX, jax.random.key(0)) for e in (env, outside))
+    keys = jax.random.split(jax.random.key(0), 2)
+    a, b = (rollout.run(e, rollout.expert(e), goal_BX, goal_BX, keys) for e in (env, outside))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)

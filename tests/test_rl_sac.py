@@ -16,7 +16,7 @@ POINT = lookup.build("envs", "point_robot", length=10, goal_range=1.0)
 
 def outside(env):
     """Point-Robot behind `host`, stepping in numpy, so that the lock-step path is checked against the scanned one."""
-    def host(param_BX, seed):
+    def host(param_BX, seed_B):
         place = np.zeros((len(param_BX), 2), np.float32)
 
         def advance(act_BA):
@@ -42,20 +42,21 @@ def test_the_density_of_actions_integrates_to_one():
 
 def test_tasks_share_nothing_and_seeds_decide():
     param_BX = np.array([[0.5, 0.5], [-0.5, 0.0], [0.0, 0.9]], np.float32)
-    ladder = sac.learn(POINT, param_BX, 0, **FEW)
+    ids = np.arange(3)
+    ladder = sac.learn(POINT, param_BX, ids, 0, **FEW)
     assert ladder[0][0].shape == (3, 3, 2, 8)  # checkpoints, tasks, weights
-    other = sac.learn(POINT, np.array([[0.5, 0.5], [0.9, 0.9], [0.0, 0.9]], np.float32), 0, **FEW)
+    other = sac.learn(POINT, np.array([[0.5, 0.5], [0.9, 0.9], [0.0, 0.9]], np.float32), ids, 0, **FEW)
     same = [np.allclose(ladder[0][0][-1, b], other[0][0][-1, b], atol=1e-6) for b in range(3)]
     assert same == [True, False, True]
     assert np.abs(np.asarray(ladder[0][0][0] - ladder[0][0][-1])).max() > 1e-3
-    fresh = sac.learn(POINT, param_BX, 1, **FEW)
+    fresh = sac.learn(POINT, param_BX, ids, 1, **FEW)
     assert np.abs(np.asarray(ladder[0][0][0] - fresh[0][0][0])).max() > 1e-2
 
 
 def test_a_simulator_outside_jax_gives_the_same_agents():
     param_BX = np.array([[0.5, 0.5], [-0.5, 0.0]], np.float32)
-    inside = sac.learn(POINT, param_BX, 3, **FEW)
-    lock_step = sac.learn(outside(POINT), param_BX, 3, **FEW)
+    inside = sac.learn(POINT, param_BX, np.arange(2), 3, **FEW)
+    lock_step = sac.learn(outside(POINT), param_BX, np.arange(2), 3, **FEW)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), inside, lock_step)
 
 

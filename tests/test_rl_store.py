@@ -22,7 +22,7 @@ def write(path, logs, **changes):
     param_BX, steps = logs
     arrays = {name: np.asarray(getattr(steps, field)) for name, field in store.FIELDS.items()}
     arrays |= {"param": param_BX}
-    header = {"format": 1, "env": {"name": "velocity", "length": 8}, "sha256": store.digest(arrays)}
+    header = {"format": 2, "env": {"name": "velocity", "length": 8}, "sha256": store.digest(arrays)}
     np.savez(path, **({"header": np.array(json.dumps(header))} | arrays | changes))
     return str(path)
 
@@ -31,7 +31,7 @@ def test_round_trip(tmp_path, logs):
     path = str(tmp_path / "a.npz")
     sha = store.save(path, *logs, {"env": {"name": "velocity", "length": 8}, "behaviour": "history"})
     param_BX, steps, header = store.load(path)
-    assert header["sha256"] == sha and header["behaviour"] == "history" and header["format"] == 1
+    assert header["sha256"] == sha and header["behaviour"] == "history" and header["format"] == 2
     np.testing.assert_array_equal(param_BX, logs[0])
     jax.tree.map(np.testing.assert_array_equal, steps, logs[1])
     with np.load(path, allow_pickle=False) as file:
@@ -54,7 +54,7 @@ def test_refusals(tmp_path, logs):
     flipped[0, 0, 0] += 1
     for name, changes, text in (("nan", {"rew": nan}, "NaN or infinite values in rew"),
                                 ("flip", {"rew": flipped}, "SHA-256"),
-                                ("old", {"header": np.array(json.dumps({"format": 0}))}, "format 0"),
+                                ("old", {"header": np.array(json.dumps({"format": 1}))}, "format 1, this reads 2"),
                                 ("pickle", {"obs": np.array([{}], object)}, "without pickles")):
         with pytest.raises(ConfigError, match=text):
             store.load(write(tmp_path / f"{name}.npz", logs, **changes))
@@ -64,5 +64,5 @@ def test_refusals(tmp_path, logs):
     with pytest.raises(ConfigError, match="no such file"):
         store.load(str(tmp_path / "absent.npz"))
     np.savez(tmp_path / "other.npz", x=np.zeros(3), y=np.zeros(3))
-    with pytest.raises(ConfigError, match="lacks obs"):
+    with pytest.raises(ConfigError, match="lacks header"):
         store.load(str(tmp_path / "other.npz"))

@@ -19,7 +19,7 @@ from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import loop, optimiser, replicas
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
-from metalearn.types import Evaluator, Learner, Mean, TaskDist, record
+from metalearn.types import EpisodeSpec, Evaluator, Learner, Mean, TaskDist, record
 from metalearn.validate import ConfigError
 
 BROKEN = 13  # a number of tasks at which the toy's batches are NaN
@@ -51,7 +51,8 @@ def toy(config) -> Experiment:
         return {"headline": {"w": float(params["w"].sum()), "name": "toy"}}
 
     tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
-    task = TaskDist({"num_tasks": np.int32(config.task.num_tasks)}, sample, ("train",), {"length": 1},
+    task = TaskDist({"num_tasks": np.int32(config.task.num_tasks)}, sample, ("train",),
+                    EpisodeSpec(length=1, features=1, targets="classes", outputs=4), {},
                     {"num_tasks": np.int32})
     learner = Learner(init, grads, lambda *_: None, lambda length: 0,
                       warn=lambda numbers: ["no loss"] * math.isnan(numbers["loss"]))

@@ -16,7 +16,7 @@ def draw(task, split="train", num=6, data=None):
 def test_copy_asks_for_the_rows_that_were_shown_so_often(repeats):
     task = lookup.build("tasks", "copy", bits=3, max_length=4, repeats=repeats, exact=False, task_seed=0)
     e = draw(task, num=20)
-    assert e.x_BTX.shape[1] == task.facts["length"] and len({int(m.sum()) for m in e.mask_BT}) > 2
+    assert e.x_BTX.shape[1] == task.spec.length and len({int(m.sum()) for m in e.mask_BT}) > 2
     for x, y, mask in zip(e.x_BTX, e.y_BT, e.mask_BT, strict=True):
         n = int(np.flatnonzero(x[:, -1])[0])
         times = round(float(x[n, -1] * repeats))

@@ -10,7 +10,7 @@ from metalearn.tasks import fewshot, linear, sinusoid
 BASE = dict(dataset="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
             new_dataset="",
             image_size=0, channels=0, flat=False, rotations="none", ways=3, shots=2, queries=3, train_ways=0,
-            form="pair", num_tasks=0, task_seed=0)
+            form="support_query", num_tasks=0, task_seed=0)
 
 
 def _key(n):
@@ -67,7 +67,7 @@ def test_a_task_is_a_function_of_its_id():
 
 
 def test_stream_shows_the_same_tasks():
-    pair, stream = (_draw(fewshot.make(**BASE | dict(form=form)), num=4) for form in ("pair", "stream"))
+    pair, stream = (_draw(fewshot.make(**BASE | dict(form=form)), num=4) for form in ("support_query", "stream"))
     assert (stream.mask_BT == 1).all()
     for a, b in zip(pair.index_BT, stream.index_BT, strict=True):
         assert sorted(a) == sorted(b)

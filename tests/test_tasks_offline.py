@@ -1,6 +1,8 @@
 """Offline tasks: windows by brute force, splits that share nothing, prompts, and every refusal."""
 
+import concurrent.futures
 import importlib
+import time
 
 import jax
 import numpy as np
@@ -8,13 +10,14 @@ import pytest
 
 from metalearn import lookup
 from metalearn.rl import behaviours, store
+from metalearn.rl.task_ids import draw_tasks, task_ids
 from metalearn.types import Prompted
 from metalearn.validate import ConfigError
 
-FIELDS = dict(env=dict(name="velocity", length=12), data="", keep="", behaviour="history",
+FIELDS = dict(env=dict(name="velocity", length=12), data="", cache="", behaviour="history",
               quality="mixed", sac={}, train_tasks=4, test_tasks=3, episodes=10, task_seed=0, data_seed=0,
-              horizon=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
-              wish="return", scale=10.0)
+              history=3, window=5, start_frac=0.25, prompt_span=6, prompt_top=0,
+              conditioning="return", scale=10.0)
 
 SAC = dict(steps=40, random_steps=10, every=20, hidden=8, batch=8, lr=1e-3, temperature=0.1)
 
@@ -24,8 +27,8 @@ def build(**changes):
 
 
 @pytest.fixture(scope="module")
-def task():
-    return build()
+def task(tmp_path_factory):
+    return build().collect(str(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def test_windows_are_cut_out_of_episodes(task, batch):
             assert not body.obs_BTS[b][~on].any() and not body.rew_BT[b][~on].any() and len(on) == steps
 
 
-def test_starts_and_horizon(batch):
+def test_first_steps_and_history(batch):
     first_B = batch.body.time_BT[np.arange(64), np.argmax(batch.body.mask_BT, 1)]
     at_zero_B = (batch.body.mask_BT[:, :3].sum(1) == 0) & (first_B == 0)
     assert 0.2 < at_zero_B.mean() < 0.6  # a quarter by choice, a twelfth by chance
@@ -61,23 +64,23 @@ def test_starts_and_horizon(batch):
 
 def test_splits_share_nothing(task):
     ids = {name: set(task.data[name]["id_B"].tolist()) for name in task.splits}
-    assert not ids["train"] & ids["test"] and ids["train"] == ids["held"]
-    train, held = (task.data[n]["logs"].obs_BTS for n in ("train", "held"))
-    assert train.shape[1] == 9 and held.shape[1] == 1
-    assert not any(np.array_equal(train[0, e], held[0, 0]) for e in range(9))
+    assert not ids["train"] & ids["test"] and ids["train"] == ids["validation"]
+    train, validation = (task.data[n]["logs"].obs_BTS for n in ("train", "validation"))
+    assert train.shape[1] == 9 and validation.shape[1] == 1
+    assert not any(np.array_equal(train[0, e], validation[0, 0]) for e in range(9))
     drawn = jax.jit(task.sample, static_argnums=(2, 3))(task.data, jax.random.key(0), "test", 32)
     assert set(np.asarray(drawn.task_B)) <= ids["test"]
-    np.testing.assert_array_equal(drawn.param_BX, behaviours.draw_tasks(task.facts["env"], 0, drawn.task_B))
+    np.testing.assert_array_equal(drawn.param_BX, draw_tasks(task.spec.env, 0, drawn.task_B))
 
 
 def test_statistics_are_of_training_episodes_alone(task):
     obs = task.data["train"]["logs"].obs_BTS
-    np.testing.assert_allclose(task.facts["obs_mean"], obs.mean((0, 1, 2)), rtol=1e-5)
-    assert task.facts["train_best"].shape == (4,)
+    np.testing.assert_allclose(task.spec.statistics.obs_mean_S, obs.mean((0, 1, 2)), rtol=1e-5)
+    assert task.spec.statistics.best_return_B.shape == (4,)
 
 
-def test_best_prompts_and_ranks():
-    task = build(prompt_top=2, wish="rank")
+def test_best_prompts_and_ranks(tmp_path):
+    task = build(prompt_top=2, conditioning="rank").collect(str(tmp_path))
     part = task.data["train"]
     return_BE = part["logs"].rtg_BT[..., 0]
     assert part["best_BP"].shape == (4, 2)
@@ -86,14 +89,14 @@ def test_best_prompts_and_ranks():
     assert part["rank_BE"].min() == 0 and part["rank_BE"].max() == 1
     batch = jax.jit(task.sample, static_argnums=(2, 3))(task.data, jax.random.key(1), "train", 8)
     assert isinstance(batch, Prompted)
-    wish = np.asarray(batch.body.rtg_BT)
-    assert ((wish >= 0) & (wish <= 1)).all() and all(len(np.unique(w[m > 0])) == 1 for w, m in zip(
-        wish, np.asarray(batch.body.mask_BT), strict=True))
+    rank = np.asarray(batch.conditioning_BT)
+    assert ((rank >= 0) & (rank <= 1)).all() and all(len(np.unique(r[m > 0])) == 1 for r, m in zip(
+        rank, np.asarray(batch.body.mask_BT), strict=True))
 
 
 def test_a_file_gives_the_same_tasks(tmp_path, task):
-    env = task.facts["env"]
-    ids = behaviours.task_ids(4, 3)
+    env = task.spec.env
+    ids = task_ids(4, 3)
     param_BX, logs = behaviours.collect(env, "history", ids, 10, 0, 0)
     path = str(tmp_path / "d.npz")
     header = {"env": FIELDS["env"], "behaviour": "history", "task_ids": ids.tolist()}
@@ -113,13 +116,45 @@ def test_an_environment_with_a_list_of_tools_finds_its_data_again(tmp_path, monk
     real = lookup.build("envs", "velocity", length=12)
     monkeypatch.setattr("metalearn.lookup.build", lambda kind, name, *args, **kw: (
         real if name == "toy" else importlib.import_module(f"metalearn.{kind}.{name}").make(*args, **kw)))
-    kept = dict(env=dict(name="toy", tools=("a", "b")), keep=str(tmp_path / "kept.npz"))
-    first, again = build(**kept), build(**kept)
+    toy = dict(env=dict(name="toy", tools=("a", "b")), cache=str(tmp_path))
+    first, again = build(**toy).collect("unused"), build(**toy).collect("unused")
     jax.tree.map(np.testing.assert_array_equal, first.data, again.data)
-    named = build(**(kept | dict(keep="", data=kept["keep"])))
-    assert named.facts["sha256"] == first.facts["sha256"]
-    with pytest.raises(ConfigError, match="another env"):
-        build(**(kept | dict(env=dict(name="toy", tools=("a", "c")))))
+    file, = tmp_path.glob("*.npz")
+    named = build(**(toy | dict(data=str(file))))
+    assert named.facts["sha256"] == first.facts["sha256"] and named.collect is None
+    other = build(**(toy | dict(env=dict(name="toy", tools=("a", "c"))))).collect("unused")
+    assert len(list(tmp_path.glob("*.npz"))) == 2 and other.facts["sha256"] == first.facts["sha256"]  # same simulator
+
+
+def test_building_collects_nothing_and_collecting_happens_once(tmp_path, monkeypatch):
+    calls = []
+    collect = behaviours.collect
+    monkeypatch.setattr(behaviours, "collect", lambda *a: (calls.append(a), collect(*a))[1])
+    task = build()
+    assert task.data is None and not calls and not list(tmp_path.iterdir())
+    first = task.collect(str(tmp_path))
+    other_windows = build(window=4, conditioning="rank", scale=2.0).collect(str(tmp_path))
+    assert len(calls) == 1 and first.facts["sha256"] == other_windows.facts["sha256"]
+    np.testing.assert_array_equal(first.data["train"]["logs"].obs_BTS, other_windows.data["train"]["logs"].obs_BTS)
+    for changes in (dict(data_seed=1), dict(task_seed=1), dict(episodes=11), dict(test_tasks=2), dict(quality="expert"),
+                    dict(env=dict(name="velocity", length=13))):
+        build(**changes).collect(str(tmp_path))
+    assert len(calls) == 7  # each of these is other data
+
+
+def test_of_two_at_once_one_collects_and_the_other_waits(tmp_path, monkeypatch):
+    calls, collect = [], behaviours.collect
+
+    def slow(*arguments):
+        calls.append(arguments)
+        time.sleep(0.5)  # long enough for the other to arrive
+        return collect(*arguments)
+
+    monkeypatch.setattr(behaviours, "collect", slow)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # the lock is an open file's: threads will do
+        first, second = pool.map(lambda _: build().collect(str(tmp_path)), range(2))
+    assert len(calls) == 1 and first.facts["sha256"] == second.facts["sha256"]
+    assert len(list(tmp_path.glob("*.npz"))) == 1
 
 
 @pytest.mark.parametrize("changes, text", [
@@ -132,8 +167,8 @@ def test_an_environment_with_a_list_of_tools_finds_its_data_again(tmp_path, monk
     (dict(behaviour="sac", sac=SAC | dict(every=7)), "sac.every=7: must divide steps=40"),
     (dict(env=dict(length=3)), "env.name"),
     (dict(env=dict(name="velocity", length=12, goal=1)), "env.goal=1: unknown field"),
-    (dict(episodes=1), "episodes=1"), (dict(start_frac=1.5), "start_frac"), (dict(wish="rnk"), "nearest: rank"),
-    (dict(prompt_top=11), "prompt_top=11"), (dict(scale=0.0), "scale"), (dict(horizon=0), "horizon")])
+    (dict(episodes=1), "episodes=1"), (dict(start_frac=1.5), "start_frac"), (dict(conditioning="rnk"), "nearest: rank"),
+    (dict(prompt_top=11), "prompt_top=11"), (dict(scale=0.0), "scale"), (dict(history=0), "history")])
 def test_refusals(changes, text):
     with pytest.raises(ConfigError, match=text):
         build(**changes)

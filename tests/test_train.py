@@ -18,7 +18,7 @@ from metalearn.runtime import loop, optimiser, replicas, sharding
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.runtime.writer import Writer
-from metalearn.types import Evaluator, Learner, Mean, TaskDist, record
+from metalearn.types import EpisodeSpec, Evaluator, Learner, Mean, TaskDist, record
 from metalearn.validate import ConfigError
 
 SMALL = ["task.pca=4", "task.length=4", "evaluators.curves.sets=('unseen',)", "evaluators.curves.episodes=16",
@@ -50,7 +50,8 @@ def toy(config) -> Experiment:
     predict = lambda params, carry, batch: batch.x_BX @ params["w"]
     evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
     tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
-    task = TaskDist({"bad": np.float32(0)}, sample, ("train",), {"length": 1}, {"num_tasks": np.float32})
+    task = TaskDist({"bad": np.float32(0)}, sample, ("train",),
+                    EpisodeSpec(length=1, features=1, targets="classes", outputs=4), {}, {"num_tasks": np.float32})
     learner = Learner(init, grads, predict, lambda length: 0)
     return Experiment(config, task, learner, tx, schedule, {"e": evaluator}, replicas.plan(config, task))
 

@@ -41,7 +41,7 @@ class Conv4(nn.Module):
         return h_ND if context_C is None else conv_lib.Film(name="film")(h_ND, context_C), out
 
 
-def make(facts, *, width: int, depth: int, norm: str, conv: str, down: str) -> backbone.Backbone:
+def make(spec, *, width: int, depth: int, norm: str, conv: str, down: str) -> backbone.Backbone:
     """depth blocks, `width` channels each; norm and conv as in `nn.backbone`.
 
     down is max (pools, as most papers have it) or stride (convolutions of stride 2 in their place, as MAML has it on
@@ -49,7 +49,7 @@ def make(facts, *, width: int, depth: int, norm: str, conv: str, down: str) -> b
     """
     validate.positive(width=width, depth=depth)
     validate.one_of(("max", "stride"), down=down)
-    sides = backbone.check_image(facts, norm, conv, depth)
+    sides = backbone.check_image(spec, norm, conv, depth)
     if down == "stride":  # halves are rounded up
-        sides = tuple(-(-side // 2**depth) for side in facts["image_shape"][:2])
+        sides = tuple(-(-side // 2**depth) for side in spec.image_shape[:2])
     return backbone.of(Conv4(depth, width, backbone.kind(norm), conv, down), sides[0] * sides[1] * width, norm)

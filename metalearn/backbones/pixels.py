@@ -5,9 +5,9 @@ from __future__ import annotations
 from metalearn.nn import backbone
 
 
-def make(facts) -> backbone.Backbone:
+def make(spec) -> backbone.Backbone:
     """There is nothing to choose."""
-    return backbone.Backbone(lambda key, x_N, context=None: {}, _flat, facts["features"], "none")
+    return backbone.Backbone(lambda key, x_N, context=None: {}, _flat, spec.features, "none")
 
 
 def _flat(params, x_N, stats=None, context=None):

@@ -47,7 +47,7 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
         if not source:
             _reach(name)
         made = _make(name, source, work, os.path.join(root, "downloads", name.replace("/", "_")), image_size)
-        sources.keep(sources.checked(name, sources.read_prepared(name, made)), made)
+        sources.write_cache(sources.checked(name, sources.read_prepared(name, made)), made)
         # images/NAME is made by a builder of another name
         target = os.path.join(root, name, "1.0.0") if name.startswith("images/") else \
             os.path.join(root, os.path.relpath(made, work))

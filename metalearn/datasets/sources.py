@@ -255,7 +255,7 @@ def read_prepared(name: str, folder: str) -> Raw:
     return make_raw(name, x, y, test, names, order=True, split_V=split_V)
 
 
-def keep(raw: Raw, folder: str) -> None:
+def write_cache(raw: Raw, folder: str) -> None:
     """Leaves the arrays beside the records: decoding 70,000 images takes ten seconds, reading this takes one."""
     np.savez(os.path.join(folder, CACHE), x=raw.x, y=raw.y, class_V=raw.class_V, source_V=raw.source_V,
              split_V=np.array(raw.split_V, str), note=raw.note, sha256=raw.sha256,
@@ -263,7 +263,7 @@ def keep(raw: Raw, folder: str) -> None:
 
 
 def read_cache(name: str, folder: str) -> Raw | None:
-    """What `keep` left, if it did; its hash is verified."""
+    """What `write_cache` left, if it did; its hash is verified."""
     path = os.path.join(folder, CACHE)
     if not os.path.isfile(path):
         return None

@@ -39,13 +39,13 @@ def make(*, tools: tuple[str, ...], length: int, reward_version: str) -> Env:
         tool = jax.random.randint(key_tool, (), 0, len(tools))
         low_X, high_X = jnp.asarray(low_MX, jnp.float32)[tool], jnp.asarray(high_MX, jnp.float32)[tool]
         place_NX = low_X + jax.random.uniform(key_place, (64, 6)) * (high_X - low_X)
-        # Meta-World draws again until object and goal are 0.15 apart; with a place that is held it would do so forever
+        # Meta-World draws again until object and goal are 0.15 apart; with a fixed place it would do so forever
         apart_N = jnp.linalg.norm(place_NX[:, :2] - place_NX[:, 3:5], axis=1) > 0.16
         return jnp.append(tool.astype(jnp.float32), place_NX[jnp.argmax(apart_N)])
 
     pool: dict[int, list] = {}  # loading a simulator takes a third of a second, placing its goal none
 
-    def host(param_BX, seed):
+    def host(param_BX, seed_B):
         simulators, used = [], dict.fromkeys(range(len(tools)), 0)
         for p in np.asarray(param_BX):
             tool, had = int(p[0]), pool.setdefault(int(p[0]), [])

@@ -80,11 +80,11 @@ def make(*, robot: str, length: int, observe_x: bool) -> Env:
             return float(speed_2 @ param_X) - 0.5 * effort - 0.0005 * contact + 1.0
         return float(speed_2[0]) + 1.0 - 0.001 * effort
 
-    def host(param_BX, seed):
-        rng = np.random.default_rng(seed)
+    def host(param_BX, seed_B):
         models = [_vary(mujoco, model, sizes, p) if robot.endswith("param") else model for p in param_BX]
         datas = [mujoco.MjData(m) for m in models]
-        for m, d in zip(models, datas, strict=True):
+        for m, d, seed in zip(models, datas, seed_B, strict=True):
+            rng = np.random.default_rng(seed)
             wide = cheetah or ant
             d.qpos[:] = m.qpos0 + rng.uniform(-0.1, 0.1, m.nq) if wide else m.qpos0 + rng.uniform(-0.005, 0.005, m.nq)
             d.qvel[:] = 0.1 * rng.standard_normal(m.nv) if wide else rng.uniform(-0.005, 0.005, m.nv)
@@ -107,7 +107,7 @@ def make(*, robot: str, length: int, observe_x: bool) -> Env:
     facts = {"name": f"mujoco_{robot}", "version": 1, "mujoco": mujoco.__version__, "act_size": int(model.nu),
              "obs_size": len(see(mujoco.MjData(model))), "rewards_differ": not robot.endswith("param"), "dt": dt}
     if cheetah:  # the fastest first: what `gaits` climbs along
-        facts["wishes"] = np.linspace(3.0, 0.075, 12) if robot == "cheetah_vel" else np.array([1.0, -1.0])
+        facts["targets"] = np.linspace(3.0, 0.075, 12) if robot == "cheetah_vel" else np.array([1.0, -1.0])
     spread = {"cheetah_vel": 1.0, "cheetah_dir": 1.0, "ant_dir": 1.0}.get(robot, 3.0)
     size = {"cheetah_vel": 1, "cheetah_dir": 1, "ant_dir": 2}.get(robot, num_physics)
     return Env(draw, None, None, None, np.full(size, spread, np.float32), length, facts, host)

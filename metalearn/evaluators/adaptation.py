@@ -15,25 +15,25 @@ from metalearn.validate import multiple_of, one_of, positive, require
 def make(task: TaskDist, learner: Learner, *, split: str, steps: int, episodes: int, chunk: int,
          seed: int) -> Evaluator:
     """Evaluates after 0..`steps` inner steps: squared error for targets (`mse_<n>`), accuracy for labels."""
-    support_query.need(task.facts)
+    support_query.need(task.spec)
     positive(steps=steps, episodes=episodes, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)
     one_of(task.splits, split=split)
     require(learner.path is not None, "name", "adaptation", "this learner does not adapt by steps")
     facts = task.facts
     frozen = frozen_lib.Frozen(task, split, episodes, chunk, seed)
-    labels = "ways" in facts
+    labels = task.spec.classes
     name = "accuracy" if labels else "mse"
 
     def value(outputs, y):
-        return losses.correct(outputs, y) if labels else support_query.loss(facts, outputs, y)
+        return losses.correct(outputs, y) if labels else support_query.loss(task.spec, outputs, y)
 
     @jax.jit
     def score(params, carry, batch):
         """(steps + 1, chunk) of the learner, (chunk,) of the baseline."""
-        y_BQ = support_query.parts(facts, batch)[3]
+        y_BQ = support_query.parts(batch)[3]
         outputs = learner.path(params, carry, batch, steps)[:, :, -y_BQ.shape[1]:]
-        near = support_query.nearest_neighbour(facts, batch)
+        near = support_query.nearest_neighbour(task.spec, batch)
         near = (near == y_BQ).astype("float32") if labels else value(near, y_BQ)
         return jax.vmap(lambda out: value(out, y_BQ).mean(-1))(outputs), near.mean(-1)
 

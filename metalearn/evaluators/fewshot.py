@@ -23,7 +23,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
     sets             splits of the task; the headline's plain names are those of the first
     episodes_sha256  the first characters of the hash that each set must have; () checks nothing
     """
-    support_query.need(task.facts, classification=True)
+    support_query.need(task.spec, classification=True)
     positive(episodes=episodes, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)
     require(len(sets) > 0, "sets", sets, "must name at least one split")
@@ -37,12 +37,12 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
 
     @jax.jit
     def score(params, carry, batch):
-        S = support_query.parts(facts, batch)[1].shape[1]
+        S = support_query.parts(batch)[1].shape[1]
         return losses.correct(learner.predict(params, carry, batch)[:, S:], batch.y_BT[:, S:])
 
     @jax.jit
     def measure(batch):
-        return (support_query.nearest_neighbour(facts, batch) == support_query.parts(facts, batch)[3]).astype("float32")
+        return (support_query.nearest_neighbour(task.spec, batch) == support_query.parts(batch)[3]).astype("float32")
 
     def run(params, carry) -> Result:
         headline, rows, hashes = {}, [], {}
@@ -73,7 +73,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
                      "episodes_sha256": hashes[sets[0]]}
         table = {"title": f"{facts['protocol']}: accuracy on frozen episodes (± 95 % interval over episodes)",
                  "columns": ["set", "source", "episodes", "learner", "nearest neighbour on pixels"], "rows": rows}
-        about = {"seed": seed, "episodes_sha256": hashes, "chance": 1 / facts["ways"],
+        about = {"seed": seed, "episodes_sha256": hashes, "chance": 1 / task.spec.outputs,
                  "splits": {name: facts["splits"][name] for name in ("train", *sets)}}
         return {"headline": headline, "tables": [table], "facts": about}
 

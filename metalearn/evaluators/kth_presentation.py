@@ -23,7 +23,7 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
     positive(upto=upto, episodes=episodes, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)
     one_of(task.splits, split=split)
-    ways, rare_from = task.facts["ways"], task.facts.get("rare_from", task.facts["ways"])
+    ways, rare_from = task.spec.outputs, task.spec.outputs if task.spec.rare_from is None else task.spec.rare_from
 
     @jax.jit
     def score(params, carry, data, key):

@@ -45,7 +45,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
         one_of(task.splits, sets=name)
     for name in baselines:
         one_of(baselines_lib.ALL, baselines=name)
-    ways = task.facts["ways"]
+    ways = task.spec.outputs
 
     draw = lambda data, key, split: _draw(data, key, task.sample, split, chunk)
     score = lambda params, carry, batch: _score(params, carry, batch, learner.predict)

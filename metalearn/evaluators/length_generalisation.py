@@ -22,10 +22,10 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
     """`episodes` frozen episodes at each of `lengths`; a length is solved below `solved_bits` per target bit."""
     positive(episodes=episodes, solved_bits=solved_bits)
     require("exact" in task.splits, "name", "lengths", "needs a task with levels (a split `exact`)")
-    most = 2 * task.facts["max_level"]
+    most = 2 * task.spec.max_level
     for length in lengths:
         require(1 <= length <= most, "lengths", length, f"must lie between 1 and {most}, twice the training length")
-    kind = task.facts.get("targets", "classes")
+    kind = task.spec.targets
 
     @jax.jit
     def score(params, carry, data, key):

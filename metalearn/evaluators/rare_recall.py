@@ -20,8 +20,8 @@ def make(task: TaskDist, learner: Learner, *, split: str, episodes: int, seed: i
     """Evaluates `episodes` frozen episodes of `split`, a function of (task, seed)."""
     positive(episodes=episodes)
     one_of(task.splits, split=split)
-    require("rare_from" in task.facts, "name", "rare_recall", "needs a task with rare classes")
-    rare_from = task.facts["rare_from"]
+    require(task.spec.rare_from is not None, "name", "rare_recall", "needs a task with rare classes")
+    rare_from = task.spec.rare_from
 
     @functools.cache
     def frozen():

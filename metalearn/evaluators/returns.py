@@ -15,16 +15,18 @@ adaptation episodes' own returns are reported round by round. Few-shot and zero-
 what the agent itself collected, so `target=task_max` is refused for them.
 
 Target return: `task_max` the best logged return of that very task; `train_max` the best of all training tasks;
-`train_mean` the mean over training tasks of each one's best; `fixed`. With wish=rank it is rank 1.
+`train_mean` the mean over training tasks of each one's best; `fixed`. With conditioning=rank it is rank 1.
 
-Reference lines on the same tasks: the expert that knows the parameters, the behaviour's mean and best, standing still,
-uniform actions.
+Reference lines on the same tasks: the expert that knows the parameters, the behaviour's mean and best, zero actions,
+uniform actions. Every random number in an episode is a function of (seed, method, round, task id, repeat).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ import numpy as np
 
 from metalearn.measure import statistics
 from metalearn.rl import rollout
-from metalearn.types import Evaluator, Learner, Prompted, Result, TaskDist, Trajectories
+from metalearn.types import Array, Evaluator, Learner, Prompted, Result, TaskDist, Trajectories, TrajectorySpec
 from metalearn.validate import nonnegative, one_of, positive, require
 
 METHODS = ("zero", "zero_sample", "few_none", "few_random", "few_gauss", "few_sample", "demo", "demo_median")
@@ -55,178 +57,232 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
     nonnegative(explore_steps=explore_steps, noise=noise)
     for n in after:
         require(1 <= n <= rounds, "after", n, f"must lie between 1 and rounds={rounds}")
-    facts, env = task.facts, task.facts["env"]
-    demos = [m for m in methods if m.startswith("demo")]
     own = [m for m in methods if not m.startswith("demo")]
     require(not (own and target == "task_max"), "target", target,
             f"is knowledge of the test task: not for {', '.join(own)}; use train_max, train_mean or fixed")
-    h, T, K = facts["horizon"], facts["episode"], facts["window"]
-    part = task.data["test"]
-    ids_E = np.repeat(part["id_B"], repeats)
-    param_EX = np.repeat(part["param_BX"], repeats, 0)
-    E = len(ids_E)
-
-    def blank(steps: int) -> Trajectories:
-        """An empty stretch of horizon + `steps` steps for all E episodes."""
-        zeros = lambda *tail, dtype=np.float32: np.zeros((E, h + steps, *tail), dtype)
-        S, A = facts["obs_size"], facts["act_size"]
-        return Trajectories(zeros(S), zeros(A), zeros(), zeros(S), zeros(), zeros(dtype=np.int32), zeros(dtype=bool),
-                            zeros(dtype=bool), zeros())
-
-    def policy(params, carry, prompt, knobs, memory, time, obs_BS, rew_B, key):
-        """Memory is the episode so far; the network sees its last K steps and the h before them."""
-        steps, wish_B = memory
-        put = lambda a, value: jax.lax.dynamic_update_slice_in_dim(a, value[:, None].astype(a.dtype), h + time, 1)
-        previous = jnp.maximum(time - 1, 0)
-        late = lambda a, value: jnp.where(time > 0, jax.lax.dynamic_update_slice_in_dim(
-            a, value[:, None].astype(a.dtype), h + previous, 1), a)
-        wish_B = wish_B if facts["wish"] == "rank" else wish_B - rew_B
-        steps = steps.replace(
-            rew_BT=late(steps.rew_BT, rew_B), next_BTS=late(steps.next_BTS, obs_BS), obs_BTS=put(steps.obs_BTS, obs_BS),
-            rtg_BT=put(steps.rtg_BT, wish_B), mask_BT=put(steps.mask_BT, jnp.ones_like(rew_B)),
-            time_BT=put(steps.time_BT, jnp.full(rew_B.shape, time)))
-        start = jnp.maximum(time - K + 1, 0)
-        window = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, h + K, 1), steps)
-        out = learner.predict(params, carry, Prompted(prompt, window, jnp.asarray(ids_E), jnp.asarray(param_EX)))
-        pick = lambda a: jnp.take(a, time - start, axis=1)
-        key_sample, key_noise, key_uniform = jax.random.split(key, 3)
-        act_BA = pick(out["act_BTA"])
-        act_BA += knobs["sample"] * pick(out["std_BTA"]) * jax.random.normal(key_sample, act_BA.shape)
-        act_BA += knobs["noise"] * jax.random.normal(key_noise, act_BA.shape)
-        anything_BA = jax.random.uniform(key_uniform, act_BA.shape, minval=-1, maxval=1)
-        act_BA = jnp.clip(jnp.where(time < knobs["random"], anything_BA, act_BA), -1, 1)
-        return (steps.replace(act_BTA=put(steps.act_BTA, act_BA)), wish_B), act_BA
-
-    def episode(params, carry, prompt, knobs, target_E, key) -> Trajectories:
-        memory = (jax.tree.map(jnp.asarray, blank(max(T, K))), jnp.asarray(target_E))
-        if env.host is None:
-            step = functools.partial(policy, params, carry, prompt, knobs)
-            return rollout.run(env, step, memory, jnp.asarray(param_EX), key)
-        return rollout.run(env, functools.partial(policy_jit, params, carry, prompt, knobs), memory, param_EX, key)
-
-    policy_jit = jax.jit(policy)
-    # one program for all methods: they differ in arrays alone
-    play = jax.jit(episode) if env.host is None else episode  # one program; methods differ in arrays alone
-
-    def padded(steps: Trajectories) -> Trajectories:
-        return jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (h, 0)) + ((0, 0),) * (a.ndim - 2)), steps)
-
-    @functools.cache
-    def references() -> dict[str, np.ndarray]:
-        """Return per episode (E,) of each reference line."""
-        key = jax.random.key(seed, impl="threefry2x32")
-        found = {}
-        for name, make_policy in (("oracle", rollout.expert), ("still", rollout.still), ("random", rollout.uniform)):
-            if name == "oracle" and env.expert is None:
-                continue
-            one = make_policy(env)
-            go = lambda param, key, one=one: rollout.run(env, one, param, param, key).rtg_BT[:, 0]
-            go = jax.jit(go) if env.host is None else go
-            found[name] = np.asarray(go(jnp.asarray(param_EX), key))
-        logged_BE = part["logs"].rtg_BT[..., 0]
-        found["behaviour"] = np.repeat(logged_BE.mean(1), repeats)
-        found["behaviour_best"] = np.repeat(logged_BE.max(1), repeats)
-        return found
-
-    def targets() -> np.ndarray:
-        if facts["wish"] == "rank":
-            return np.ones(E, np.float32)
-        if target == "task_max":
-            return np.repeat(part["logs"].rtg_BT[..., 0].max(1), repeats).astype(np.float32)
-        best_B = facts["train_best"]
-        value = {"train_max": best_B.max(), "train_mean": best_B.mean(), "fixed": target_value}[target]
-        return np.full(E, value, np.float32)
-
-    def demonstrations(quantile: float) -> Trajectories:
-        """The logged episode of each test task whose return has this rank (1: the best)."""
-        order_BE = np.argsort(part["logs"].rtg_BT[..., 0], axis=1)
-        which_B = order_BE[:, round(quantile * (order_BE.shape[1] - 1))]
-        picked = jax.tree.map(lambda a: np.repeat(a[np.arange(len(which_B)), which_B], repeats, 0), part["logs"])
-        return padded(picked)
+    spec, player = task.spec, _Player(task.spec, learner)
+    chosen = [(number, name) for number, name in enumerate(METHODS) if name in methods]
 
     def run(params, carry) -> Result:
-        carry = jax.tree.map(jnp.asarray, carry)
-        target_E, none = targets(), blank(T)
-        knob = lambda random=0, noise=0.0, sample=0.0: {
-            "random": jnp.int32(random), "noise": jnp.float32(noise), "sample": jnp.float32(sample)}
+        carry, part = jax.tree.map(jnp.asarray, carry), task.data["test"]
+        tests = _Tests(np.repeat(part["id_B"], repeats), np.tile(np.arange(repeats), len(part["id_B"])),
+                       np.repeat(part["param_BX"], repeats, 0))
+        target_E = _targets(spec, part, target, target_value, repeats)
         root = jax.random.key(seed, impl="threefry2x32")
-        scores: dict[str, np.ndarray] = {}
-        won: dict[str, np.ndarray] = {}
-        curves: dict[str, list] = {}
-        paths: dict[str, list] = {}
-
-        def score(name: str, steps: Trajectories) -> None:
-            scores[name] = _return(steps)
-            if "success_reward" in env.facts:
-                won[name] = np.asarray(steps.rew_BT).max(1) >= env.facts["success_reward"]
-
-        for m, method in enumerate(METHODS):
-            if method not in methods:
-                continue
-            key = jax.random.fold_in(root, m)
-            go = lambda prompt, knobs, r, key=key: play(
-                params, carry, prompt, knobs, target_E, jax.random.fold_in(key, r))
-            if method in demos:
-                score(method, go(demonstrations(0.5 if method == "demo_median" else 1.0), knob(), 0))
-                continue
-            if method.startswith("zero"):
-                score(method, go(none, knob(sample=float(method == "zero_sample")), 0))
-                continue
-            knobs = {"few_none": knob(), "few_random": knob(random=explore_steps), "few_gauss": knob(noise=noise),
-                     "few_sample": knob(sample=1.0)}[method]
-            best, best_E, adapt = none, np.full(E, -np.inf), []
-            for r in range(rounds):
-                steps = go(best, knobs, r)
-                got_E = _return(steps)
-                adapt.append(got_E)
-                best = jax.tree.map(lambda new, old, better=got_E > best_E: jnp.where(
-                    better.reshape(-1, *[1] * (new.ndim - 1)), new, old), padded(steps), best)
-                best_E = np.maximum(best_E, got_E)
-                paths.setdefault(method, []).append(np.asarray(steps.obs_BTS)[::repeats][:4, :, :2].tolist())
-                if r + 1 in after:
-                    score(f"{method}_{r + 1}", go(best, knob(), rounds + r))
-            score(method, go(best, knob(), 2 * rounds))
-            curves[method] = adapt
-        return _report(scores, won, references(), curves, paths, target_E)
-
-    def _report(scores, won, lines, curves, paths, target_E) -> Result:
-        tasks = lambda a: np.asarray(a, np.float64).reshape(-1, repeats).mean(1)  # the unit of the interval is a task
-        summary = {name: _summary(tasks(a)) for name, a in {**scores, **lines}.items()}
-        headline = {name: s["mean"] for name, s in summary.items()}
-        headline |= {f"{name}_ci95": summary[name]["ci95"] for name in scores}
-        headline |= {f"{name}_iqm": summary[name]["iqm"] for name in methods}
-        headline |= {f"{name}_success": float(tasks(a).mean()) for name, a in won.items()}
-        sha = hashlib.sha256(np.ascontiguousarray(param_EX).tobytes() + ids_E.tobytes() + bytes(str(seed), "ascii"))
-        headline |= {"target": target, "tasks": E // repeats, "rounds": rounds, "explore_steps": explore_steps,
-                     "adaptation_steps": rounds * T, "episodes_sha256": sha.hexdigest()}
-        rows = [[name, f"{s['mean']:.2f} ± {s['ci95']:.2f}", f"{s['iqm']:.2f}",
-                 *([f"{won[name].mean():.2f}" if name in won else ""] if won else [])] for name, s in summary.items()]
-        series = [{"name": name, "y": [tasks(a).mean() for a in adapt], "points": True, "dashed": False,
-                   "ci95": [_summary(tasks(a))["ci95"] for a in adapt]} for name, adapt in curves.items()]
-        plots = [{"title": "adaptation episodes", "x": list(range(1, rounds + 1)), "xlabel": "episode on the task",
-                  "ylabel": "return", "series": series, "levels": {n: summary[n]["mean"] for n in lines}}]
-        plots = plots if series else []
-        out = {"seed": seed, "target": target, "target_return": float(np.mean(target_E)), "repeats": repeats,
-               "noise": noise, "horizon": h, "data_sha256": facts["sha256"], "behaviour": facts["behaviour"],
-               "quality": facts["quality"],
-               "returns": {n: tasks(a) for n, a in scores.items()},
-               "successes": {n: tasks(a) for n, a in won.items()},
-               "behaviour_returns": tasks(lines["behaviour"]), "paths": paths, "goals": param_EX[::repeats][:4],
-               "environment": {k: v for k, v in env.facts.items() if not callable(v)},
-               "episodes_sha256": sha.hexdigest()}
-        title = f"returns on {E // repeats} test tasks (± 95 % interval over tasks; target {target})"
-        columns = ["method", "return", "IQM", *(["success"] if won else [])]
-        table = {"title": title, "columns": columns, "rows": rows}
-        return {"headline": headline, "tables": [table], "curves": plots, "facts": out}
+        found = _Found({}, {}, {}, {})
+        for number, method in chosen:
+            key = jax.random.fold_in(root, number)
+            go = lambda prompt, knobs, r, key=key: player.play(
+                params, carry, prompt, knobs, tests, target_E, tests.keys(jax.random.fold_in(key, r)))
+            none = player.blank(len(target_E), spec.episode)
+            if method.startswith("demo"):
+                prompt = player.padded(_demonstrations(part, 0.5 if method == "demo_median" else 1.0, repeats))
+                found.score(spec, method, go(prompt, _knobs(), 0))
+            elif method.startswith("zero"):
+                found.score(spec, method, go(none, _knobs(sample=float(method == "zero_sample")), 0))
+            else:
+                _adapt(player, found, method, go, none, rounds, after, explore_steps, noise, repeats)
+        lines = _references(spec, tests, part, repeats, root)
+        headline, tables, curves = _report(found, lines, methods, repeats, target)
+        protocol = {"target": target, "tasks": len(part["id_B"]), "rounds": rounds, "explore_steps": explore_steps,
+                    "adaptation_steps": rounds * spec.episode, "episodes_sha256": tests.sha256(seed)}
+        facts = {"seed": seed, "target": target, "target_return": float(np.mean(target_E)), "repeats": repeats,
+                 "noise": noise, "history": spec.history, "data_sha256": task.facts["sha256"],
+                 "behaviour": task.facts["behaviour"], "quality": task.facts["quality"],
+                 "environment": {k: v for k, v in spec.env.facts.items() if not callable(v)},
+                 "goals": tests.param_EX[::repeats][:4], "episodes_sha256": protocol["episodes_sha256"]}
+        return {"headline": headline | protocol, "tables": tables, "curves": curves,
+                "facts": facts | found.facts(lines, repeats)}
 
     return Evaluator(run)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tests:
+    """E episodes on test tasks: the task id and the repeat of each, and its parameters."""
+
+    id_E: np.ndarray
+    repeat_E: np.ndarray
+    param_EX: np.ndarray
+
+    def keys(self, key: Array) -> Array:
+        return rollout.episode_keys(key, self.id_E, self.repeat_E)
+
+    def sha256(self, seed: int) -> str:
+        text = np.ascontiguousarray(self.param_EX).tobytes() + self.id_E.tobytes() + bytes(str(seed), "ascii")
+        return hashlib.sha256(text).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Player:
+    """Plays whole episodes with a policy network that is shown the episode so far."""
+
+    spec: TrajectorySpec
+    learner: Learner
+
+    def play(self, params, carry, prompt: Trajectories, knobs: dict, tests: _Tests, target_E, keys_E) -> Trajectories:
+        """One episode on each test task. Methods differ in arrays alone, so all of them are one program."""
+        steps = jax.tree.map(jnp.asarray, self.blank(len(target_E), max(self.spec.episode, self.spec.window)))
+        memory = (steps, jnp.zeros_like(steps.rew_BT), jnp.asarray(target_E))
+        fixed = (params, carry, prompt, knobs, jnp.asarray(tests.id_E), jnp.asarray(tests.param_EX))
+        if self.spec.env.host is None:
+            return self._scanned(fixed, memory, jnp.asarray(tests.param_EX), keys_E)
+        return rollout.run(self.spec.env, functools.partial(self._act_jitted, *fixed), memory, tests.param_EX, keys_E)
+
+    @functools.cached_property
+    def _scanned(self):
+        return jax.jit(lambda fixed, memory, param_EX, keys_E: rollout.run(
+            self.spec.env, functools.partial(self._act, *fixed), memory, param_EX, keys_E))
+
+    @functools.cached_property
+    def _act_jitted(self):
+        return jax.jit(self._act)
+
+    def _act(self, params, carry, prompt, knobs, id_E, param_EX, memory, time, obs_BS, rew_B, keys_B):
+        """Memory is the episode so far, with what each step was conditioned on and what the next one is; the network
+        sees the episode's last K steps and the h before them."""
+        h, K = self.spec.history, self.spec.window
+        steps, conditioning_BT, target_B = memory
+        put = lambda a, value: jax.lax.dynamic_update_slice_in_dim(a, value[:, None].astype(a.dtype), h + time, 1)
+        previous = jnp.maximum(time - 1, 0)
+        late = lambda a, value: jnp.where(time > 0, jax.lax.dynamic_update_slice_in_dim(
+            a, value[:, None].astype(a.dtype), h + previous, 1), a)
+        target_B = target_B if self.spec.conditioning == "rank" else target_B - rew_B
+        conditioning_BT = put(conditioning_BT, target_B)
+        steps = steps.replace(
+            rew_BT=late(steps.rew_BT, rew_B), next_BTS=late(steps.next_BTS, obs_BS), obs_BTS=put(steps.obs_BTS, obs_BS),
+            mask_BT=put(steps.mask_BT, jnp.ones_like(rew_B)), time_BT=put(steps.time_BT, jnp.full(rew_B.shape, time)))
+        first = jnp.maximum(time - K + 1, 0)
+        window, seen_BT = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, h + K, 1),
+                                       (steps, conditioning_BT))
+        out = self.learner.predict(params, carry, Prompted(prompt, window, seen_BT, id_E, param_EX))
+        act_BA, std_BA = (jnp.take(out[name], time - first, axis=1) for name in ("act_BTA", "std_BTA"))
+        keys_BK, A = jax.vmap(lambda k: jax.random.split(k, 3))(keys_B), act_BA.shape[1]
+        act_BA += knobs["sample"] * std_BA * rollout.normal(keys_BK[:, 0], A)
+        act_BA += knobs["noise"] * rollout.normal(keys_BK[:, 1], A)
+        act_BA = jnp.where(time < knobs["random"], rollout.uniform_actions(keys_BK[:, 2], A), act_BA)
+        act_BA = jnp.clip(act_BA, -1, 1)
+        return (steps.replace(act_BTA=put(steps.act_BTA, act_BA)), conditioning_BT, target_B), act_BA
+
+    def blank(self, num: int, steps: int) -> Trajectories:
+        """An empty stretch of history + `steps` steps for each of `num` episodes."""
+        zeros = lambda *tail, dtype=np.float32: np.zeros((num, self.spec.history + steps, *tail), dtype)
+        S, A = self.spec.obs_size, self.spec.act_size
+        return Trajectories(zeros(S), zeros(A), zeros(), zeros(S), zeros(), zeros(dtype=np.int32), zeros(dtype=bool),
+                            zeros(dtype=bool), zeros())
+
+    def padded(self, steps: Trajectories) -> Trajectories:
+        """With empty history before the first step."""
+        return jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (self.spec.history, 0)) + ((0, 0),) * (a.ndim - 2)), steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """By method: return of each episode, whether it succeeded, returns of the adaptation episodes, their paths."""
+
+    scores: dict[str, np.ndarray]
+    won: dict[str, np.ndarray]
+    adaptation: dict[str, list]
+    paths: dict[str, list]
+
+    def score(self, spec: TrajectorySpec, name: str, steps: Trajectories) -> None:
+        self.scores[name] = _return(steps)
+        if "success_reward" in spec.env.facts:
+            self.won[name] = np.asarray(steps.rew_BT).max(1) >= spec.env.facts["success_reward"]
+
+    def facts(self, lines: dict[str, np.ndarray], repeats: int) -> dict[str, Any]:
+        return {"returns": {n: _by_task(a, repeats) for n, a in self.scores.items()},
+                "successes": {n: _by_task(a, repeats) for n, a in self.won.items()},
+                "behaviour_returns": _by_task(lines["behaviour"], repeats), "paths": self.paths}
+
+
+def _knobs(random: int = 0, noise: float = 0.0, sample: float = 0.0) -> dict[str, Array]:
+    """random: uniform actions at so many first steps; noise: std of noise on actions; sample: of the policy's own."""
+    return {"random": jnp.int32(random), "noise": jnp.float32(noise), "sample": jnp.float32(sample)}
+
+
+def _adapt(player: _Player, found: _Found, method: str, go, none: Trajectories, rounds: int, after: tuple[int, ...],
+           explore_steps: int, noise: float, repeats: int) -> None:
+    """The rounds of one few-shot method, each prompted by the best episode before it, and what they lead to."""
+    knobs = {"few_none": _knobs(), "few_random": _knobs(random=explore_steps), "few_gauss": _knobs(noise=noise),
+             "few_sample": _knobs(sample=1.0)}[method]
+    best, best_E = none, np.full(len(none.rew_BT), -np.inf)
+    returns, paths = found.adaptation.setdefault(method, []), found.paths.setdefault(method, [])
+    for r in range(rounds):
+        steps = go(best, knobs, r)
+        got_E = _return(steps)
+        returns.append(got_E)
+        best = jax.tree.map(lambda new, old, better=got_E > best_E: jnp.where(
+            better.reshape(-1, *[1] * (new.ndim - 1)), new, old), player.padded(steps), best)
+        best_E = np.maximum(best_E, got_E)
+        paths.append(np.asarray(steps.obs_BTS)[::repeats][:4, :, :2].tolist())
+        if r + 1 in after:
+            found.score(player.spec, f"{method}_{r + 1}", go(best, _knobs(), rounds + r))
+    found.score(player.spec, method, go(best, _knobs(), 2 * rounds))
+
+
+def _references(spec: TrajectorySpec, tests: _Tests, part: dict, repeats: int, root: Array) -> dict[str, np.ndarray]:
+    """Return per episode (E,) of each reference line."""
+    found, env, keys_E = {}, spec.env, tests.keys(jax.random.fold_in(root, len(METHODS)))
+    for name, make_policy in (("oracle", rollout.expert), ("zero_action", rollout.zero_action),
+                              ("random", rollout.uniform)):
+        if name == "oracle" and env.expert is None:
+            continue
+        play = functools.partial(rollout.run, env, make_policy(env))
+        play = jax.jit(play) if env.host is None else play
+        param_EX = jnp.asarray(tests.param_EX)
+        found[name] = _return(play(param_EX, param_EX, keys_E))
+    logged_BE = part["logs"].rtg_BT[..., 0]
+    return found | {"behaviour": np.repeat(logged_BE.mean(1), repeats),
+                    "behaviour_best": np.repeat(logged_BE.max(1), repeats)}
+
+
+def _targets(spec: TrajectorySpec, part: dict, target: str, value: float, repeats: int) -> np.ndarray:
+    """What each episode's first step is conditioned on, (E,)."""
+    E = len(part["id_B"]) * repeats
+    if spec.conditioning == "rank":
+        return np.ones(E, np.float32)
+    if target == "task_max":
+        return np.repeat(part["logs"].rtg_BT[..., 0].max(1), repeats).astype(np.float32)
+    best_B = spec.statistics.best_return_B
+    return np.full(E, {"train_max": best_B.max(), "train_mean": best_B.mean(), "fixed": value}[target], np.float32)
+
+
+def _demonstrations(part: dict, quantile: float, repeats: int) -> Trajectories:
+    """The logged episode of each test task whose return has this rank (1: the best)."""
+    order_BE = np.argsort(part["logs"].rtg_BT[..., 0], axis=1)
+    which_B = order_BE[:, round(quantile * (order_BE.shape[1] - 1))]
+    return jax.tree.map(lambda a: np.repeat(a[np.arange(len(which_B)), which_B], repeats, 0), part["logs"])
+
+
+def _report(found: _Found, lines: dict[str, np.ndarray], methods: tuple[str, ...], repeats: int, target: str):
+    """(headline, tables, curves); the unit of every interval is a task, averaged over its repeats."""
+    by_task = {name: _by_task(a, repeats) for name, a in {**found.scores, **lines}.items()}
+    means = {name: statistics.interval(a) for name, a in by_task.items()}
+    middle = {name: statistics.interquartile(a) for name, a in by_task.items()}
+    won = {name: float(np.mean(a)) for name, a in found.won.items()}
+    headline = {name: mean for name, (mean, _) in means.items()}
+    headline |= {f"{name}_ci95": means[name][1] for name in found.scores}
+    headline |= {f"{name}_iqm": middle[name] for name in methods}
+    headline |= {f"{name}_success": share for name, share in won.items()}
+    rows = [[name, f"{mean:.2f} ± {half:.2f}", f"{middle[name]:.2f}",
+             *([f"{won[name]:.2f}" if name in won else ""] if won else [])] for name, (mean, half) in means.items()]
+    num = len(by_task["behaviour"])
+    tables = [{"title": f"returns on {num} test tasks (± 95 % interval over tasks; target {target})",
+               "columns": ["method", "return", "IQM", *(["success"] if won else [])], "rows": rows}]
+    series = []
+    for name, rounds in found.adaptation.items():
+        points = [statistics.interval(_by_task(a, repeats)) for a in rounds]
+        series.append({"name": name, "y": [mean for mean, _ in points], "points": True, "dashed": False,
+                       "ci95": [half for _, half in points]})
+    curves = [{"title": "adaptation episodes", "x": list(range(1, len(s["y"]) + 1)), "xlabel": "episode on the task",
+               "ylabel": "return", "series": series, "levels": {n: means[n][0] for n in lines}} for s in series[:1]]
+    return headline, tables, curves
+
+
+def _by_task(values_E: np.ndarray, repeats: int) -> np.ndarray:
+    return np.asarray(values_E, np.float64).reshape(-1, repeats).mean(1)
+
+
 def _return(steps: Trajectories) -> np.ndarray:
     return np.asarray(steps.rtg_BT[:, 0])
-
-
-def _summary(values: np.ndarray) -> dict[str, float]:
-    """mean, half-width of its 95 % interval, interquartile mean."""
-    mean, half = statistics.interval(values)
-    return {"mean": mean, "ci95": half, "iqm": statistics.interquartile(values)}

@@ -40,7 +40,7 @@ def make(task: TaskDist, learner: Learner, *, batch: int, repeats: int, position
         head = {"temp_bytes": compiled.memory_analysis().temp_size_in_bytes, "ms_per_update": 1e3 * seconds,
                 "cpu_ms_per_update": 1e3 * cpu_seconds, "positions_per_second": batch * positions / seconds,
                 "compile_seconds": compile_seconds}
-        table = {"title": f"cost of one update, batch {batch}, episode length {task.facts['length']}",
+        table = {"title": f"cost of one update, batch {batch}, episode length {task.spec.length}",
                  "columns": list(head), "rows": [[f"{v:.4g}" for v in head.values()]]}
         return {"headline": head, "tables": [table], "facts": {"batch": batch, "device": jax.devices()[0].device_kind}}
 

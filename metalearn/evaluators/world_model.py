@@ -1,6 +1,7 @@
 """How well a world model predicts tasks it was not trained on, and what its codes know of the task.
 
-  test_mse, held_mse     squared error of the reward (and of the next state, per dimension in units of its spread)
+  test_mse, validation_mse   squared error of the reward (and of the next state, per dimension in units of its spread):
+                         mean over steps, interval over tasks
   test_mse_by_step       the same by step number: the first step knows nothing
   probe_r2               share of the hidden parameters' variance that a ridge regression reads out of the code of a
                          stretch (fitted on training tasks, scored on test tasks)
@@ -25,7 +26,7 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
     positive(windows=windows)
     for name in splits:
         one_of(task.splits, splits=name)
-    h, std_S = task.facts["horizon"], task.facts["obs_std"]
+    h, std_S = task.spec.history, task.spec.statistics.obs_std_S
 
     @jax.jit
     def look(params, carry, batch):
@@ -41,39 +42,29 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
     draw = jax.jit(lambda data, key, split: task.sample(data, key, split, windows), static_argnums=2)
 
     def run(params, carry) -> Result:
-        headline, tables, rows, seen, sha = {}, [], [], {}, hashlib.sha256()
+        headline, rows, seen, sha = {}, [], {}, hashlib.sha256()
         for i, split in enumerate(splits):
             batch = draw(task.data, jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), i), split)
             found = seen[split] = jax.device_get(look(params, carry, batch))
             ids_B = np.asarray(batch.task_B)
             for a in (ids_B, np.asarray(batch.body.rew_BT)):
                 sha.update(np.ascontiguousarray(a).tobytes())
-            mask = found["mask"] > 0
             for what in ("reward", "state"):
                 if what in found:
-                    values = found[what][mask]
+                    mean = float(found[what][found["mask"] > 0].mean())
+                    half = task_interval(found[what], found["mask"] > 0, ids_B)
                     name = f"{split}_mse" if what == "reward" or "reward" not in found else f"{split}_state_mse"
-                    headline[name] = float(values.mean())
-                    half = task_interval(found[what], mask, ids_B)
-                    rows.append([split, what, statistics.text(values.mean(), half, 5)])
-            headline[f"{split}_reward_var"] = float(found["rew"][mask].var())
-        curves = []
+                    headline[name] = mean
+                    rows.append([split, what, statistics.text(mean, half, 5)])
+            headline[f"{split}_reward_var"] = float(found["rew"][found["mask"] > 0].var())
         if {"train", "test"} <= seen.keys():
             headline["probe_r2"] = _probe(seen["train"], seen["test"])
-        if "test" in seen:
-            what = "reward" if "reward" in seen["test"] else "state"
-            steps = np.unique(seen["test"]["time"])
-            pick = lambda t: (seen["test"]["mask"] > 0) & (seen["test"]["time"] == t)
-            series = {"name": what, "y": [float(seen["test"][what][pick(t)].mean()) for t in steps], "ci95": None,
-                      "dashed": False}
-            curves.append({"title": "error on test tasks", "x": steps.tolist(), "xlabel": "step of the episode",
-                           "ylabel": "squared error", "series": [series], "levels": {}})
-        tables.append({"title": "world model on frozen windows (± 95 % interval over tasks)",
-                       "columns": ["split", "predicts", "mean squared error"], "rows": rows})
+        tables = [{"title": "world model on frozen windows (± 95 % interval over tasks)",
+                   "columns": ["split", "predicts", "mean squared error"], "rows": rows}]
         facts = {"seed": seed, "windows": windows, "episodes_sha256": sha.hexdigest(),
                  "data_sha256": task.facts["sha256"]}
         return {"headline": headline | {"episodes_sha256": facts["episodes_sha256"]}, "tables": tables,
-                "curves": curves, "facts": facts}
+                "curves": [_by_step(seen["test"])] if "test" in seen else [], "facts": facts}
 
     return Evaluator(run)
 
@@ -82,6 +73,16 @@ def task_interval(values_BT: np.ndarray, mask_BT: np.ndarray, ids_B: np.ndarray)
     """Half of the 95 % interval of the mean over tasks: windows of one task are not independent of each other."""
     of = lambda mine_B: values_BT[mine_B][mask_BT[mine_B]]
     return statistics.interval([of(ids_B == i).mean() for i in np.unique(ids_B) if mask_BT[ids_B == i].any()])[1]
+
+
+def _by_step(found: dict) -> dict:
+    """The curve of the error over step numbers."""
+    what = "reward" if "reward" in found else "state"
+    steps = np.unique(found["time"])
+    pick = lambda t: (found["mask"] > 0) & (found["time"] == t)
+    series = {"name": what, "y": [float(found[what][pick(t)].mean()) for t in steps], "ci95": None, "dashed": False}
+    return {"title": "error on test tasks", "x": steps.tolist(), "xlabel": "step of the episode",
+            "ylabel": "squared error", "series": [series], "levels": {}}
 
 
 def _probe(train: dict, test: dict) -> float:

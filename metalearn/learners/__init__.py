@@ -1,1 +1,1 @@
-"""Learners, one per file: `make(facts, **config.learner) -> Learner`; `facts` is the task's."""
+"""Learners, one per file: `make(spec, **config.learner) -> Learner`; `spec` is the task's."""

@@ -18,20 +18,20 @@ from metalearn.nn import network as network_nn
 from metalearn.types import Episodes, Learner
 
 
-def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: int) -> Learner:
+def make(spec, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: int) -> Learner:
     """The learner: `backbone` embeds each example, a Transformer of these sizes reads the episode."""
-    support_query.need(facts, fixed_ways=True)
-    body = backbone_lib.make(backbone, facts)
-    V = support_query.num_outputs(facts)
-    spec = network_nn.NetworkSpec(V, body.features, "support_query", facts["length"], "float32", 1)
+    support_query.need(spec, fixed_ways=True)
+    body = backbone_lib.make(backbone, spec)
+    V = spec.outputs
+    spec = network_nn.NetworkSpec(V, body.features, "support_query", spec.length, "float32", 1)
     sizes = dict(depth=depth, width=width, num_heads=num_heads, mlp=mlp, positions=False)
     reader = lookup.build("networks", "transformer", spec, **sizes)
 
     def outputs(params, carry, batch: Episodes, train: bool):
-        x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = support_query.parts(batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(body, params["body"], carry, x_BSX, x_BQX, train)
         S, Q = h_BSD.shape[1], h_BQD.shape[1]
-        y_BSV = jax.nn.one_hot(y_BS, V) if "ways" in facts else y_BS
+        y_BSV = jax.nn.one_hot(y_BS, V) if spec.classes else y_BS
         label_BLV = jnp.concatenate([y_BSV, jnp.zeros((len(y_BSV), Q, V))], 1)
         # as long as a label, which hundreds of features would drown: then nothing is learned for thousands of updates
         h_BLD = addressing.unit(jnp.concatenate([h_BSD, h_BQD], 1), 1e-6)
@@ -46,8 +46,8 @@ def make(facts, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: 
         both = {"body": params, "reader": reader.init(key_reader, tokens_BLI)}
         return both, backbone_lib.start(body, params, batch.x_BTX)
 
-    support = facts["length"] * facts["shots"] // (facts["shots"] + facts["queries"])
-    return support_query.in_one_pass(facts, init, outputs, lambda length: 2 * width * depth * support)
+    support = spec.length * spec.shots // (spec.shots + spec.queries)
+    return support_query.in_one_pass(spec, init, outputs, lambda length: 2 * width * depth * support)
 
 
 def mask(S: int, Q: int) -> np.ndarray:

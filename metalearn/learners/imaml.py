@@ -16,7 +16,7 @@ from metalearn.types import Episodes, Learner
 from metalearn.validate import nonnegative, positive
 
 
-def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: float, penalty: float, cg_steps: int,
+def make(spec, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: float, penalty: float, cg_steps: int,
          damping: float, task_chunk: int) -> Learner:
     """The learner.
 
@@ -25,16 +25,16 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
     cg_steps    conjugate-gradient steps for the implicit gradient; damping is added to its matrix' diagonal
     task_chunk  tasks worked on at a time (0: all)
     """
-    support_query.need(facts, fixed_ways=True)
+    support_query.need(spec, fixed_ways=True)
     positive(inner_steps=inner_steps, eval_steps=eval_steps, inner_lr=inner_lr, penalty=penalty, cg_steps=cg_steps)
     nonnegative(damping=damping, task_chunk=task_chunk)
-    net = adaptable.make(backbone, facts, support_query.num_outputs(facts), "all", 0)
+    net = adaptable.make(backbone, spec, spec.outputs, "all", 0)
 
     def init(key, batch: Episodes):
-        return net.init(key, support_query.parts(facts, batch)[0][0])
+        return net.init(key, support_query.parts(batch)[0][0])
 
     def on_support(params, x_SX, y_S):
-        return support_query.loss(facts, net.apply(*net.split(params), x_SX), y_S).mean()
+        return support_query.loss(spec, net.apply(*net.split(params), x_SX), y_S).mean()
 
     def adapt_to(params, x_SX, y_S, steps, keep=False):
         def penalised(fast):
@@ -49,7 +49,7 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
 
         def on_query(fast):
             out_QV, stats = net.answer(*net.split(fast), x_SX, x_QX)
-            return support_query.loss(facts, out_QV, y_Q).mean(), (out_QV, stats)
+            return support_query.loss(spec, out_QV, y_Q).mean(), (out_QV, stats)
 
         grads, (out_QV, stats) = jax.grad(on_query, has_aux=True)(fast)
         hessian = lambda v: jax.jvp(lambda p: jax.grad(on_support)(p, x_SX, y_S), (fast,), (v,))[1]
@@ -61,13 +61,13 @@ def make(facts, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: 
         def of_chunk(tasks):
             grads, out_BQV, stats = jax.vmap(lambda *task: implicit(params, *task))(*tasks)
             mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
-            return mean(grads), (support_query.means(facts, out_BQV, tasks[3]), mean(stats))
+            return mean(grads), (support_query.means(spec, out_BQV, tasks[3]), mean(stats))
 
-        grads, (means, stats) = by_chunk(of_chunk, support_query.parts(facts, batch), task_chunk)
+        grads, (means, stats) = by_chunk(of_chunk, support_query.parts(batch), task_chunk)
         return grads, net.moved(carry, stats), means
 
     predict, path = support_query.by_steps(
-        facts,
+        spec,
         lambda params, carry, x_SX, y_S, task, steps, keep: adapt_to(params, x_SX, y_S, steps, keep),
         lambda params, carry, fast, x_SX, x_QX: net.answer(*net.split(fast), x_SX, x_QX, carry)[0],
         eval_steps)

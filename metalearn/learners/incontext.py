@@ -28,7 +28,7 @@ from metalearn.validate import one_of, require
 LAYOUTS = ("shifted", "previous_example", "query")
 
 
-def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
+def make(spec, *, network: dict, layout: str, dtype: str) -> Learner:
     """An in-context classifier.
 
     network  {"name": a file of networks/, ...its sizes}
@@ -39,7 +39,7 @@ def make(facts, *, network: dict, layout: str, dtype: str) -> Learner:
     """
     one_of(LAYOUTS, layout=layout)
     one_of(("float32", "bfloat16"), dtype=dtype)
-    ways, features, length = facts["ways"], facts["features"], facts["length"]
+    ways, features, length = spec.outputs, spec.features, spec.length
     net = network_nn.make(network, network_nn.NetworkSpec(ways, features, layout, length, dtype, 1))
     require(layout != "query" or net.masks, "layout", layout,
             f"needs network.name=transformer, which takes a mask, not {network['name']}")

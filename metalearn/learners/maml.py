@@ -22,7 +22,7 @@ from metalearn.validate import nonnegative, one_of, positive, require
 ORDERS = ("second", "first", "truncated")
 
 
-def make(facts, *, backbone: dict, adapt: str, context: int, inner_steps: int, eval_steps: int, inner_lr: float,
+def make(spec, *, backbone: dict, adapt: str, context: int, inner_steps: int, eval_steps: int, inner_lr: float,
          learn_lr: bool, order: str, exact_steps: int, remat: bool, task_chunk: int) -> Learner:
     """The learner.
 
@@ -34,24 +34,24 @@ def make(facts, *, backbone: dict, adapt: str, context: int, inner_steps: int, e
     remat        recompute the inner steps' activations in the backward pass
     task_chunk   tasks worked on at a time (0: all); the batch must be a multiple of it
     """
-    support_query.need(facts, fixed_ways=True)
+    support_query.need(spec, fixed_ways=True)
     one_of(ORDERS, order=order)
     positive(inner_lr=inner_lr)
     nonnegative(inner_steps=inner_steps, eval_steps=eval_steps, task_chunk=task_chunk)
     require((exact_steps > 0) == (order == "truncated"), "exact_steps", exact_steps,
             "must be above 0 with order=truncated, else 0")
     exact = {"second": inner_steps, "first": 0, "truncated": exact_steps}[order]
-    net = adaptable.make(backbone, facts, support_query.num_outputs(facts), adapt, context)
+    net = adaptable.make(backbone, spec, spec.outputs, adapt, context)
 
     def init(key, batch: Episodes):
-        params, carry = net.init(key, support_query.parts(facts, batch)[0][0])
+        params, carry = net.init(key, support_query.parts(batch)[0][0])
         if learn_lr:
             params["lr"] = jax.tree.map(lambda p: jnp.full_like(p, inner_lr), net.split(params)[0])
         return params, carry
 
     def adapt_to(params, x_SX, y_S, steps, exact, keep=False):
         fast, slow = net.split(params)
-        on_support = lambda fast: support_query.loss(facts, net.apply(fast, slow, x_SX), y_S).mean()
+        on_support = lambda fast: support_query.loss(spec, net.apply(fast, slow, x_SX), y_S).mean()
         return inner_loop(on_support, fast, params["lr"] if learn_lr else inner_lr, steps, exact, remat, keep)
 
     def loss(params, tasks):
@@ -59,16 +59,16 @@ def make(facts, *, backbone: dict, adapt: str, context: int, inner_steps: int, e
             return net.answer(adapt_to(params, x_SX, y_S, inner_steps, exact), net.split(params)[1], x_SX, x_QX)
 
         out_BQV, stats = jax.vmap(one)(*tasks)
-        means = support_query.means(facts, out_BQV, tasks[3])
+        means = support_query.means(spec, out_BQV, tasks[3])
         return means["loss"].compute(), (means, jax.tree.map(lambda s: s.mean(0), stats))
 
     def grads(params, carry, batch: Episodes, key):
         of_chunk = lambda tasks: jax.grad(loss, has_aux=True)(params, tasks)
-        grads, (means, stats) = by_chunk(of_chunk, support_query.parts(facts, batch), task_chunk)
+        grads, (means, stats) = by_chunk(of_chunk, support_query.parts(batch), task_chunk)
         return grads, net.moved(carry, stats), means
 
     predict, path = support_query.by_steps(
-        facts,
+        spec,
         lambda params, carry, x_SX, y_S, task, steps, keep: adapt_to(params, x_SX, y_S, steps, 0, keep),
         lambda params, carry, fast, x_SX, x_QX: net.answer(fast, net.split(params)[1], x_SX, x_QX, carry)[0],
         eval_steps)

@@ -16,18 +16,18 @@ from metalearn.types import Episodes, Learner
 from metalearn.validate import positive
 
 
-def make(facts, *, backbone: dict, scale: float) -> Learner:
+def make(spec, *, backbone: dict, scale: float) -> Learner:
     """The learner; `scale` is where the learnt factor on the similarities starts."""
-    support_query.need(facts, classification=True)
+    support_query.need(spec, classification=True)
     positive(scale=scale)
-    net = backbone_lib.make(backbone, facts)
+    net = backbone_lib.make(backbone, spec)
 
     def logits(params, carry, batch: Episodes, train: bool):
-        x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = support_query.parts(batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params["body"], carry, x_BSX, x_BQX, train)
         cosine_BQS = jnp.einsum("bqd,bsd->bqs", addressing.unit(h_BQD), addressing.unit(h_BSD))
         similar_BQS = jnp.exp(params["log_scale"]) * cosine_BQS
-        member_BSV = jax.nn.one_hot(y_BS, support_query.ways(facts, batch))
+        member_BSV = jax.nn.one_hot(y_BS, batch.ways)
         # the log of sum over a class of softmax weights: a logsumexp, so that no probability underflows
         return jax.nn.logsumexp(similar_BQS[..., None], 2, b=member_BSV[:, None]) - jax.nn.logsumexp(
             similar_BQS, 2)[..., None], carry
@@ -36,4 +36,4 @@ def make(facts, *, backbone: dict, scale: float) -> Learner:
         body = net.init(key, batch.x_BTX[0])
         return {"body": body, "log_scale": jnp.log(jnp.float32(scale))}, backbone_lib.start(net, body, batch.x_BTX)
 
-    return support_query.in_one_pass(facts, init, logits, lambda length: net.features * facts["ways"] * facts["shots"])
+    return support_query.in_one_pass(spec, init, logits, lambda length: net.features * spec.outputs * spec.shots)

@@ -36,7 +36,7 @@ from metalearn.validate import call, multiple_of, one_of, positive, require, wit
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
 
 
-def make(facts, *, network: dict, networks: tuple, inputs: str, label_gain: float, rule: str, segment: int,
+def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float, rule: str, segment: int,
          feedback: dict, fast_weights: dict, curriculum: dict, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 
@@ -58,22 +58,20 @@ def make(facts, *, network: dict, networks: tuple, inputs: str, label_gain: floa
     one_of(RULES, rule=rule)
     one_of(segments.INPUTS, inputs=inputs)
     positive(unroll=unroll, label_gain=label_gain)
-    length, targets = facts["length"], facts.get("targets", "classes" if "ways" in facts else "real")
+    length, outputs = spec.length, spec.outputs
     require(1 <= segment <= length, "segment", segment, f"must lie between 1 and the episode's length {length}")
-    outputs = facts["ways"] if targets == "classes" else facts["outputs"]
     # a cache has room for whole segments, the last of them padded
-    spec = network_nn.NetworkSpec(outputs, facts["features"], inputs, -(-length // segment) * segment, "float32",
-                                  unroll)
-    nets = tuple(network_nn.make(network | dict(changes), spec) for changes in networks or ({},))
+    room = network_nn.NetworkSpec(outputs, spec.features, inputs, -(-length // segment) * segment, "float32", unroll)
+    nets = tuple(network_nn.make(network | dict(changes), room) for changes in networks or ({},))
     with within("feedback"):
-        options = call(synthesiser.make, targets, segment, len(nets), **feedback)
+        options = call(synthesiser.make, spec.targets, segment, len(nets), **feedback)
     with within("fast_weights"):
         rates = call(fast_weights_lib.make, rule, options.context, len(nets), **fast_weights)
     with within("curriculum"):
-        difficulty = call(curriculum_lib.make, facts, len(nets), **curriculum)
-    reader = segments.Reader(inputs, targets, outputs, segment, remat, label_gain)
-    setup = Setup(nets, reader, spec.length, rule, options, rates, difficulty)
-    shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, facts["features"], outputs)), jnp.float32)
+        difficulty = call(curriculum_lib.make, spec, len(nets), **curriculum)
+    reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_gain)
+    setup = Setup(nets, reader, room.length, rule, options, rates, difficulty)
+    shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
         for net in nets:

@@ -17,7 +17,7 @@ from metalearn.types import Array, Episodes, Learner, Stream
 from metalearn.validate import one_of, positive, require
 
 
-def make(facts, *, meta: bool, hidden: tuple[int, ...], inner_optimiser: str, inner_lr: float) -> Learner:
+def make(spec, *, meta: bool, hidden: tuple[int, ...], inner_optimiser: str, inner_lr: float) -> Learner:
     """An online learner.
 
     hidden           widths of hidden ReLU layers; () is softmax regression
@@ -27,8 +27,8 @@ def make(facts, *, meta: bool, hidden: tuple[int, ...], inner_optimiser: str, in
     one_of(("adam", "sgd"), inner_optimiser=inner_optimiser)
     positive(inner_lr=inner_lr)
     require(all(h > 0 for h in hidden), "hidden", hidden, "must hold widths above 0")
-    ways = facts["ways"]
-    sizes = [facts["features"], *hidden, ways]
+    ways = spec.outputs
+    sizes = [spec.features, *hidden, ways]
     inner = (optax.adam if inner_optimiser == "adam" else optax.sgd)(inner_lr)
 
     def init(key, batch: Episodes):

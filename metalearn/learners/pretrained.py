@@ -19,7 +19,7 @@ from metalearn.types import Episodes, Learner, Mean
 from metalearn.validate import nonnegative, one_of, positive
 
 
-def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: float, weight_decay: float) -> Learner:
+def make(spec, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: float, weight_decay: float) -> Learner:
     """The learner.
 
     finetune      head | all: what descends on the support in prediction
@@ -27,19 +27,19 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
 
     The head works on embeddings scaled to unit mean square, so that one rate fits all networks.
     """
-    support_query.need(facts, classification=True)
+    support_query.need(spec, classification=True)
     one_of(("head", "all"), finetune=finetune)
     positive(eval_steps=eval_steps, eval_lr=eval_lr)
     nonnegative(weight_decay=weight_decay)
-    net = backbone_lib.make(backbone, facts)
-    num_classes, class_N = facts["splits"]["train"]["classes"], np.asarray(facts["class_N"]["train"])
+    net = backbone_lib.make(backbone, spec)
+    num_classes, class_N = spec.num_classes, np.asarray(spec.class_N)
     scaled = lambda h: h * jax.lax.rsqrt((h**2).mean(-1, keepdims=True) + 1e-12)
 
     def loss(params, carry, batch: Episodes, key):
         # a drawing turned k times counts as row + k * rows: see tasks.fewshot
         turn_BT, row_BT = batch.index_BT // len(class_N), batch.index_BT % len(class_N)
         class_BT = jnp.asarray(class_N)[row_BT] + turn_BT * (class_N.max() + 1)
-        x_BSX, _, x_BQX, _ = support_query.parts(facts, batch)
+        x_BSX, _, x_BQX, _ = support_query.parts(batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params["body"], carry, x_BSX, x_BQX, True)
         h_BTD = jnp.concatenate([h_BSD, h_BQD], 1)
         logits_BTV = scaled(h_BTD) @ params["classes"]["kernel"] + params["classes"]["bias"]
@@ -56,7 +56,7 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
     def adapt_to(params, carry, x_SX, y_S, task, steps, keep):
         """Body and new head after fitting the support; where only the head moves, embeddings are computed once."""
         stats = carry if net.norm == "running" else None
-        head = {"kernel": jnp.zeros((net.features, facts["ways"])), "bias": jnp.zeros(facts["ways"])}
+        head = {"kernel": jnp.zeros((net.features, spec.outputs)), "bias": jnp.zeros(spec.outputs)}
         if finetune == "head":
             h_SD = scaled(net.apply(params["body"], x_SX, stats)[0])
             fast, features = {"head": head}, lambda fast: h_SD
@@ -77,5 +77,5 @@ def make(facts, *, backbone: dict, finetune: str, eval_steps: int, eval_lr: floa
         stats = net.apply(body, x_SX)[1] if net.norm == "episode" else stats
         return scaled(net.apply(body, x_QX, stats)[0]) @ fast["head"]["kernel"] + fast["head"]["bias"]
 
-    predict, path = support_query.by_steps(facts, adapt_to, answer, eval_steps)
-    return Learner(init, grads_from_loss(loss), predict, lambda length: (net.features + 1) * facts["ways"], path=path)
+    predict, path = support_query.by_steps(spec, adapt_to, answer, eval_steps)
+    return Learner(init, grads_from_loss(loss), predict, lambda length: (net.features + 1) * spec.outputs, path=path)

@@ -10,24 +10,24 @@ from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Array, Episodes, Learner
 
 
-def make(facts, *, backbone: dict) -> Learner:
+def make(spec, *, backbone: dict) -> Learner:
     """The learner; `backbone` is {"name": conv4 | resnet12 | mlp | pixels, ...}, see `nn.backbone`.
 
     Logits are minus the squared Euclidean distance. Any number of ways, in training and in prediction.
     """
-    support_query.need(facts, classification=True)
-    net = backbone_lib.make(backbone, facts)
+    support_query.need(spec, classification=True)
+    net = backbone_lib.make(backbone, spec)
 
     def logits(params, carry, batch: Episodes, train: bool):
-        x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = support_query.parts(batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params, carry, x_BSX, x_BQX, train)
-        return distances(h_BSD, y_BS, h_BQD, support_query.ways(facts, batch)), carry
+        return distances(h_BSD, y_BS, h_BQD, batch.ways), carry
 
     def init(key, batch: Episodes):
         params = net.init(key, batch.x_BTX[0])
         return params, backbone_lib.start(net, params, batch.x_BTX)
 
-    return support_query.in_one_pass(facts, init, logits, lambda length: net.features * facts["ways"])
+    return support_query.in_one_pass(spec, init, logits, lambda length: net.features * spec.outputs)
 
 
 def distances(h_BSD: Array, y_BS: Array, h_BQD: Array, ways: int) -> Array:

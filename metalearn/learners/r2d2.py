@@ -15,16 +15,16 @@ from metalearn.types import Array, Episodes, Learner
 from metalearn.validate import positive
 
 
-def make(facts, *, backbone: dict, penalty: float, scale: float) -> Learner:
+def make(spec, *, backbone: dict, penalty: float, scale: float) -> Learner:
     """The learner; `penalty` and `scale` are where the learnt ones start."""
-    support_query.need(facts)
+    support_query.need(spec)
     positive(penalty=penalty, scale=scale)
-    net = backbone_lib.make(backbone, facts)
+    net = backbone_lib.make(backbone, spec)
 
     def outputs(params, carry, batch: Episodes, train: bool):
-        x_BSX, y_BS, x_BQX, _ = support_query.parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = support_query.parts(batch)
         h_BSD, h_BQD, carry = backbone_lib.embed(net, params["body"], carry, x_BSX, x_BQX, train)
-        y_BSV = jax.nn.one_hot(y_BS, support_query.ways(facts, batch)) if "ways" in facts else y_BS
+        y_BSV = jax.nn.one_hot(y_BS, batch.ways) if spec.classes else y_BS
         out_BQV = jax.vmap(ridge, (0, 0, 0, None))(h_BSD, y_BSV, h_BQD, jnp.exp(params["log_penalty"]))
         return jnp.exp(params["log_scale"]) * out_BQV + params["bias"], carry
 
@@ -34,8 +34,8 @@ def make(facts, *, backbone: dict, penalty: float, scale: float) -> Learner:
                   "bias": jnp.zeros(())}
         return params, backbone_lib.start(net, body, batch.x_BTX)
 
-    return support_query.in_one_pass(facts, init, outputs,
-                                     lambda length: net.features * support_query.num_outputs(facts))
+    return support_query.in_one_pass(spec, init, outputs,
+                                     lambda length: net.features * spec.outputs)
 
 
 def ridge(h_SD: Array, y_SV: Array, h_QD: Array, penalty: Array) -> Array:

@@ -17,7 +17,7 @@ from metalearn.types import Episodes, Learner
 from metalearn.validate import one_of, positive, require
 
 
-def make(facts, *, backbone: dict, inner_rule: str, inner_lr: float, inner_steps: int, inner_batch: int,
+def make(spec, *, backbone: dict, inner_rule: str, inner_lr: float, inner_steps: int, inner_batch: int,
          eval_steps: int) -> Learner:
     """The learner.
 
@@ -25,12 +25,12 @@ def make(facts, *, backbone: dict, inner_rule: str, inner_lr: float, inner_steps
     inner_steps  steps on minibatches of `inner_batch` examples in training
     eval_steps   steps in prediction, on minibatches no larger than the support
     """
-    support_query.need(facts, fixed_ways=True)
+    support_query.need(spec, fixed_ways=True)
     one_of(("adam", "sgd"), inner_rule=inner_rule)
     positive(inner_lr=inner_lr, inner_steps=inner_steps, inner_batch=inner_batch, eval_steps=eval_steps)
-    length = facts["length"]
+    length = spec.length
     require(inner_batch <= length, "inner_batch", inner_batch, f"must be at most {length}, the examples of an episode")
-    net = adaptable.make(backbone, facts, support_query.num_outputs(facts), "all", 0)
+    net = adaptable.make(backbone, spec, spec.outputs, "all", 0)
     rule = optax.adam(inner_lr, b1=0.0) if inner_rule == "adam" else optax.sgd(inner_lr)
 
     def init(key, batch: Episodes):
@@ -42,7 +42,7 @@ def make(facts, *, backbone: dict, inner_rule: str, inner_lr: float, inner_steps
 
         def loss(params, x, y):
             out, stats = net.answer(*net.split(params), x, x)
-            return support_query.loss(facts, out, y).mean(), (out, stats)
+            return support_query.loss(spec, out, y).mean(), (out, stats)
 
         def step(state, key):
             params, memory = state
@@ -50,7 +50,7 @@ def make(facts, *, backbone: dict, inner_rule: str, inner_lr: float, inner_steps
             grads, (out, stats) = jax.grad(loss, has_aux=True)(params, x_NX[rows], y_N[rows])
             updates, memory = rule.update(grads, memory, params)
             params = optax.apply_updates(params, updates)
-            return (params, memory), (params if keep else None, support_query.means(facts, out, y_N[rows]), stats)
+            return (params, memory), (params if keep else None, support_query.means(spec, out, y_N[rows]), stats)
 
         (end, _), (seen, means, stats) = jax.lax.scan(step, (params, rule.init(params)), jax.random.split(key, steps))
         if keep:
@@ -70,5 +70,5 @@ def make(facts, *, backbone: dict, inner_rule: str, inner_lr: float, inner_steps
         return descend(params, x_SX, y_S, key, steps, keep)[0]
 
     answer = lambda params, carry, fast, x_SX, x_QX: net.answer(*net.split(fast), x_SX, x_QX, carry)[0]
-    predict, path = support_query.by_steps(facts, adapt_to, answer, eval_steps)
+    predict, path = support_query.by_steps(spec, adapt_to, answer, eval_steps)
     return Learner(init, grads, predict, lambda length: 0, path=path)

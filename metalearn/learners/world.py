@@ -19,14 +19,15 @@ from jax.lax import stop_gradient
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.nn import addressing, decision
 from metalearn.nn import world as world_lib
-from metalearn.types import Array, Learner, Mean, Prompted
+from metalearn.types import Array, Learner, Mean, Prompted, TrajectorySpec
 from metalearn.validate import nonnegative, one_of
 
 OBJECTIVES = ("model", "metric", "contrast", "csro")
 TEMPERATURE, REWARD_NOISE, CLUB_WEIGHT = 0.1, 0.5, 0.1
 
 
-def make(facts, *, decoders: str, embed: int, hidden: int, code: int, objective: str, noise: float) -> Learner:
+def make(spec: TrajectorySpec, *, decoders: str, embed: int, hidden: int, code: int, objective: str,
+         noise: float) -> Learner:
     """A world model over batches of `Prompted`; it reads the bodies.
 
     decoders   reward | transition | both | change (as transition, but of the state's change: ours, see nn/world)
@@ -36,10 +37,9 @@ def make(facts, *, decoders: str, embed: int, hidden: int, code: int, objective:
     """
     one_of(OBJECTIVES, objective=objective)
     nonnegative(noise=noise)
-    net = world_lib.make(facts, decoders=decoders, embed=embed, hidden=hidden, code=code)
+    net = world_lib.make(spec, decoders=decoders, embed=embed, hidden=hidden, code=code)
     club = decision.Gaussian(code)
-    h = facts["horizon"]
-    unit_S, rew_std = world_lib.state_unit(facts, decoders), facts["rew_std"]
+    h, rew_std = spec.history, spec.statistics.rew_std
 
     def init(key, batch: Prompted):
         key_net, key_club = jax.random.split(key)
@@ -58,42 +58,38 @@ def make(facts, *, decoders: str, embed: int, hidden: int, code: int, objective:
         now = jax.tree.map(lambda a: a[:, h:], batch.body)
         found = net.apply({"params": params["world"]}, body)
         if objective != "model":  # the decoders read the code, but do not shape it
-            held = {"encoder": stop_gradient(params["world"]["encoder"])}
-            found = net.apply({"params": params["world"] | held}, body) | {"code_BTC": found["code_BTC"]}
-        means, total = {}, 0.0
-        if "rew_BT" in found:
-            means["reward_mse"] = Mean.of((found["rew_BT"] - now.rew_BT) ** 2, now.mask_BT)
-            total += means["reward_mse"].compute()
-        if "next_BTS" in found:
-            error_BT = (((found["next_BTS"] - now.next_BTS) / unit_S) ** 2).mean(-1)
-            means["state_mse"] = Mean.of(error_BT, now.mask_BT)
-            total += means["state_mse"].compute()
+            fixed = {"encoder": stop_gradient(params["world"]["encoder"])}
+            found = net.apply({"params": params["world"] | fixed}, body) | {"code_BTC": found["code_BTC"]}
+        means = world_lib.losses(found, now, world_lib.state_unit(spec, decoders))
+        total = sum(mean.compute() for mean in means.values())
         if objective != "model":
-            code_BC = found["code_BTC"][:, -1]
-            weight_B = (batch.body.mask_BT[:, :h].sum(1) > 0) * now.mask_BT[:, -1]  # a first step knows nothing
-            extra = {"metric": _metric, "csro": _metric, "contrast": _contrast}[objective]
-            if objective == "contrast":
-                key_noise = jax.random.fold_in(key, 1)
-                noisy = body.replace(rew_BT=body.rew_BT + REWARD_NOISE * rew_std * body.mask_BT
-                                     * jax.random.normal(key_noise, body.rew_BT.shape))
-                wrong_BC = net.apply({"params": params["world"]}, noisy)["code_BTC"][:, -1]
-                value = extra(code_BC, batch.task_B, weight_B, wrong_BC)
-            else:
-                value = extra(code_BC, batch.task_B, weight_B)
-            if objective == "csro":
-                fit, bound = _club(club, params["club"], code_BC, body, h)
-                value += fit + CLUB_WEIGHT * bound
+            value = between_tasks(params, batch, body, now, found["code_BTC"][:, -1], key)
             means["objective"] = Mean.of(value[None])
             total += value
         means["loss"] = Mean.of(total[None])
         return total, (carry, means)
 
+    def between_tasks(params, batch, body, now, code_BC, key):
+        weight_B = (batch.body.mask_BT[:, :h].sum(1) > 0) * now.mask_BT[:, -1]  # a first step knows nothing
+        if objective == "contrast":
+            noise_BT = REWARD_NOISE * rew_std * body.mask_BT * jax.random.normal(
+                jax.random.fold_in(key, 1), body.rew_BT.shape)
+            noisy = body.replace(rew_BT=body.rew_BT + noise_BT)
+            wrong_BC = net.apply({"params": params["world"]}, noisy)["code_BTC"][:, -1]
+            return _contrast(code_BC, batch.task_B, weight_B, wrong_BC)
+        value = _metric(code_BC, batch.task_B, weight_B)
+        if objective == "csro":
+            fit, bound = _club(club, params["club"], code_BC, body, h)
+            value += fit + CLUB_WEIGHT * bound
+        return value
+
     def predict(params, carry, batch: Prompted):
         """{code_BTC, error_BT, rew_BT?, next_BTS?} of the bodies' windows."""
         found = net.apply({"params": params["world"]}, batch.body)
+        unit_S = world_lib.state_unit(spec, decoders)
         return found | {"error_BT": world_lib.errors(found, batch.body, h, unit_S, rew_std)}
 
-    size = h * (facts["obs_size"] + facts["act_size"] + 1)
+    size = h * (spec.obs_size + spec.act_size + 1)
     return Learner(init, grads_from_loss(loss), predict, lambda length: size)
 
 

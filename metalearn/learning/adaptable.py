@@ -39,11 +39,11 @@ class Adaptable:
     moved: Callable
 
 
-def make(backbone: dict, facts, num_outputs: int, adapt: str, context: int) -> Adaptable:
+def make(backbone: dict, spec, num_outputs: int, adapt: str, context: int) -> Adaptable:
     """`context` is the length of the context vector, above 0 exactly where adapt=context."""
     one_of(ADAPT, adapt=adapt)
     require((context > 0) == (adapt == "context"), "context", context, "must be above 0 with adapt=context, else 0")
-    net = backbone_lib.make(backbone, facts)
+    net = backbone_lib.make(backbone, spec)
     running = net.norm == "running"
 
     def no_context():

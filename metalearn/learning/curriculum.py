@@ -20,13 +20,13 @@ class Options(NamedTuple):
     most: int
 
 
-def make(facts, networks: int, *, start: int, bits: float) -> Options:
+def make(spec, networks: int, *, start: int, bits: float) -> Options:
     """start: the first level, 0 for no curriculum; bits: the level rises when the loss per position falls below."""
     nonnegative(start=start, bits=bits)
     require(not start or networks == 1, "start", start, "must be 0 with several networks")
-    require(not start or "max_level" in facts, "start", start, "must be 0: this task has no levels")
-    require(start <= facts.get("max_level", 0), "start", start, f"must be at most {facts.get('max_level', 0)}")
-    return Options(start, bits, facts.get("max_level", 0))
+    require(not start or spec.max_level, "start", start, "must be 0: this task has no levels")
+    require(start <= spec.max_level, "start", start, f"must be at most {spec.max_level}")
+    return Options(start, bits, spec.max_level)
 
 
 def initial(options: Options) -> dict:

@@ -1,59 +1,51 @@
 """The support/query view of `Episodes`, which every few-shot learner and evaluator shares.
 
-An episode in the form `pair` shows its support first and its queries after it; both hold `shots` and `queries`
-examples per class, so the two parts follow from the shape of a batch and the task's facts, whatever its ways.
+A batch itself says how many of its positions, the first ones, are support (`Episodes.support`) and how many classes it
+has (`Episodes.ways`): learners that work on any numbers of them are never told the training task's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.measure import losses
-from metalearn.types import Array, Episodes, Learner, Mean
+from metalearn.types import Array, Episodes, EpisodeSpec, Learner, Mean
 from metalearn.validate import require
 
 
-def need(facts: Mapping[str, Any], *, classification: bool = False, fixed_ways: bool = False) -> None:
+def need(spec: EpisodeSpec, *, classification: bool = False, fixed_ways: bool = False) -> None:
     """ConfigError unless the task gives support/query pairs (and labels; and as many ways in training as after)."""
-    require(facts.get("form") == "pair", "name", facts.get("form", "no support/query form"),
-            "this learner needs a task of support/query pairs (tasks.fewshot with form=pair, sinusoid, linear)")
-    require(not classification or "ways" in facts, "name", "a regression task", "this needs a task with labels")
-    if fixed_ways and "ways" in facts:
-        require(facts["train_ways"] == facts["ways"], "name", f"train_ways={facts['train_ways']}",
-                f"this learner has one output per label: task.train_ways must equal task.ways={facts['ways']}")
+    require(spec.shots > 0, "name", "a task without support and queries",
+            "this needs a task of support/query episodes (tasks.fewshot with form=support_query, sinusoid, linear)")
+    require(not classification or spec.classes, "name", "a regression task", "this needs a task with labels")
+    if fixed_ways and spec.classes:
+        require(spec.train_outputs == spec.outputs, "name", f"train_ways={spec.train_outputs}",
+                f"this learner has one output per label: task.train_ways must equal task.ways={spec.outputs}")
 
 
-def num_outputs(facts: Mapping[str, Any]) -> int:
-    return facts["ways"] if "ways" in facts else facts["outputs"]
-
-
-def ways(facts: Mapping[str, Any], batch: Episodes) -> int:
-    """Classes per episode of this very batch: training may use more than testing."""
-    return batch.mask_BT.shape[1] // (facts["shots"] + facts["queries"])
-
-
-def parts(facts: Mapping[str, Any], batch: Episodes) -> tuple[Array, Array, Array, Array]:
+def parts(batch: Episodes) -> tuple[Array, Array, Array, Array]:
     """(x_support, y_support, x_query, y_query), each with leading axes (B, positions)."""
-    S = batch.mask_BT.shape[1] * facts["shots"] // (facts["shots"] + facts["queries"])
+    S = batch.support
+    require(0 < S < batch.mask_BT.shape[1], "support", S,
+            f"must lie between 1 and {batch.mask_BT.shape[1] - 1}: an episode has support and queries")
     return batch.x_BTX[:, :S], batch.y_BT[:, :S], batch.x_BTX[:, S:], batch.y_BT[:, S:]
 
 
-def loss(facts: Mapping[str, Any], outputs: Array, y: Array) -> Array:
+def loss(spec: EpisodeSpec, outputs: Array, y: Array) -> Array:
     """The loss at each position: cross-entropy in nats for labels, squared error (mean over outputs) for targets."""
-    if "ways" in facts:
+    if spec.classes:
         return losses.cross_entropy(outputs, y)
     return ((jnp.asarray(outputs, jnp.float32) - y) ** 2).mean(-1)
 
 
-def means(facts: Mapping[str, Any], outputs: Array, y: Array) -> dict[str, Mean]:
+def means(spec: EpisodeSpec, outputs: Array, y: Array) -> dict[str, Mean]:
     """What learners report of their queries: loss, and accuracy where there are labels."""
-    out = {"loss": Mean.of(loss(facts, outputs, y))}
-    return out | {"accuracy": Mean.of(losses.correct(outputs, y))} if "ways" in facts else out
+    out = {"loss": Mean.of(loss(spec, outputs, y))}
+    return out | {"accuracy": Mean.of(losses.correct(outputs, y))} if spec.classes else out
 
 
 def answers(batch: Episodes, outputs_BQV: Array) -> Array:
@@ -62,13 +54,13 @@ def answers(batch: Episodes, outputs_BQV: Array) -> Array:
     return jnp.pad(outputs_BQV, ((0, 0), (S, 0), (0, 0)))
 
 
-def in_one_pass(facts: Mapping[str, Any], init: Callable, outputs: Callable, state_size: Callable) -> Learner:
+def in_one_pass(spec: EpisodeSpec, init: Callable, outputs: Callable, state_size: Callable) -> Learner:
     """The learner that answers without adapting any weight: `outputs(params, carry, batch, train) -> (out_BQV, carry)`
     of the queries alone."""
 
     def loss(params, carry, batch: Episodes, key):
         out_BQV, carry = outputs(params, carry, batch, True)
-        found = means(facts, out_BQV, parts(facts, batch)[3])
+        found = means(spec, out_BQV, parts(batch)[3])
         return found["loss"].compute(), (carry, found)
 
     def predict(params, carry, batch: Episodes):
@@ -77,7 +69,7 @@ def in_one_pass(facts: Mapping[str, Any], init: Callable, outputs: Callable, sta
     return Learner(init, grads_from_loss(loss), predict, state_size)
 
 
-def by_steps(facts: Mapping[str, Any], adapt: Callable, answer: Callable, eval_steps: int) -> tuple[Callable, Callable]:
+def by_steps(spec: EpisodeSpec, adapt: Callable, answer: Callable, eval_steps: int) -> tuple[Callable, Callable]:
     """(predict, path) of a learner that adapts to each task by steps; see `types.Learner`.
 
     adapt(params, carry, x_SX, y_S, task, steps, keep) -> fast      after `steps`; with `keep` after 0..steps, stacked
@@ -85,7 +77,7 @@ def by_steps(facts: Mapping[str, Any], adapt: Callable, answer: Callable, eval_s
     """
 
     def each(batch: Episodes, one: Callable) -> Array:
-        x_BSX, y_BS, x_BQX, _ = parts(facts, batch)
+        x_BSX, y_BS, x_BQX, _ = parts(batch)
         return jax.vmap(one)(x_BSX, y_BS, x_BQX, batch.task_B)
 
     def predict(params, carry, batch: Episodes):
@@ -104,9 +96,9 @@ def by_steps(facts: Mapping[str, Any], adapt: Callable, answer: Callable, eval_s
     return predict, path
 
 
-def nearest_neighbour(facts: Mapping[str, Any], batch: Episodes) -> Array:
+def nearest_neighbour(spec: EpisodeSpec, batch: Episodes) -> Array:
     """The baseline: each query gets the label (or target) of the nearest support input, in Euclidean distance."""
-    x_BSX, y_BS, x_BQX, _ = (a.reshape(*a.shape[:2], -1) for a in parts(facts, batch))
+    x_BSX, y_BS, x_BQX, _ = (a.reshape(*a.shape[:2], -1) for a in parts(batch))
     far_BQS = (x_BSX**2).sum(-1)[:, None] - 2 * jnp.einsum("bqx,bsx->bqs", x_BQX, x_BSX)
     y_BQY = jnp.take_along_axis(y_BS, jnp.argmin(far_BQS, -1)[..., None], 1)
-    return y_BQY[..., 0] if "ways" in facts else y_BQY
+    return y_BQY[..., 0] if spec.classes else y_BQY

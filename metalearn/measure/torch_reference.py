@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 
 def lacks(config) -> str | None:
@@ -25,7 +24,7 @@ def lacks(config) -> str | None:
     return "" if importlib.util.find_spec("torch") else "PyTorch is not installed: its arm is left out"
 
 
-def make(config, facts: Mapping[str, Any]) -> Callable[[], float]:
+def make(config, spec) -> Callable[[], float]:
     """update() -> loss, one update of the config's learner; `lacks(config)` must be ''."""
     import torch
     from torch.nn import functional as F
@@ -33,10 +32,10 @@ def make(config, facts: Mapping[str, Any]) -> Callable[[], float]:
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     torch.manual_seed(0)
     learner, backbone, num = config.learner, config.learner.backbone, config.train.batch
-    high, wide, channels = facts["image_shape"]
-    ways, stride = facts["train_ways"], 2 if backbone.down == "stride" else 1
-    y_S = torch.arange(ways).repeat_interleave(facts["shots"])
-    y_Q = torch.arange(ways).repeat_interleave(facts["queries"])
+    high, wide, channels = spec.image_shape
+    ways, stride = spec.train_outputs, 2 if backbone.down == "stride" else 1
+    y_S = torch.arange(ways).repeat_interleave(spec.shots)
+    y_Q = torch.arange(ways).repeat_interleave(spec.queries)
     x_BSX, x_BQX = (torch.randn(num, len(y), channels, high, wide) for y in (y_S, y_Q))
 
     def body(weights, x):
@@ -65,7 +64,7 @@ def make(config, facts: Mapping[str, Any]) -> Callable[[], float]:
         return loss(fast, x_QX, y_Q)
 
     def protonet(x_SX, x_QX):
-        mean_VD = body(weights, x_SX).view(ways, facts["shots"], -1).mean(1)
+        mean_VD = body(weights, x_SX).view(ways, spec.shots, -1).mean(1)
         return F.cross_entropy(-torch.cdist(body(weights, x_QX), mean_VD) ** 2, y_Q)
 
     def update() -> float:

@@ -43,13 +43,13 @@ class Backbone:
     norm: str
 
 
-def make(backbone: Mapping[str, Any], facts: Mapping[str, Any]) -> Backbone:
+def make(backbone: Mapping[str, Any], spec) -> Backbone:
     """The embedding that `backbone` = {"name": ..., its sizes} describes, for a task's inputs; ConfigError names
     `backbone.<field>`."""
     sizes = dict(backbone)
     with validate.within("backbone"):
         validate.require("name" in sizes, "name", "", "one of " + ", ".join(lookup.names("backbones")))
-        return lookup.build("backbones", sizes.pop("name"), facts, **sizes)
+        return lookup.build("backbones", sizes.pop("name"), spec, **sizes)
 
 
 def of(net: nn.Module, features: int, norm: str) -> Backbone:
@@ -64,11 +64,11 @@ def of(net: nn.Module, features: int, norm: str) -> Backbone:
     return Backbone(init, apply, features, norm)
 
 
-def check_image(facts, norm: str, conv: str, halvings: int) -> tuple[int, int]:
+def check_image(spec, norm: str, conv: str, halvings: int) -> tuple[int, int]:
     """Checks what image networks share; the side lengths that are left after `halvings`."""
     validate.one_of(NORMS, norm=norm)
     validate.one_of(("patches", "lax"), conv=conv)
-    shape = facts["image_shape"]
+    shape = spec.image_shape
     validate.require(shape is not None, "name", "an image network", "the task gives plain vectors; use mlp or pixels")
     validate.require(min(shape[:2]) >= 2**halvings, "image_size", f"{shape[0]}x{shape[1]}",
                      f"{halvings} max-pools need sides of at least {2**halvings}: set task.image_size, or fewer blocks")

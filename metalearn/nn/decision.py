@@ -32,7 +32,7 @@ class Decision(nn.Module):
 
     @nn.compact
     def __call__(self, prompt: dict[str, Array] | None, body: dict[str, Array], train: bool = False) -> Array:
-        """Each of prompt and body: wish_BTI, obs_BTS, act_BTA, time_BT, and for the body code_BTC (C may be 0).
+        """Each of prompt and body: conditioning_BTI, obs_BTS, act_BTA, time_BT, and for the body code_BTC (C may be 0).
 
         The prompt also has on_B, 1 where the row has a prompt at all.
         """
@@ -41,7 +41,8 @@ class Decision(nn.Module):
         code_BTC = body["code_BTC"]
         state = dense(16, "obs")(body["obs_BTS"]) if code_BTC.shape[-1] else body["obs_BTS"]
         state = dense(D, "obs_code")(jnp.concatenate([state, code_BTC], -1))
-        tokens = jnp.stack([dense(D, "wish")(body["wish_BTI"]), state, dense(D, "act")(body["act_BTA"])], 2)
+        # "wish" is the layer's name in checkpoints and decides its first weights
+        tokens = jnp.stack([dense(D, "wish")(body["conditioning_BTI"]), state, dense(D, "act")(body["act_BTA"])], 2)
         time = nn.Embed(self.episode, D, embedding_init=nn.initializers.normal(0.3), name="time")(body["time_BT"])
         B, T = body["time_BT"].shape
         x_BLD = nn.LayerNorm(name="norm_in")((tokens + time[:, :, None]).reshape(B, 3 * T, D))
@@ -49,7 +50,7 @@ class Decision(nn.Module):
         if prompt is not None:
             P = prompt["time_BT"].shape[1]
             parts = [dense(D, f"prompt_{name}")(prompt[key]) for name, key in (
-                ("wish", "wish_BTI"), ("obs", "obs_BTS"), ("act", "act_BTA"))]
+                ("wish", "conditioning_BTI"), ("obs", "obs_BTS"), ("act", "act_BTA"))]
             time = nn.Embed(self.episode, D, embedding_init=nn.initializers.normal(0.3), name="prompt_time")(
                 prompt["time_BT"])
             p_BLD = (jnp.stack(parts, 2) + time[:, :, None]).reshape(B, 3 * P, D)

@@ -14,23 +14,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from metalearn.types import Array, Trajectories
+from metalearn.types import Array, Mean, Trajectories, TrajectorySpec
 from metalearn.validate import one_of, positive
 
 DECODERS = ("reward", "transition", "both", "change")
 
 
 class Encoder(nn.Module):
-    """Trajectories with `horizon` steps before the window -> code_BTC of each step of the window."""
+    """Trajectories with `history` steps before the window -> code_BTC of each step of the window."""
 
-    horizon: int
+    history: int
     embed: int
     hidden: int
     code: int
 
     @nn.compact
     def __call__(self, steps: Trajectories) -> Array:
-        h, D = self.horizon, self.hidden
+        h, D = self.history, self.hidden
         dense = lambda size, name: nn.Dense(size, kernel_init=nn.initializers.xavier_uniform(), name=name)
         x_BTI = jnp.concatenate([nn.relu(dense(self.embed, name)(a)) for name, a in (
             ("act", steps.act_BTA), ("obs", steps.obs_BTS), ("rew", steps.rew_BT[..., None]))], -1)
@@ -42,8 +42,8 @@ class Encoder(nn.Module):
         for k in range(h):  # the window of step t is t-h .. t-1, oldest first
             reset, update, new = jnp.split(gates_BTI[:, k:k + T], 3, -1)
             reset_h, update_h, new_h = jnp.split(inner(h_BTD), 3, -1)
-            keep = jax.nn.sigmoid(update + update_h)
-            h_BTD = keep * h_BTD + (1 - keep) * jnp.tanh(new + jax.nn.sigmoid(reset + reset_h) * new_h)
+            retain = jax.nn.sigmoid(update + update_h)
+            h_BTD = retain * h_BTD + (1 - retain) * jnp.tanh(new + jax.nn.sigmoid(reset + reset_h) * new_h)
         return dense(self.code, "code")(h_BTD)
 
 
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
 class World(nn.Module):
     """Encoder and decoders. Calling it gives {code_BTC, rew_BT?, next_BTS?}, aligned with the window's steps."""
 
-    horizon: int
+    history: int
     obs_size: int
     decoders: str  # one of DECODERS
     embed: int
@@ -85,7 +85,7 @@ class World(nn.Module):
     change_std: tuple[float, ...]  # read by `change` alone
 
     def setup(self):
-        self.encoder = Encoder(self.horizon, self.embed, self.hidden, self.code)
+        self.encoder = Encoder(self.history, self.embed, self.hidden, self.code)
         if self.decoders in ("reward", "both"):
             self.reward = Decoder(("obs", "act", "obs"), 1, self.embed, 128)
         if self.decoders != "reward":
@@ -93,7 +93,7 @@ class World(nn.Module):
 
     def __call__(self, steps: Trajectories) -> dict[str, Array]:
         out = {"code_BTC": self.encoder(steps)}
-        now = jax.tree.map(lambda a: a[:, self.horizon:], steps)
+        now = jax.tree.map(lambda a: a[:, self.history:], steps)
         if self.decoders in ("reward", "both"):
             parts = (now.obs_BTS, now.act_BTA, now.next_BTS)
             out["rew_BT"] = self.reward(parts, out["code_BTC"])[..., 0]
@@ -104,22 +104,32 @@ class World(nn.Module):
         return out
 
 
-def make(facts, *, decoders: str, embed: int, hidden: int, code: int) -> World:
-    """The world model for the task distribution that `facts` describe."""
+def make(spec: TrajectorySpec, *, decoders: str, embed: int, hidden: int, code: int) -> World:
+    """The world model for such trajectories."""
     one_of(DECODERS, decoders=decoders)
     positive(embed=embed, hidden=hidden, code=code)
-    unit = tuple(facts["change_std"].tolist())  # linen's fields are hashable
-    return World(facts["horizon"], facts["obs_size"], decoders, embed, hidden, code, unit)
+    unit = tuple(spec.statistics.change_std_S.tolist())  # linen's fields are hashable
+    return World(spec.history, spec.obs_size, decoders, embed, hidden, code, unit)
 
 
-def state_unit(facts, decoders: str) -> Array:
+def state_unit(spec: TrajectorySpec, decoders: str) -> Array:
     """What errors of the next state are divided by, (S,): the spread of states or, for `change`, of their changes."""
-    return jnp.asarray(facts["change_std" if decoders == "change" else "obs_std"])
+    return jnp.asarray(spec.statistics.change_std_S if decoders == "change" else spec.statistics.obs_std_S)
 
 
-def errors(found: dict[str, Array], steps: Trajectories, horizon: int, unit_S: Array, rew_std: float) -> Array:
+def losses(found: dict[str, Array], now: Trajectories, unit_S: Array) -> dict[str, Mean]:
+    """{reward_mse?, state_mse?} of predictions of the steps `now`, whichever the decoders make."""
+    means = {}
+    if "rew_BT" in found:
+        means["reward_mse"] = Mean.of((found["rew_BT"] - now.rew_BT) ** 2, now.mask_BT)
+    if "next_BTS" in found:
+        means["state_mse"] = Mean.of((((found["next_BTS"] - now.next_BTS) / unit_S) ** 2).mean(-1), now.mask_BT)
+    return means
+
+
+def errors(found: dict[str, Array], steps: Trajectories, history: int, unit_S: Array, rew_std: float) -> Array:
     """error_BT: absolute reward error in units of its spread, plus the mean absolute error of the next state."""
-    now = jax.tree.map(lambda a: a[:, horizon:], steps)
+    now = jax.tree.map(lambda a: a[:, history:], steps)
     error_BT = jnp.zeros_like(now.rew_BT)
     if "rew_BT" in found:
         error_BT += jnp.abs(found["rew_BT"] - now.rew_BT) / rew_std

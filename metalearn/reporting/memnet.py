@@ -1,23 +1,23 @@
-"""Tables of the memory networks' sweeps: what `configs/memnet.py` makes of its runs.
-
-`results` is what the launcher hands to `summarise`: (overrides, headline numbers, work directory) of each run in turn.
-"""
+"""Tables of the memory networks' sweeps (configs/memnet.py); its runs' labels say which row and column each is of."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from metalearn.measure.statistics import interval, text
-from metalearn.reporting.runs import single
+from metalearn.reporting.runs import Run, single
 from metalearn.types import Result
 
 
-def cost(results, names: list[str]) -> Result:
+def cost(runs: Sequence[Run]) -> Result:
     """One update: rows by name and rule; the overhead of synthetic over truncated (CPU time)
     where a name has both."""
     shown = ("temp_bytes", "ms_per_update", "cpu_ms_per_update", "positions_per_second", "compile_seconds")
     headline, rows = {}, []
-    for name, (overrides, result, _) in zip(names, results, strict=False):
-        headline.setdefault(name, {})[overrides["learner.rule"]] = {k: result[k] for k in shown}
-        rows.append([name, overrides["learner.rule"], *(f"{result[k]:.4g}" for k in shown)])
+    for run in runs:
+        rule = run.overrides["learner.rule"]
+        headline.setdefault(run.name, {})[rule] = {k: run.headline[k] for k in shown}
+        rows.append([run.name, rule, *(f"{run.headline[k]:.4g}" for k in shown)])
     cost_of = lambda rules, rule: rules[rule]["cpu_ms_per_update"]
     over = {name: cost_of(rules, "synthetic") / cost_of(rules, "tbptt") - 1 for name, rules in headline.items()
             if {"synthetic", "tbptt"} <= rules.keys()}
@@ -26,27 +26,24 @@ def cost(results, names: list[str]) -> Result:
     return {"headline": {"cost": headline, "overhead_of_synthetic": over}, "tables": [table]}
 
 
-def copy(results, arms: dict[str, dict]) -> Result:
-    """Longest sequence solved, by segment length and arm; an arm is the overrides that make it."""
+def copy(runs: Sequence[Run]) -> Result:
+    """Longest sequence solved, by segment length and arm."""
     headline, rows = {}, []
-    for program in results:
-        overrides = program[0]
-        rest = {field: value for field, value in overrides.items() if field != "learner.segment"}
-        arm = next(name for name, changes in arms.items() if changes == rest)
+    for run in runs:
         # the level before the one that the curriculum stands at: training on one length forgets the shorter ones
-        segment, solved = str(overrides["learner.segment"]), [run["level"] - 1 for _, run, _ in single([program])]
-        headline.setdefault(arm, {})[segment] = solved
-        rows.append([segment, arm, _interval(solved, 1), ", ".join(map(str, solved))])
+        segment, solved = str(run.overrides["learner.segment"]), [row["level"] - 1 for _, row, _ in single([run])]
+        headline.setdefault(run.name, {})[segment] = solved
+        rows.append([segment, run.name, _interval(solved, 1), ", ".join(map(str, solved))])
     table = {"title": "longest sequence solved (below .15 bit), by segment length T; mean ± 95 % over seeds",
              "columns": ["T", "arm", "longest", "by seed"], "rows": rows}
     return {"headline": {"longest_solved": headline}, "tables": [table]}
 
 
-def shared(results, names: list[str]) -> Result:
+def shared(runs: Sequence[Run]) -> Result:
     """Area under the learning curve: mean accuracy over the 20 evaluations of 400 batches, by seed."""
-    headline, rows, series = {"area": {}, "area_rare": {}}, [], []
-    for name, program in zip(names, results, strict=False):
-        histories, areas = [history for _, _, history in single([program])], {}
+    headline, rows, series, x = {"area": {}, "area_rare": {}}, [], [], []
+    for run in runs:
+        name, histories, areas = run.label, [history for _, _, history in single([run])], {}
         for kind in ("common", "rare"):
             areas[kind] = [_mean(h[f"{kind}_accuracy"] for h in history) for history in histories]
         if not name.startswith("source"):
@@ -62,14 +59,19 @@ def shared(results, names: list[str]) -> Result:
     return {"headline": headline, "tables": [table], "curves": [curve]}
 
 
-def streams(results, targets: dict[str, dict]) -> Result:
-    """Accuracy at the i-th presentation, memory and LSTM; where `targets` has any, how far each is off its own."""
-    headline, rows, series, x, presentations = {}, [], [], [], ("1", "2", "5", "10")
-    for i, (name, (_, result, history)) in enumerate(zip(("LRUA memory", "LSTM"), single(results), strict=False)):
+def streams(runs: Sequence[Run]) -> Result:
+    """Accuracy at the i-th presentation, memory and LSTM; where the evaluator was given targets (MANN's and an LSTM's,
+    by names that begin with theirs), how far each is off its own."""
+    headline, rows, series, x, levels, presentations = {}, [], [], [], {}, ("1", "2", "5", "10")
+    for run in runs:
+        name, result, history = run.label, run.headline, run.history()
+        targets = run.config().evaluators.instances.targets.to_dict()
+        kind = {"LRUA memory": "MANN"}.get(name, name)
         headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
         half = lambda p, result=result: f" ± {result[f'instance_{p}_ci95']:.3f}"
         rows.append([name, *(f"{result[f'instance_{p}']:.3f}{half(p)}" for p in presentations)])
-        for target, row in [*targets.items()][i:i + 1]:
+        for target, row in [(t, row) for t, row in targets.items() if t.startswith(kind)]:
+            levels[f"{target}, 2"] = row["2"]
             headline[name]["short_of_target"] = {p: v - result[f"instance_{p}"] for p, v in row.items()}
             rows.append([target, *(f"{row[p]:.3f}" for p in presentations)])
         x = [h["step"] for h in history]
@@ -77,25 +79,23 @@ def streams(results, targets: dict[str, dict]) -> Result:
             series.append({"name": f"{name}, {p}", "y": [h[f"instance_{p}"] for h in history], "ci95": None})
     table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", *presentations], "rows": rows}
     curve = {"title": "new classes, presentations 2 and 10", "x": x, "xlabel": "updates", "ylabel": "accuracy",
-             "series": series, "levels": {f"{name}, 2": row["2"] for name, row in targets.items()}}
+             "series": series, "levels": levels}
     return {"headline": headline, "tables": [table], "curves": [curve]}
 
 
-def gated(results) -> Result:
+def gated(runs: Sequence[Run]) -> Result:
     """The arms of gated recall: rare and common accuracy, and batches until they reach .9."""
     names = ("rare_accuracy", "common_accuracy", "rare_ci95", "common_ci95", "batches_to_90", "batches_to_90_common",
              "batches_to_90_by_seed")
     headline, rows = {name: {} for name in names}, []
-    for program in results:
-        overrides, runs = program[0], list(single([program]))
-        rule, length = overrides["learner.rule"], overrides["task.length"]
-        arm = {"synthetic": "cdni" if overrides["learner.feedback.context"] == "label" else "dni"}.get(rule, rule)
-        updates = 1 if arm == "bptt" else length // 3
+    for run in runs:
+        arm, length = run.name, run.overrides["task.length"]
+        updates, replicas = 1 if arm == "bptt" else length // 3, list(single([run]))
         found, cells = {}, []
         for kind in ("common", "rare"):
-            values = [run[f"{kind}_accuracy"] for _, run, _ in runs]
+            values = [row[f"{kind}_accuracy"] for _, row, _ in replicas]
             found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_accuracy"] >= 0.9), default=None)
-                           for _, _, history in runs]
+                           for _, _, history in replicas]
             for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), interval(values), strict=True):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))

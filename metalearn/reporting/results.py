@@ -179,9 +179,9 @@ def by_replica(numbers: dict, path: str) -> Any:
 def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, list | None]:
     """(mean, half of the 95 % interval over seeds, values by seed) of one entry from each of several runs.
 
-    An entry that is a list has one value per seed already. With a single number there is no interval.
+    An entry that is a list, or a list of lists, has one value per seed. With a single number there is no interval.
     """
-    values = [v for entry in found for v in (entry if isinstance(entry, list) else [entry])]
+    values = _flat(found)
     require(bool(values), "path", found, "must lead to at least one number")
     for value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -189,6 +189,10 @@ def measured(found: Sequence[Any], scale: float) -> tuple[float, float | None, l
     values = [scale * value for value in values]
     mean, half = statistics.interval(values)
     return (mean, None, None) if len(values) == 1 else (mean, half, values)
+
+
+def _flat(entry: Any) -> list:
+    return [v for part in entry for v in _flat(part)] if isinstance(entry, (list, tuple)) else [entry]
 
 
 def headline(directory: str) -> dict:
@@ -229,8 +233,8 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     runs = [run for directory in directories for run in run_directories(directory)]
     configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
     episodes = {r["episodes_sha256"] for r in numbers if isinstance(r.get("episodes_sha256"), str)}
-    seeds = {row["seed"] for config, result in zip(configs, numbers, strict=True)
-             for row in result.get("replicas") or [config]}
+    seeds = {setting["seed"] for config, result in zip(configs, numbers, strict=True)
+             for setting in [row["setting"] for row in result.get("replicas", ())] or [config]}
     heads = [headline(directory) for directory in directories]
     claims = []
     for claim in old["claims"]:

@@ -1,22 +1,52 @@
-"""The runs of a sweep one by one, whether each had a program of its own or was a replica in one."""
+"""The runs of a sweep as tables take them: each with its label, and replicas as the runs that they are."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from metalearn.runtime import workdir as workdir_lib
 from metalearn.runtime import writer
 
 
-def single(results: Iterable[tuple[dict, dict, str]]) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[dict]]]:
-    """(overrides with the replica's own setting, headline, evaluations during training) of every run, out of what the
-    launcher hands to `summarise`: (overrides, headline, work directory) of every program."""
-    for overrides, headline, workdir in results:
-        history = writer.read(os.path.join(workdir, "eval", "history.jsonl"))
-        if "replicas" not in headline:
-            yield overrides, headline, history
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run of a sweep.
+
+    label      what the sweep calls it, unique in the sweep; what stands before its first comma is shared by the runs
+               that one row of a table is made of: "maml, seed 0", "maml, seed 1"
+    overrides  the fields that the sweep changed
+    headline   its result.json
+    workdir    its work directory
+    """
+
+    label: str
+    overrides: Mapping[str, Any]
+    headline: Mapping[str, Any]
+    workdir: str
+
+    @property
+    def name(self) -> str:
+        return self.label.partition(",")[0]
+
+    def history(self) -> list[dict[str, Any]]:
+        """The evaluations during training."""
+        return writer.read(os.path.join(self.workdir, "eval", "history.jsonl"))
+
+    def config(self):
+        """The config that it saved."""
+        return workdir_lib.read_config(self.workdir)
+
+
+def single(runs: Iterable[Run]) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[dict]]]:
+    """(overrides with the replica's own setting, headline, evaluations during training) of every run and replica."""
+    for run in runs:
+        history = run.history()
+        if "replicas" not in run.headline:
+            yield run.overrides, run.headline, history
             continue
-        for r, row in enumerate(headline["replicas"]):
+        for r, row in enumerate(run.headline["replicas"]):
             mine = [{"step": line["step"]} | line["replicas"][r] for line in history]
-            yield overrides | row["setting"], row, mine
+            yield run.overrides | row["setting"], row, mine

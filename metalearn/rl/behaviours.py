@@ -15,7 +15,7 @@
 `history`, `scripted`, `gaits` and `sac` come in qualities: `mixed` has skill rise over a task's episodes from nothing
 to all, `medium` holds it halfway and `expert` at its best throughout.
 
-Every draw is a function of (seed, task, episode).
+Every draw is a function of (seed, task id, episode): the logs of a task do not change with the other tasks collected.
 """
 
 from __future__ import annotations
@@ -27,36 +27,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.rl import gaits, rollout, sac
+from metalearn.rl.task_ids import draw_tasks
 from metalearn.types import Array, Env, Trajectories
 from metalearn.validate import one_of, require, within
 
+VERSION = 2  # of what is collected: raise it when a change here, in `gaits` or in `sac` changes the logs
 NAMES = ("history", "explore", "search", "expert", "random", "scripted", "gaits", "sac")
 QUALITIES = ("mixed", "medium", "expert")
 SKILLED = ("history", "scripted", "gaits", "sac")  # behaviours that have them
 LIBRARY, CLIMBS = 1500, 20  # of `gaits`
 AT_ONCE = 50  # simulators outside JAX that run side by side
 SWITCH_FRAC = 0.3  # of `history` episodes that turn to the right task
-FRESH = 2**20  # ids of test tasks begin here
 PROBE_FRAC = 0.3  # of the episode that `explore` spends on the wrong one, at most
 
 
-def task_ids(train: int, test: int) -> np.ndarray:
-    """Ids of `train` training tasks, then of `test` tasks that are none."""
-    return np.concatenate([np.arange(train), FRESH + np.arange(test)]).astype(np.int32)
-
-
-def draw_tasks(env: Env, task_seed: int, ids: Array) -> Array:
-    """param_BX of integer task ids."""
-    key = jax.random.key(task_seed, impl="threefry2x32")
-    return jax.vmap(lambda i: env.draw(jax.random.fold_in(key, i)))(ids)
-
-
-def check(behaviour: str, quality: str, agent: dict | None) -> None:
-    """ConfigError where these three cannot go together; `agent` is what `sac.learn` takes, and read by `sac` alone."""
+def check(env: Env, behaviour: str, quality: str, agent: dict | None) -> None:
+    """ConfigError where these cannot go together; `agent` is what `sac.learn` takes, and read by `sac` alone."""
     one_of(NAMES, behaviour=behaviour)
     one_of(QUALITIES, quality=quality)
     require(quality == "mixed" or behaviour in SKILLED, "quality", quality,
             f"must be mixed with behaviour={behaviour}: of these only {', '.join(SKILLED)} have skill")
+    require(env.expert is not None or behaviour in ("random", "gaits", "sac"), "behaviour", behaviour,
+            f"needs an environment with an expert; {env.facts['name']} has none, so random, gaits or sac")
+    if behaviour == "gaits":
+        gaits.check(env)
     if behaviour == "sac":
         require(agent is not None and set(agent) == set(sac.FIELDS), "sac", agent,
                 "must have exactly the fields " + ", ".join(sac.FIELDS))
@@ -73,14 +67,12 @@ def skills(quality: str, episodes: int) -> np.ndarray:
 def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed: int, seed: int,
             quality: str = "mixed", agent: dict | None = None) -> tuple[np.ndarray, Trajectories]:
     """(param_BX, Trajectories with axes (B, E, T, ...)) as numpy arrays; episode e of E has skill rank e."""
-    check(behaviour, quality, agent)
-    require(env.expert is not None or behaviour in ("random", "gaits", "sac"), "behaviour", behaviour,
-            f"needs an environment with an expert; {env.facts['name']} has none, so random, gaits or sac")
+    check(env, behaviour, quality, agent)
     param_BX, skill_E = np.asarray(draw_tasks(env, task_seed, ids)), skills(quality, episodes)
     if behaviour == "gaits":
-        flat = gaits.collect(env, param_BX, skill_E, seed, LIBRARY, CLIMBS)
+        flat = gaits.collect(env, param_BX, ids, skill_E, seed, LIBRARY, CLIMBS)
     elif behaviour == "sac":
-        flat = sac.collect(env, param_BX, episodes, seed, quality, agent)
+        flat = sac.collect(env, param_BX, ids, episodes, seed, quality, agent)
     elif env.host is None:
         flat = jax.jit(functools.partial(_collect, env, behaviour))(ids, param_BX, skill_E, seed)
     else:
@@ -92,27 +84,26 @@ def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed:
 def _collect(env: Env, behaviour: str, ids, param_BX, skill_E, seed) -> Trajectories:
     episodes = len(skill_E)
     many_NX = jnp.repeat(param_BX, episodes, 0)  # N = tasks x episodes, a task's episodes side by side
-    key = jax.random.key(seed, impl="threefry2x32")
-    key_script, key_run = jax.random.split(key)
+    key_script, key_run = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
     task_N, episode_N = jnp.repeat(jnp.asarray(ids), episodes), jnp.tile(jnp.arange(episodes), len(ids))
-    keys_N = jax.vmap(lambda t, e: jax.random.fold_in(jax.random.fold_in(key_script, t), e))(task_N, episode_N)
-    script = jax.vmap(functools.partial(_script, env, behaviour))(keys_N, many_NX, jnp.tile(skill_E, len(ids)))
+    keys_script_N, keys_run_N = (rollout.episode_keys(k, task_N, episode_N) for k in (key_script, key_run))
+    script = jax.vmap(functools.partial(_script, env, behaviour))(keys_script_N, many_NX, jnp.tile(skill_E, len(ids)))
 
-    def policy(memory, time, obs_BS, rew_B, key):
+    def policy(memory, time, obs_BS, rew_B, keys_B):
         if behaviour == "random":
-            return rollout.uniform(env)(memory, time, obs_BS, rew_B, key)
+            return rollout.uniform(env)(memory, time, obs_BS, rew_B, keys_B)
         right_NX, script = memory
-        wish_NX = jnp.where((time >= script["turn"])[:, None], right_NX, script["wrong_X"])
-        act_BA = rollout.ask(env, obs_BS, time, wish_NX)
-        noise_BA = jax.random.normal(key, act_BA.shape)
+        pursued_NX = jnp.where((time >= script["turn"])[:, None], right_NX, script["wrong_X"])
+        act_BA = rollout.expert_action(env, obs_BS, time, pursued_NX)
+        noise_BA = rollout.normal(keys_B, act_BA.shape[1])
         return memory, jnp.clip(script["gain"][:, None] * act_BA + script["noise"][:, None] * noise_BA, -1, 1)
 
     if env.host is None:
-        return rollout.run(env, policy, (many_NX, script), many_NX, key_run)
+        return rollout.run(env, policy, (many_NX, script), many_NX, keys_run_N)
     runs = []
     for i in range(0, len(many_NX), AT_ONCE):  # every simulator holds a model in memory
-        many, part = jax.tree.map(lambda a, i=i: a[i:i + AT_ONCE], (many_NX, script))
-        runs.append(rollout.run(env, policy, (many, part), many, jax.random.fold_in(key_run, i)))
+        many, part, keys = jax.tree.map(lambda a, i=i: a[i:i + AT_ONCE], (many_NX, script, keys_run_N))
+        runs.append(rollout.run(env, policy, (many, part), many, keys))
     return jax.tree.map(lambda *a: np.concatenate(a), *runs)
 
 

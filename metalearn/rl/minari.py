@@ -39,8 +39,8 @@ def write(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[
             obs_TS = np.concatenate([pick(episodes.obs_BTS), pick(episodes.next_BTS)[-1:]])
             buffers.append(EpisodeBuffer(
                 id=b * E + e, observations=list(obs_TS), actions=list(pick(episodes.act_BTA)),
-                rewards=[float(r) for r in pick(episodes.rew_BT)], terminations=pick(episodes.done_BT).tolist(),
-                truncations=pick(episodes.cut_BT).tolist()))
+                rewards=[float(r) for r in pick(episodes.rew_BT)], terminations=pick(episodes.terminated_BT).tolist(),
+                truncations=pick(episodes.truncated_BT).tolist()))
     box = lambda size, bound: gymnasium.spaces.Box(-bound, bound, (size,), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it misses an author and an environment of gymnasium's

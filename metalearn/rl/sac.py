@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from metalearn.rl import rollout
 from metalearn.types import Array, Env, PyTree, Trajectories
@@ -22,40 +23,41 @@ from metalearn.validate import positive, require
 
 DISCOUNT, SLOWNESS = 0.99, 0.995  # the second: what a slow copy keeps of itself per update
 STD = (-5.0, 2.0)  # bounds of the actor's log standard deviation
-B1, B2, EPS = 0.9, 0.999, 1e-8  # Adam
-
 
 FIELDS = ("steps", "random_steps", "every", "hidden", "batch", "lr", "temperature")
 TRIES = 4  # episodes per checkpoint by which `medium` is found
 
 
-def collect(env: Env, param_BX: np.ndarray, episodes: int, seed: int, quality: str, agent: dict) -> Trajectories:
+def collect(env: Env, param_BX: np.ndarray, ids_B: np.ndarray, episodes: int, seed: int, quality: str,
+            agent: dict) -> Trajectories:
     """Trajectories (B x E, T, ...) of `episodes` per task by agents that learn on that very task.
 
     quality   mixed (every task's checkpoints in their order, spread evenly over its episodes) | medium (the first
               checkpoint whose return is halfway from the untrained to the last) | expert (the last)
     agent     what `learn` takes
     """
-    ladder = learn(env, param_BX, seed, **agent)
+    ladder = learn(env, param_BX, ids_B, seed, **agent)
     B, last = len(param_BX), agent["steps"] // agent["every"]
     key_tries, key_runs = jax.random.split(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 1))
-    policy = lambda actor, time, obs_BS, rew_B, key: (
-        actor, jax.vmap(sample)(actor, obs_BS, jax.random.split(key, len(obs_BS))))
+    policy = lambda actor, time, obs_BS, rew_B, keys_B: (actor, jax.vmap(sample)(actor, obs_BS, keys_B))
     if env.host is None:
-        play = jax.jit(lambda actor, key: rollout.run(env, policy, actor, jnp.asarray(param_BX), key))
+        play = jax.jit(lambda actor, keys_B: rollout.run(env, policy, actor, jnp.asarray(param_BX), keys_B))
     else:
         once = jax.jit(policy)
-        play = lambda actor, key: rollout.run(env, once, actor, param_BX, key)
-    at = lambda rung_B, key: play(jax.tree.map(lambda a: a[rung_B, jnp.arange(B)], ladder), key)
+        play = lambda actor, keys_B: rollout.run(env, once, actor, param_BX, keys_B)
+
+    def at(rung_B, key, number: int) -> Trajectories:
+        keys_B = rollout.episode_keys(key, ids_B, np.full(B, number))
+        return play(jax.tree.map(lambda a: a[rung_B, jnp.arange(B)], ladder), keys_B)
 
     rung_BE = np.tile(np.round(np.linspace(0, last, episodes)).astype(int), (B, 1))
     if quality == "expert":
         rung_BE[:] = last
     if quality == "medium":
-        score_KB = np.stack([np.mean([at(np.full(B, k), jax.random.fold_in(key_tries, k * TRIES + i)).rtg_BT[:, 0]
+        score_KB = np.stack([np.mean([at(np.full(B, k), key_tries, k * TRIES + i).rtg_BT[:, 0]
                                       for i in range(TRIES)], 0) for k in range(last + 1)])
         rung_BE[:] = np.argmax(score_KB >= (score_KB[0] + score_KB[-1]) / 2, axis=0)[:, None]
-    runs = [at(rung_BE[:, e], jax.random.fold_in(key_runs, e)) for e in range(episodes)]
+    runs = [at(rung_BE[:, e], key_runs, e) for e in range(episodes)]
     return jax.tree.map(lambda *a: np.stack(a, 1).reshape(B * episodes, *a[0].shape[1:]), *runs)
 
 
@@ -67,10 +69,11 @@ def check(*, steps: int, random_steps: int, every: int, hidden: int, batch: int,
     require(steps % every == 0, "every", every, f"must divide steps={steps}")
 
 
-def learn(env: Env, param_BX: Array, seed: int, *, steps: int, random_steps: int, every: int, hidden: int, batch: int,
-          lr: float, temperature: float) -> PyTree:
+def learn(env: Env, param_BX: Array, ids_B: Array, seed: int, *, steps: int, random_steps: int, every: int, hidden: int,
+          batch: int, lr: float, temperature: float) -> PyTree:
     """Actors of every task with axes (checkpoints, B, ...): after 0, `every`, 2 `every`, ... `steps` steps.
 
+    ids_B         task ids; all draws for a task are a function of (seed, its id)
     steps         of the environment per task, an update each once `random_steps` uniform actions are over
     every         steps between two checkpoints
     hidden        width of both hidden layers of actor and critics
@@ -80,65 +83,74 @@ def learn(env: Env, param_BX: Array, seed: int, *, steps: int, random_steps: int
     check(steps=steps, random_steps=random_steps, every=every, hidden=hidden, batch=batch, lr=lr,
           temperature=temperature)
     S, A, B = env.facts["obs_size"], env.facts["act_size"], len(param_BX)
-    key_init, key_env, key_act, key_update = jax.random.split(jax.random.key(seed, impl="threefry2x32"), 4)
-    keys = lambda key, t: jax.random.split(jax.random.fold_in(key, t), B)
-    agents = jax.vmap(lambda key: _init(key, S, A, hidden))(jax.random.split(key_init, B))
+    keys = {name: rollout.fold_each(key, ids_B) for name, key in zip(("init", "env", "act", "update"), jax.random.split(
+        jax.random.key(seed, impl="threefry2x32"), 4), strict=True)}
+    tx = optax.adam(lr)
+    agents = jax.vmap(lambda key: _init(key, tx, S, A, hidden))(keys["init"])
     zeros = lambda *tail: jnp.zeros((B, steps, *tail))
-    seen = {"obs": zeros(S), "act": zeros(A), "rew": zeros(), "next": zeros(S), "done": zeros()}
+    seen = {"obs": zeros(S), "act": zeros(A), "rew": zeros(), "next": zeros(S), "terminated": zeros()}
 
-    def choose(agents, t, obs_BS, key_act):
+    def choose(agents, t, obs_BS, keys_B):
         """Uniform at first, then the actor's own draws."""
-        uniform_BA = jax.vmap(lambda k: jax.random.uniform(k, (A,), minval=-1, maxval=1))(keys(key_act, t))
-        return jnp.where(t < random_steps, uniform_BA, jax.vmap(sample)(agents["actor"], obs_BS, keys(key_act, t)))
+        now_B = rollout.fold_in(keys_B, t)
+        act_BA = jax.vmap(sample)(agents["actor"], obs_BS, now_B)
+        return jnp.where(t < random_steps, rollout.uniform_actions(now_B, A), act_BA)
 
-    def absorb(agents, seen, t, step, key_update):
+    def absorb(agents, seen, t, step, keys_B):
         """Notes one step of every task; one update each."""
         seen = {k: a.at[:, t].set(step[k].astype(a.dtype)) for k, a in seen.items()}
-        update = jax.vmap(lambda agent, seen, key: _update(agent, _draw(seen, t, batch, key), key, lr, temperature))
-        agents = jax.lax.cond(t >= random_steps, lambda a: update(a, seen, keys(key_update, t)), lambda a: a, agents)
+        update = jax.vmap(lambda agent, seen, key: _update(agent, tx, _draw(seen, t, batch, key), key, temperature))
+        agents = jax.lax.cond(t >= random_steps, lambda a: update(a, seen, rollout.fold_in(keys_B, t)), lambda a: a,
+                              agents)
         return agents, seen
 
-    first = agents["actor"]
-    if env.host is None:
-        def whole(agents, seen, param_BX, key_env, key_act, key_update):
-            def step(carry, t):
-                agents, seen, state, obs_BS = carry
-                act_BA = choose(agents, t, obs_BS, key_act)
-                key_step, key_reset = jax.random.split(jax.random.fold_in(key_env, t))
-                state, next_BS, rew_B, done_B = jax.vmap(env.step)(
-                    jax.random.split(key_step, B), state, act_BA, param_BX)
-                seen_now = dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, done=done_B)
-                agents, seen = absorb(agents, seen, t, seen_now, key_update)
-                over_B = done_B | ((t + 1) % env.length == 0)
-                fresh = jax.vmap(env.reset)(jax.random.split(key_reset, B), param_BX)
-                pick = lambda new, old: jnp.where(over_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                state, obs_BS = jax.tree.map(pick, fresh, (state, next_BS))
-                return (agents, seen, state, obs_BS), None
-
-            def stage(carry, number):
-                carry, _ = jax.lax.scan(step, carry, number * every + jnp.arange(every))
-                return carry, carry[0]["actor"]
-
-            state, obs_BS = jax.vmap(env.reset)(jax.random.split(key_env, B), param_BX)
-            return jax.lax.scan(stage, (agents, seen, state, obs_BS), jnp.arange(steps // every))[1]
-
-        # keys are arguments, not constants: other seeds are the same program
-        later = jax.jit(whole)(agents, seen, jnp.asarray(param_BX), key_env, key_act, key_update)
-    else:
-        choose, absorb, ladder = jax.jit(choose), jax.jit(absorb, donate_argnums=(0, 1)), []
-        first = jax.tree.map(np.asarray, first)  # `absorb` takes the agents' memory over
-        for t in range(steps):
-            if t % env.length == 0:
-                obs_BS, advance = env.host(np.asarray(param_BX), seed + 1 + t)
-            act_BA = np.asarray(choose(agents, np.int32(t), obs_BS, key_act))
-            next_BS, rew_B, done_B = advance(act_BA)
-            seen_now = dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, done=done_B)
-            agents, seen = absorb(agents, seen, np.int32(t), seen_now, key_update)
-            obs_BS = next_BS
-            if (t + 1) % every == 0:
-                ladder.append(jax.tree.map(np.asarray, agents["actor"]))
-        later = jax.tree.map(lambda *a: np.stack(a), *ladder)
+    first = jax.tree.map(jnp.copy, agents["actor"])  # lock-step `absorb` takes the agents' memory over
+    advance = _scanned if env.host is None else _lock_step
+    later = advance(env, param_BX, keys, choose, absorb, agents, seen, steps, every)
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+
+
+def _scanned(env: Env, param_BX, keys, choose, absorb, agents, seen, steps: int, every: int) -> PyTree:
+    """Actors after each `every` steps; environments in JAX: one program for all steps."""
+    def whole(agents, seen, param_BX, keys):
+        def step(carry, t):
+            agents, seen, state, obs_BS = carry
+            act_BA = choose(agents, t, obs_BS, keys["act"])
+            both_BK = jax.vmap(jax.random.split)(rollout.fold_in(keys["env"], t))
+            state, next_BS, rew_B, terminated_B = jax.vmap(env.step)(both_BK[:, 0], state, act_BA, param_BX)
+            now = dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, terminated=terminated_B)
+            agents, seen = absorb(agents, seen, t, now, keys["update"])
+            over_B = terminated_B | ((t + 1) % env.length == 0)
+            first = jax.vmap(env.reset)(both_BK[:, 1], param_BX)
+            pick = lambda new, old: jnp.where(over_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            state, obs_BS = jax.tree.map(pick, first, (state, next_BS))
+            return (agents, seen, state, obs_BS), None
+
+        def stage(carry, number):
+            carry, _ = jax.lax.scan(step, carry, number * every + jnp.arange(every))
+            return carry, carry[0]["actor"]
+
+        state, obs_BS = jax.vmap(env.reset)(keys["env"], param_BX)
+        return jax.lax.scan(stage, (agents, seen, state, obs_BS), jnp.arange(steps // every))[1]
+
+    # keys are arguments, not constants: other seeds are the same program
+    return jax.jit(whole)(agents, seen, jnp.asarray(param_BX), keys)
+
+
+def _lock_step(env: Env, param_BX, keys, choose, absorb, agents, seen, steps: int, every: int) -> PyTree:
+    """The same with simulators outside JAX."""
+    choose, absorb, ladder = jax.jit(choose), jax.jit(absorb, donate_argnums=(0, 1)), []
+    for t in range(steps):
+        if t % env.length == 0:
+            obs_BS, advance = env.host(np.asarray(param_BX), rollout.seeds(rollout.fold_in(keys["env"], t)))
+        act_BA = np.asarray(choose(agents, np.int32(t), obs_BS, keys["act"]))
+        next_BS, rew_B, terminated_B = advance(act_BA)
+        now = dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, terminated=terminated_B)
+        agents, seen = absorb(agents, seen, np.int32(t), now, keys["update"])
+        obs_BS = next_BS
+        if (t + 1) % every == 0:
+            ladder.append(jax.tree.map(np.asarray, agents["actor"]))
+    return jax.tree.map(lambda *a: np.stack(a), *ladder)
 
 
 def sample(actor: PyTree, obs_S: Array, key: Array) -> Array:
@@ -173,13 +185,12 @@ def _layers(key, *sizes: int) -> list:
     return [one(k, m, n) for k, m, n in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True)]
 
 
-def _init(key, S: int, A: int, hidden: int) -> dict[str, Any]:
+def _init(key, tx: optax.GradientTransformation, S: int, A: int, hidden: int) -> dict[str, Any]:
     key_actor, key_1, key_2 = jax.random.split(key, 3)
     actor = _layers(key_actor, S, hidden, hidden, 2 * A)
     critics = [_layers(k, S + A, hidden, hidden, 1) for k in (key_1, key_2)]
-    zero = lambda tree: jax.tree.map(jnp.zeros_like, tree)
-    return {"actor": actor, "critics": critics, "slow": jax.tree.map(jnp.copy, critics), "count": jnp.zeros(()),
-            "moments": {name: (zero(tree), zero(tree)) for name, tree in (("actor", actor), ("critics", critics))}}
+    return {"actor": actor, "critics": critics, "slow": jax.tree.map(jnp.copy, critics),
+            "adam": {"actor": tx.init(actor), "critics": tx.init(critics)}}
 
 
 def _draw(seen, t, batch: int, key) -> dict[str, Array]:
@@ -187,7 +198,7 @@ def _draw(seen, t, batch: int, key) -> dict[str, Array]:
     return {k: a[at_N] for k, a in seen.items()}
 
 
-def _update(agent, steps, key, lr: float, temperature: float) -> dict[str, Any]:
+def _update(agent, tx: optax.GradientTransformation, steps, key, temperature: float) -> dict[str, Any]:
     """Critics towards the soft target, then the actor up the lesser critic, then the slow copies."""
     N = len(steps["rew"])
     key_next, key_now = jax.random.split(key)
@@ -200,8 +211,8 @@ def _update(agent, steps, key, lr: float, temperature: float) -> dict[str, Any]:
 
     ahead_N = jax.vmap(lambda o, k: soft(agent["slow"], agent["actor"], o, k))(
         steps["next"], jax.random.split(key_next, N))
-    # an episode that is merely cut goes on beyond its end
-    want_N = steps["rew"] + DISCOUNT * (1.0 - steps["done"]) * ahead_N
+    # an episode that is merely truncated goes on beyond its end
+    want_N = steps["rew"] + DISCOUNT * (1.0 - steps["terminated"]) * ahead_N
 
     def critic_loss(critics):
         found = [jax.vmap(lambda o, a, c=c: value(c, o, a))(steps["obs"], steps["act"]) for c in critics]
@@ -211,18 +222,11 @@ def _update(agent, steps, key, lr: float, temperature: float) -> dict[str, Any]:
         keys = jax.random.split(key_now, N)
         return -jax.vmap(lambda o, k: soft(critics, actor, o, k))(steps["obs"], keys).mean()
 
-    count = agent["count"] + 1
-    critics, critic_moments = _adam(agent["critics"], jax.grad(critic_loss)(agent["critics"]),
-                                    agent["moments"]["critics"], count, lr)
-    actor, actor_moments = _adam(agent["actor"], jax.grad(actor_loss)(agent["actor"], critics),
-                                 agent["moments"]["actor"], count, lr)
+    def descend(part: str, grads):
+        updates, state = tx.update(grads, agent["adam"][part])
+        return optax.apply_updates(agent[part], updates), state
+
+    critics, critics_adam = descend("critics", jax.grad(critic_loss)(agent["critics"]))
+    actor, actor_adam = descend("actor", jax.grad(actor_loss)(agent["actor"], critics))
     slow = jax.tree.map(lambda s, c: SLOWNESS * s + (1 - SLOWNESS) * c, agent["slow"], critics)
-    return {"actor": actor, "critics": critics, "slow": slow, "count": count,
-            "moments": {"actor": actor_moments, "critics": critic_moments}}
-
-
-def _adam(params, grads, moments, count, lr: float):
-    m = jax.tree.map(lambda m, g: B1 * m + (1 - B1) * g, moments[0], grads)
-    v = jax.tree.map(lambda v, g: B2 * v + (1 - B2) * g * g, moments[1], grads)
-    step = lambda p, m, v: p - lr * (m / (1 - B1**count)) / (jnp.sqrt(v / (1 - B2**count)) + EPS)
-    return jax.tree.map(step, params, m, v), (m, v)
+    return {"actor": actor, "critics": critics, "slow": slow, "adam": {"actor": actor_adam, "critics": critics_adam}}

@@ -1,15 +1,17 @@
 """The file format of offline data: one .npz without pickles, arrays (tasks, episodes, steps, ...) and a JSON header.
 
-  obs act rew next rtg time done cut mask    the fields of types.Trajectories with axes (B, E, T, ...)
-  param                                      (B, X) hidden task parameters
-  header                                     JSON text: format, env (name, version, fields), behaviour, seeds, task ids,
-                                             returns per task, and the SHA-256 of all arrays
+  obs act rew next rtg time terminated truncated mask    the fields of types.Trajectories with axes (B, E, T, ...)
+  param     (B, X) hidden task parameters
+  header    JSON text: format, env (name, version, fields), behaviour, seeds, task ids, returns per task, and the
+            SHA-256 of all arrays
 
-`minari:NAME` in the place of a file name reads and writes Minari's format instead (see `interchange`).
+`minari:NAME` in the place of a file name reads and writes Minari's format instead (see `minari`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -22,9 +24,9 @@ from metalearn.rl import minari
 from metalearn.types import Trajectories
 from metalearn.validate import ConfigError, require
 
-FORMAT = 1
+FORMAT = 2  # 1 had `done` and `cut` for `terminated` and `truncated`
 FIELDS = {"obs": "obs_BTS", "act": "act_BTA", "rew": "rew_BT", "next": "next_BTS", "rtg": "rtg_BT", "time": "time_BT",
-          "done": "done_BT", "cut": "cut_BT", "mask": "mask_BT"}
+          "terminated": "terminated_BT", "truncated": "truncated_BT", "mask": "mask_BT"}
 
 
 def save(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[str, Any]) -> str:
@@ -49,6 +51,18 @@ def refuse(path: str) -> None:
         require(not os.path.exists(path), "--out", path, "exists already; nothing was overwritten")
 
 
+@contextlib.contextmanager
+def sole_writer(path: str):
+    """Waits until no other process is about to write `path`, and keeps others waiting meanwhile (an OS lock beside it).
+
+    A process that waited finds the file there when it looks again.
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(f"{path}.lock", "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def load(path: str, field: str = "data") -> tuple[np.ndarray, Trajectories, dict[str, Any]]:
     """(param_BX, Trajectories, header); ConfigError names what is wrong with the file."""
     if path.startswith(minari.PREFIX):
@@ -58,15 +72,17 @@ def load(path: str, field: str = "data") -> tuple[np.ndarray, Trajectories, dict
     require(os.path.isfile(path), field, path, "no such file")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in (*FIELDS, "param", "header") if name not in file]
+            require("header" in file, field, path, "lacks header: not a trajectory file")
+            header = json.loads(str(file["header"]))
+            require(header.get("format") == FORMAT, field, path,
+                    f"is of format {header.get('format')}, this reads {FORMAT}")
+            missing = [name for name in (*FIELDS, "param") if name not in file]
             require(not missing, field, path, f"lacks {', '.join(missing)}: not a trajectory file")
             arrays = {name: file[name] for name in (*FIELDS, "param")}
-            header = json.loads(str(file["header"]))
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(field, path, f"cannot be read as .npz without pickles ({error})") from None
-    require(header.get("format") == FORMAT, field, path, f"is of format {header.get('format')}, this reads {FORMAT}")
     _finite(arrays, path, field)
     require(header.get("sha256") == digest(arrays), field, path, "its arrays do not have the SHA-256 of its header")
     B, E, T = arrays["rew"].shape

@@ -1,7 +1,7 @@
 """From a config to the parts of an experiment, and the evaluation that train.py and eval.py share.
 
 Building touches no device: datasets are read on the host, everything else is functions. So a bad config is refused
-in seconds, before JAX starts.
+in seconds, before JAX starts, and before data that have to be collected are (`with_data`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ class Experiment:
         return self.by_replica[r] if self.by_replica else self.evaluators
 
 
-def build(config: ConfigDict) -> Experiment:
-    """Builds and checks every part; ConfigError names the first wrong field as `config.<path>`."""
+def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
+    """Builds and checks every part; ConfigError names the first wrong field as `config.<path>`.
+
+    task   the config's own distribution, where `with_data` has got its data already
+    """
     with within("config"):
         for name in SECTIONS:
             require(name in config, name, "(missing)", "every config has " + ", ".join(SECTIONS))
@@ -48,8 +51,8 @@ def build(config: ConfigDict) -> Experiment:
             require(name in SECTIONS, name, config[name], "unknown field; allowed: " + ", ".join(SECTIONS)
                     + nearest(name, SECTIONS))
         _check_train(config)
-        task = _build("task", "tasks", config.task)
-        learner = _build("learner", "learners", config.learner, task.facts)
+        task = task or _build("task", "tasks", config.task)
+        learner = _build("learner", "learners", config.learner, task.spec)
         with within("optim"):
             tx, schedule = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
         plan = replicas.plan(config, task)
@@ -67,6 +70,19 @@ def build(config: ConfigDict) -> Experiment:
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:
     return {name: _build(f"evaluators.{name}", "evaluators", block, task, learner)
             for name, block in config.evaluators.items()}
+
+
+def with_data(experiment: Experiment, directory: str) -> Experiment:
+    """The experiment with its task's data, which some tasks have to make first (see `TaskDist.collect`).
+
+    They are made on the default device and kept in `directory`, unless the config names another place, and found there
+    the next time. Every program calls this once before it reads `task.data`.
+    """
+    if experiment.task.collect is None:
+        return experiment
+    with within("config"), within("task"):
+        task = experiment.task.collect(directory)
+    return build(experiment.config, task)
 
 
 def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
@@ -99,5 +115,5 @@ def sizes(experiment: Experiment, params: PyTree) -> dict[str, int]:
     """Parameter count of one replica, and the floats that a prediction at an episode's end can read of what went
     before."""
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) // experiment.plan.num
-    return {"parameters": int(count), "state_size": int(experiment.learner.state_size(experiment.task.facts["length"]))}
+    return {"parameters": int(count), "state_size": int(experiment.learner.state_size(experiment.task.spec.length))}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from metalearn.tasks import _ids
 from metalearn.tasks._ids import FRESH
-from metalearn.types import Array, Episodes, TaskDist
+from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive, require
 
 FIRST = {"train": 0, "val": FRESH, "test": FRESH + FRESH // 2}  # the first task id of each split
@@ -33,8 +33,8 @@ def distribution(draw: Callable, *, shots: int, queries: int, num_tasks: int, ta
         base = jax.random.key(data["task_seed"], impl="threefry2x32")
         x_BTX, y_BTY = jax.vmap(lambda task: draw(jax.random.fold_in(base, task), T))(task_B)
         mask_BT = jnp.broadcast_to(jnp.arange(T) >= shots, (num, T)).astype(jnp.float32)
-        return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
+        return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32), support=shots)
 
-    facts = {"form": "pair", "shots": shots, "queries": queries, "length": T, "features": features, "outputs": 1,
-             "image_shape": None, "protocol": f"{protocol}, {shots} shots", "num_tasks": num_tasks}
-    return TaskDist(data, sample, tuple(FIRST), facts, {"num_tasks": _ids.limit})
+    spec = EpisodeSpec(length=T, features=features, targets="real", outputs=1, shots=shots, queries=queries)
+    facts = {"protocol": f"{protocol}, {shots} shots", "num_tasks": num_tasks}
+    return TaskDist(data, sample, tuple(FIRST), spec, facts, {"num_tasks": _ids.limit})

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn.tasks import _memory
-from metalearn.types import Array, Episodes, TaskDist
+from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive, require
 
 
@@ -47,6 +47,6 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
         x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B)
         return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
 
-    facts = {"targets": "bits", "outputs": bits, "features": bits + 2, "length": (max_items + 1) * step + rows,
-             "max_level": max_items}
-    return TaskDist(data, sample, _memory.SPLITS, facts)
+    spec = EpisodeSpec(length=(max_items + 1) * step + rows, features=bits + 2, targets="bits", outputs=bits,
+                       max_level=max_items)
+    return TaskDist(data, sample, _memory.SPLITS, spec, {})

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn.tasks import _memory
-from metalearn.types import Array, Episodes, TaskDist
+from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive
 
 
@@ -48,6 +48,6 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
         x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B)
         return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
 
-    facts = {"targets": "bits", "outputs": bits, "features": bits + 1, "length": max_length * (1 + repeats) + 1,
-             "max_level": max_length}
-    return TaskDist(data, sample, _memory.SPLITS, facts)
+    spec = EpisodeSpec(length=max_length * (1 + repeats) + 1, features=bits + 1, targets="bits", outputs=bits,
+                       max_level=max_length)
+    return TaskDist(data, sample, _memory.SPLITS, spec, {})

@@ -3,7 +3,7 @@
 A task is a set of classes and drawings, a function of (task_seed, id, split) alone: classes without replacement,
 then `shots + queries` examples of each without replacement. The classes of train, val and test are disjoint.
 
-Worked example, ways=2, shots=1, queries=2, form=pair: support [a0 b0], queries [b1 a1 a2 b2] in random order;
+Worked example, ways=2, shots=1, queries=2, form=support_query: support [a0 b0], queries [b1 a1 a2 b2] in random order;
 y = [0 1 1 0 0 1], mask = [0 0 1 1 1 1]. The same episode as form=stream: all six in random order, mask 1
 everywhere; a learner reads the label of position t one step late, together with x at t + 1.
 
@@ -21,10 +21,10 @@ import numpy as np
 
 from metalearn import datasets
 from metalearn.tasks import _ids
-from metalearn.types import Array, Episodes, TaskDist
+from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import ConfigError, one_of, require
 
-FORMS = ("pair", "stream")
+FORMS = ("support_query", "stream")
 
 
 def make(
@@ -58,7 +58,7 @@ def make(
                  as many (Omniglot's protocol: all; `train` gives meta-training more classes and tests on upright ones)
     ways, shots, queries   classes per episode, support and query examples of each
     train_ways   classes per training episode (prototypes train better on more); 0 is `ways`
-    form         pair (support, then queries) | stream (everything asked, labels one step late)
+    form         support_query (support, then queries) | stream (everything asked, labels one step late)
     num_tasks    meta-training tasks; 0 is unlimited (2**30 ids)
 
     Every image is normalised by one scalar mean and std, those of the meta-training classes.
@@ -108,15 +108,20 @@ def make(
         if flat:
             x_BTX = x_BTX.reshape(*y_BT.shape, -1)
         mask_BT = jnp.ones(y_BT.shape, jnp.float32)
-        if form == "pair":
+        if form == "support_query":
             mask_BT = mask_BT.at[:, : S[split != "train"]].set(0.0)
-        return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT)
+        support = 0 if form == "stream" else S[split != "train"]
+        return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT, support=support, ways=N)
 
     digests = {split: [m.sha256 for m in members] for split, members in loaded.items()}
+    asked = form == "stream"  # everywhere: then nothing is support
+    spec = EpisodeSpec(
+        length=ways * (shots + queries), features=int(np.prod(image_shape)), targets="classes", outputs=ways,
+        image_shape=None if flat else image_shape, shots=0 if asked else shots, queries=0 if asked else queries,
+        train_outputs=train_ways, class_N=parts["train"]["class_N"],
+        num_classes=sum(m.num_classes for m in loaded["train"]) * turns("train"))
     facts = {
-        "ways": ways, "shots": shots, "queries": queries, "train_ways": train_ways, "form": form,
-        "length": ways * (shots + queries), "image_shape": None if flat else image_shape,
-        "features": int(np.prod(image_shape)), "dataset": dataset, "new_dataset": new_dataset or dataset,
+        "dataset": dataset, "new_dataset": new_dataset or dataset,
         "protocol": f"{ways}-way {shots}-shot, {queries} queries per class"
                     + {"none": "", "train": ", x4 rotations in training", "all": ", x4 rotations"}[rotations]
                     + (", stream" if form == "stream" else "") + f", {image_shape[0]}x{image_shape[1]}",
@@ -131,7 +136,7 @@ def make(
         "source_V": {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
                      for split, members in loaded.items()},
     }
-    return TaskDist(data, sample, tuple(sources), facts, {"num_tasks": _ids.limit})
+    return TaskDist(data, sample, tuple(sources), spec, facts, {"num_tasks": _ids.limit})
 
 
 def _load(names: str, which: str, field: str, image_size: int, channels: int) -> list[datasets.Dataset]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.types import Array, Episodes, TaskDist
+from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import fraction, require
 
 SPLITS = ("train", "balanced")
@@ -40,10 +40,10 @@ def make(*, symbols: int, length: int, rare_frac: float, task_seed: int) -> Task
         x_BTX, symbol_B = jax.vmap(episode)(task_B)
         y_BT = jnp.broadcast_to(symbol_B[:, None], (num, length))
         mask_BT = jnp.zeros((num, length)).at[:, -1].set(1.0)
-        return Episodes(x_BTX, y_BT, mask_BT, task_B, jnp.full((num, length), -1, jnp.int32))
+        return Episodes(x_BTX, y_BT, mask_BT, task_B, jnp.full((num, length), -1, jnp.int32), ways=symbols)
 
-    facts = {"ways": symbols, "features": symbols + 1, "length": length, "rare_from": symbols // 2}
-    return TaskDist(data, sample, SPLITS, facts, {"rare_frac": _rare_frac})
+    spec = EpisodeSpec(length=length, features=symbols + 1, targets="classes", outputs=symbols, rare_from=symbols // 2)
+    return TaskDist(data, sample, SPLITS, spec, {}, {"rare_frac": _rare_frac})
 
 
 def _rare_frac(rare_frac: float) -> np.float32:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import datasets
-from metalearn.types import Array, Episodes, TaskDist
+from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive, require
 
 SPLITS = ("train", "test")
@@ -69,9 +69,10 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
             x_BTHW = jnp.select([(turn_BT == i)[..., None, None] for i in range(4)],
                                 [jnp.rot90(x_BTHW, i, axes=(2, 3)) for i in range(4)])
         x_BTX = x_BTHW.reshape(num, length, -1)
-        return Episodes(x_BTX, y_BT.astype(jnp.int32), jnp.ones((num, length)), task_B, row_BT.astype(jnp.int32))
+        return Episodes(x_BTX, y_BT.astype(jnp.int32), jnp.ones((num, length)), task_B, row_BT.astype(jnp.int32),
+                        ways=ways)
 
-    facts = {"ways": ways, "features": int(np.prod(side)), "length": length, "dataset": dataset,
-             "sha256": hashes["test"][:16], "shots": max(shots, rare_shots)}
-    facts |= {"rare_from": ways - rare_ways} if rare_ways else {}
-    return TaskDist(data, sample, SPLITS, facts)
+    spec = EpisodeSpec(length=length, features=int(np.prod(side)), targets="classes", outputs=ways,
+                       rare_from=ways - rare_ways if rare_ways else None)
+    facts = {"dataset": dataset, "sha256": hashes["test"][:16]}
+    return TaskDist(data, sample, SPLITS, spec, facts)

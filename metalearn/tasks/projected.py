@@ -28,7 +28,7 @@ import numpy as np
 from metalearn import datasets
 from metalearn.tasks import _ids
 from metalearn.tasks._ids import FRESH
-from metalearn.types import Array, Episodes, TaskDist
+from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import fraction, require
 
 SPLITS = ("train", "seen", "seen_image", "unseen", "new", "random", "identity", "unseen_random_labels",
@@ -92,13 +92,13 @@ def make(
         mask_BT = jnp.ones((num, length), jnp.float32)
         if split.endswith("random_labels"):  # only the last label is true, so only it can be scored
             mask_BT = mask_BT.at[:, :-1].set(0.0)
-        return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT)
+        return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT, ways=ways)
 
-    facts = {"ways": ways, "length": length, "features": num_features, "dataset": dataset,
-             "new_dataset": new_dataset or dataset,
+    spec = EpisodeSpec(length=length, features=num_features, targets="classes", outputs=ways)
+    facts = {"dataset": dataset, "new_dataset": new_dataset or dataset,
              "num_tasks": num_tasks, "sha256": hashlib.sha256(prepared.sha256.encode()).hexdigest()[:16],
              "prepared": prepared}
-    return TaskDist(data, sample, SPLITS, facts, {"num_tasks": _ids.limit})
+    return TaskDist(data, sample, SPLITS, spec, facts, {"num_tasks": _ids.limit})
 
 
 def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int) -> tuple[Array, Array]:

@@ -1,0 +1,76 @@
+"""Tables of the in-context learners' sweeps (configs/gpicl.py): phases by number of tasks, learners side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from metalearn.reporting.runs import Run, single
+from metalearn.types import Result
+
+UNLIMITED = 2**30  # what num_tasks=0 means
+
+
+def phases(runs: Sequence[Run]) -> Result:
+    """The runs of one layout by K: means over seeds, dots per seed, and the course of training."""
+    at: dict[int, list] = {}
+    for overrides, headline, history in single(runs):
+        if "learner.layout" not in overrides:
+            at.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append((headline, history))
+    Ks = sorted(at)
+    mean = lambda K, name: sum(h[name] for h, _ in at[K]) / len(at[K])
+    names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "unseen_last",
+             "newclass_last", "random_last", "memorisation")
+    headline = {"K": Ks, "seeds": [len(at[K]) for K in Ks]} | {n: [mean(K, n) for K in Ks] for n in names}
+    headline["phase"] = [[h["phase"] for h, _ in at[K]] for K in Ks]
+    general = [sum("general" in h["phase"] for h, _ in at[K]) / len(at[K]) for K in Ks]
+    headline["K_star"] = next((K for K, share in zip(Ks, general, strict=True) if share >= 0.5), None)
+    for run in runs:
+        if "learner.layout" in run.overrides:
+            headline[f"unseen_last_layout_{run.overrides['learner.layout']}"] = run.headline["unseen_last"]
+
+    shown = [min(K, 2**14) for K in Ks]  # unlimited is drawn at the right edge
+    lines = (("seen", "learning_seen", "C0"), ("unseen", "learning_unseen", "C1"), ("new", "learning_newclass", "C2"))
+    diagram = {"title": "learning (last - first); right edge: unlimited", "x": shown, "xlabel": "meta-training tasks K",
+               "ylabel": "accuracy", "xscale": "log", "series": [], "levels": {"threshold": 0.05}}
+    for label, name, color in lines:
+        diagram["series"].append({"name": label, "y": [mean(K, name) for K in Ks], "color": color})
+        for i in range(max(headline["seeds"]) if max(headline["seeds"]) > 1 else 0):  # one run is its own mean
+            dots = [at[K][i][0][name] if i < len(at[K]) else None for K in Ks]
+            diagram["series"].append({"name": f"{label}, single runs", "y": dots, "points": True, "color": color})
+    first = diagram | {"title": "memorisation", "levels": {"chance": 0.2}, "series": [
+        {"name": "seen, first position", "y": headline["seen_first"], "color": "C3"},
+        {"name": "unseen, last positions", "y": headline["unseen_last"], "color": "C1"}]}
+    course = [diagram | {
+        "title": f"over training, K = {'unlimited' if K == UNLIMITED else K}",
+        "x": [line["step"] for line in history], "xlabel": "updates",
+        "xscale": "linear", "levels": {"chance": 0.2}, "series": [
+            {"name": "seen, first position", "y": [line["seen_first"] for line in history], "color": "C3"},
+            {"name": "unseen, last positions", "y": [line["unseen_last"] for line in history], "color": "C1"}]}
+        for K, ((_, history), *_) in at.items() if K in (2**5, 2**8, 2**10, UNLIMITED)]
+    for K in at:
+        if K == 2**8:
+            headline["transience_steps"] = [line["step"] for line in at[K][0][1]]
+            headline["transience_unseen_last"] = [line["unseen_last"] for line in at[K][0][1]]
+    counted = lambda names: ", ".join(f"{n} x {name}" for name, n in sorted(Counter(names).items()))
+    columns = ("K", "seeds", "phase", "seen first", "seen last", "unseen last", "new last", "L(seen)", "L(unseen)")
+    keys = ("seen_first", "seen_last", "unseen_last", "newclass_last", "learning_seen", "learning_unseen")
+    rows = [["unlimited" if K == UNLIMITED else K, len(at[K]), counted(h["phase"] for h, _ in at[K]),
+             *(f"{mean(K, n):.3f}" for n in keys)] for K in Ks]
+    return {"headline": headline, "curves": [diagram, first, *course],
+            "tables": [{"title": "phases by number of meta-training tasks", "columns": columns, "rows": rows}]}
+
+
+def models(runs: Sequence[Run]) -> Result:
+    """Every learner on the same task and episodes, a row each."""
+    rows, headline = [], {}
+    for run in runs:
+        h = run.headline
+        rows.append([run.name, h["parameters"], h["state_size"], f"{h['seen_last']:.3f}",
+                     f"{h['unseen_last']:.3f} ± {h['unseen_ci95']:.3f}", f"{h['newclass_last']:.3f}",
+                     f"{h['random_last']:.3f}", f"{h['unseen_1nn']:.3f}", f"{h['seconds']:.0f}"])
+        headline[run.name] = {k: h[k] for k in ("unseen_last", "unseen_ci95", "newclass_last", "random_last",
+                                                "parameters", "state_size", "seconds")}
+    columns = ("learner", "parameters", "state", "seen", "unseen", "new classes", "random", "1-NN, unseen", "seconds")
+    return {"headline": headline, "tables": [{"title": "accuracy at the last five of 20 positions, 5-way digits",
+                                              "columns": columns, "rows": rows}]}

@@ -1,0 +1,32 @@
+"""Tables of the in-context learners' sweeps: rows by label, phases by number of tasks."""
+
+import json
+
+from metalearn.reporting import gpicl
+from metalearn.reporting.runs import Run
+
+
+def numbers(last):
+    names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "newclass_last",
+             "random_last", "memorisation", "unseen_ci95", "unseen_1nn", "seconds", "parameters", "state_size")
+    return dict.fromkeys(names, 0.25) | {"unseen_last": last, "phase": "general" if last > 0.5 else "memorise"}
+
+
+def test_a_learner_that_failed_takes_only_its_own_row():
+    made = gpicl.models([Run("transformer", {}, numbers(0.8), ""), Run("vsml", {}, numbers(0.7), "")])
+    assert [row[0] for row in made["tables"][0]["rows"]] == ["transformer", "vsml"]  # the LSTM between them failed
+    assert made["headline"]["vsml"]["unseen_last"] == 0.7
+
+
+def test_phases_by_number_of_tasks_unlimited_last(tmp_path):
+    runs = []
+    for i, (K, last) in enumerate(((0, 0.8), (8, 0.2), (8, 0.3))):
+        (tmp_path / str(i) / "eval").mkdir(parents=True)
+        (tmp_path / str(i) / "eval" / "history.jsonl").write_text(json.dumps({"step": 5} | numbers(last)) + "\n")
+        runs.append(Run(f"run {i}", {"task.num_tasks": K}, numbers(last), str(tmp_path / str(i))))
+    runs.append(Run("layout query", {"task.num_tasks": 0, "learner.layout": "query"}, numbers(0.9), str(tmp_path)))
+    made = gpicl.phases(runs)
+    head = made["headline"]
+    assert head["K"] == [8, gpicl.UNLIMITED] and head["seeds"] == [2, 1] and head["unseen_last"] == [0.25, 0.8]
+    assert head["K_star"] == gpicl.UNLIMITED and head["unseen_last_layout_query"] == 0.9
+    assert made["tables"][0]["rows"][0][:3] == [8, 2, "2 x memorise"]
