@@ -13,6 +13,49 @@ def choose(arg: str, variants: dict, default: str):
     return variants[name]
 
 
+def refuse(arg: str, why: str) -> None:
+    raise ConfigError("--config argument", arg, why)
+
+
+def words(arg: str, **known) -> tuple[str, dict[str, str]]:
+    """('digits', {'network': 'ntm'}) of 'digits,network=ntm'; `known` {word: the values that it may have}."""
+    found, plain = {}, []
+    for piece in arg.split(","):
+        word, eq, value = piece.partition("=")
+        if not eq:
+            plain.append(piece)
+            continue
+        if word not in known:
+            raise ConfigError("--config argument", piece, "unknown word; one of " + ", ".join(f"{w}=" for w in known)
+                              + nearest(word, known))
+        choose(value, dict.fromkeys(known[word]), "")
+        found[word] = value
+    return ",".join(plain), found
+
+
+# every network and backbone with its default sizes; others by fields, --config.learner.network.hidden=64
+SLOTS = dict(slots=32, width=16, hidden=128, reads=1, controller="lstm")
+NETWORKS = {
+    "transformer": dict(name="transformer", depth=2, width=64, num_heads=4, mlp=256, positions=False),
+    "lstm": dict(name="lstm", hidden=128),
+    "outer_lstm": dict(name="outer_lstm", size=16, num_heads=4),
+    "vsml": dict(name="vsml", hidden=16, messages=8, ticks=2),
+    "vsml_nosym": dict(name="vsml_nosym", grid=4, hidden=32, messages=8, ticks=2),
+    "mlp": dict(name="mlp", width=128),
+    "nse": dict(name="nse", slots=32, width=16, hidden=128, controller="lstm", similarity="dot", memory="learned"),
+    "ntm": SLOTS | dict(name="ntm", memory="learned", shifts=1),
+    "lrua": SLOTS | dict(name="lrua", memory="constant", decay=0.95, adds="own"),
+    "dnc": SLOTS | dict(name="dnc", memory="constant", links=True),
+    "gated": dict(name="gated", width=8, bias=-3.0),
+}
+BACKBONES = {
+    "conv4": dict(name="conv4", width=32, depth=2, norm="batch", conv="patches", down="max"),
+    "resnet12": dict(name="resnet12", widths=(16, 32), norm="batch", conv="patches"),
+    "mlp": dict(name="mlp", widths=(64, 64)),
+    "pixels": dict(name="pixels"),
+}
+
+
 def replicas(num: int = 1, at_once: int = 0, **vary: dict | tuple) -> dict:
     """Runs side by side in one program, with the seeds seed, seed + 1, ...
 

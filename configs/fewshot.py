@@ -5,7 +5,7 @@
   bash launch/local.sh sweep --config=configs/fewshot.py:sinusoid,maml,pretrained --out=runs/sinusoid     12 minutes
   bash launch/local.sh benchmark --memory --config=configs/fewshot.py:memory,chunked      cost of second order, 1 minute
 
-Tasks: see TASKS and their functions; learners: LEARNERS, for `memory` plain remat chunked truncated first.
+Tasks: TASKS; learners: LEARNERS, for `memory` plain remat chunked truncated first; digits,maml,backbone=mlp swaps that.
 
   results/fewshot_digits: matchingnet 93.1
   results/fewshot_omniglot_protonet: 5-way 1-shot 97.58 ± 0.28
@@ -22,7 +22,9 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
+    arg, words = common.words(arg, backbone=common.BACKBONES, learner=LEARNERS)
     task, _, learner = arg.partition(",")
+    learner = words.get("learner", learner)
     make = common.choose(task, TASKS, "digits")
     config = make()
     default = "remat" if task == "memory" else "maml" if "outputs" in config else "protonet"
@@ -36,6 +38,8 @@ def get_config(arg: str = "") -> ConfigDict:
             block = block[name]
         assert last in block, field
         block[last] = value
+    if "backbone" in words:
+        config["learner"]["backbone"] = dict(common.BACKBONES[words["backbone"]])
     return ConfigDict(config)
 
 

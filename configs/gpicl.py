@@ -4,7 +4,8 @@
   bash launch/local.sh sweep --config=configs/gpicl.py:phases --out=runs/phases      K from 1 to unlimited, 12 minutes
   bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models      every learner, 11 minutes
 
-Other arguments: smoke; mnist and paper, for a GPU, not run; lstm outer_lstm vsml vsml_nosym mlp sgd maml, one learner.
+Other arguments: smoke; mnist and paper, for a GPU, not run. Another network or learner is one more word, as in
+digits,network=ntm or digits,learner=maml.
 
   results/gpicl_digits: unseen 0.850 ± 0.010
   results/gpicl_phases: L(unseen) at unlimited K 0.601
@@ -22,9 +23,15 @@ CONTROLS = ("seen_random_labels", "unseen_random_labels", "seen_relabelled")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper)
-    variants |= {name: lambda name=name: other_learner(name) for name in OTHER_LEARNERS}
-    return ConfigDict(common.choose(arg, variants | {"models": digits}, "digits")())
+    """ARG is VARIANT[,network=NAME][,learner=incontext|sgd|maml], in any order."""
+    name, words = common.words(arg, network=NETWORKS, learner=LEARNERS)
+    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=digits)
+    config = common.choose(name, variants, "digits")()
+    if words.get("learner", "incontext") != "incontext":
+        if "network" in words:
+            common.refuse(arg, f"learner={words['learner']} takes no network")
+        return ConfigDict(online(config, **LEARNERS[words["learner"]]))
+    return ConfigDict(of_network(config, words["network"]) if "network" in words else config)
 
 
 def digits() -> dict:
@@ -39,10 +46,10 @@ def digits() -> dict:
                   image_size=0, channels=0, pca=32, ways=5, length=20, num_tasks=0, bias=0.0, random_points=10,
                   task_seed=0),
         learner=dict(name="incontext", layout="query", dtype="float32",
-                     network=dict(name="transformer", depth=2, width=64, num_heads=4, mlp=256, positions=False)),
+                     network=dict(common.NETWORKS["transformer"])),
         optim=common.adam(1e-3, warmup_steps=100),
         train=common.train(batch=64, steps=2000),
-        evaluators=dict(curves=dict(name="learning_curves", sets=sets, episodes=1024, chunk=256, seed=1,
+        evaluators=dict(curves=dict(name="learning_curves", sets=sets, episodes=1024, block=256, chunk=256, seed=1,
                                     baselines=("1nn", "class_mean", "ridge", "online_softmax"))),
     )
 
@@ -54,7 +61,7 @@ def smoke() -> dict:
     config["learner"]["network"] |= dict(depth=1, width=16, num_heads=2, mlp=32)
     config["optim"] |= dict(warmup_steps=1)
     config["train"] |= dict(batch=8, steps=4, steps_per_call=2, log_every=2, save_every=2)
-    config["evaluators"]["curves"] |= dict(episodes=32, chunk=16, sets=("seen", "unseen"), baselines=("1nn",))
+    config["evaluators"]["curves"] |= dict(episodes=32, block=16, chunk=16, sets=("seen", "unseen"), baselines=("1nn",))
     return config
 
 
@@ -91,30 +98,35 @@ def paper() -> dict:
     return config
 
 
-OTHER_LEARNERS = {
-    "lstm": dict(network=dict(name="lstm", hidden=128)),
-    "outer_lstm": dict(network=dict(name="outer_lstm", size=16, num_heads=4)),
-    "vsml": dict(network=dict(name="vsml", hidden=16, messages=8, ticks=2)),
-    "vsml_nosym": dict(network=dict(name="vsml_nosym", grid=4, hidden=32, messages=8, ticks=2)),
-    "mlp": dict(network=dict(name="mlp", width=128)),
-    "sgd": dict(meta=False),
-    "maml": dict(meta=True),
-}
+NETWORKS = tuple(name for name in common.NETWORKS if name != "gated")  # its marker is in no task here
+LEARNERS = {"incontext": {}, "sgd": dict(meta=False, steps=50), "maml": dict(meta=True, steps=1000)}
 
 
-def other_learner(name: str) -> dict:
-    config = digits()
-    if name in ("sgd", "maml"):
-        config["learner"] = dict(name="online", hidden=(), inner_optimiser="adam", inner_lr=1e-2) | OTHER_LEARNERS[name]
-        config["train"] |= dict(steps=50 if name == "sgd" else 1000, save_every=1000)
-        config["optim"] |= dict(warmup_steps=0)
+def of_network(config: dict, name: str) -> dict:
+    """Another network on the same task, in a layout that it can read."""
+    config["learner"]["network"] = dict(common.NETWORKS[name])
+    if name == "transformer":
         return config
-    layout = "shifted" if name.startswith("vsml") else "previous_example"
-    config["learner"] = dict(name="incontext", layout=layout, dtype="float32") | OTHER_LEARNERS[name]
     if name.startswith("vsml"):
-        config["train"] |= dict(batch=16)
-    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"))
+        config["learner"] |= dict(layout="shifted")
+        config["train"] |= dict(batch=min(config["train"]["batch"], 16))
+    elif config["learner"]["layout"] == "query":
+        config["learner"] |= dict(layout="previous_example")
+    config["evaluators"]["curves"] |= dict(sets=tuple(
+        name for name in config["evaluators"]["curves"]["sets"] if name in ("seen", "unseen", "new", "random")))
     return config
+
+
+def online(config: dict, meta: bool, steps: int) -> dict:
+    """Gradient descent along the episode, from weights that are meta-learned (MAML) or drawn."""
+    config["learner"] = dict(name="online", hidden=(), inner_optimiser="adam", inner_lr=1e-2, meta=meta)
+    config["train"] |= dict(steps=min(steps, config["train"]["steps"]), save_every=1000)
+    config["optim"] |= dict(warmup_steps=0)
+    return config
+
+
+MODELS = {"transformer": "digits"} | {name: f"digits,network={name}" for name in NETWORKS if name != "transformer"} | {
+    name: f"digits,learner={name}" for name in LEARNERS if name != "incontext"}
 
 
 def sweep(arg: str = "phases"):
@@ -122,9 +134,7 @@ def sweep(arg: str = "phases"):
     learner."""
     common.choose(arg, dict.fromkeys(("phases", "models")), "")
     if arg == "models":
-        yield {"_label": "transformer", "_config": "configs/gpicl.py:digits"}
-        for name in OTHER_LEARNERS:
-            yield {"_label": name, "_config": f"configs/gpicl.py:{name}"}
+        yield from ({"_label": label, "_config": f"configs/gpicl.py:{model}"} for label, model in MODELS.items())
         return
     for seed in range(3):  # one program each
         vary = {"task.num_tasks": TASKS, "seed": (seed,) * len(TASKS)}

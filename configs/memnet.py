@@ -44,7 +44,11 @@ def get_config(arg: str = "") -> ConfigDict:
                  "strokes_stream_lstm": lambda: strokes_stream("lstm"), "shared": shared,
                  "shared_sizes": lambda: shared(({}, dict(width=6), dict(width=12)), "learned")}
     variants |= {f"cost_{name}": functools.partial(cost, network=network) for name, network in MEMORIES.items()}
-    return ConfigDict(common.choose(arg, variants, "gated_recall")())
+    name, words = common.words(arg, network=common.NETWORKS)
+    config = common.choose(name, variants, "gated_recall")()
+    if "network" in words:
+        config["learner"]["network"] = dict((common.NETWORKS | MEMORIES)[words["network"]])
+    return ConfigDict(config)
 
 
 def feedback(**changes) -> dict:
@@ -95,15 +99,9 @@ def shared(networks: tuple = ({}, {}, {}), adapter: str = "none") -> dict:
     return config
 
 
-MEMORIES = {
-    "lstm": dict(name="lstm", hidden=32),
-    "outer_lstm": dict(name="outer_lstm", size=8, num_heads=4),
-    "nse": dict(name="nse", slots=32, width=16, hidden=32, controller="lstm", similarity="dot", memory="learned"),
-    "ntm": dict(name="ntm", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="learned", shifts=1),
-    "lrua": dict(name="lrua", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", decay=0.95,
-                 adds="own"),
-    "dnc": dict(name="dnc", slots=32, width=16, hidden=32, reads=1, controller="lstm", memory="constant", links=True),
-}
+SMALL_SIZES = {"lstm": dict(hidden=32), "outer_lstm": dict(size=8)} | dict.fromkeys(
+    ("nse", "ntm", "lrua", "dnc"), dict(hidden=32))
+MEMORIES = {name: common.NETWORKS[name] | changes for name, changes in SMALL_SIZES.items()}
 
 
 COST_LENGTHS = (256, 1024, 4096)
@@ -318,18 +316,24 @@ def smoke() -> dict:
     return config
 
 
+def _arm(arm: str, length: int) -> dict:
+    flat = gated_recall(arm, length)
+    paced = ("steps", "steps_per_call", "log_every", "save_every", "eval_every")
+    return {"_label": f"{arm}, L={length}", "task.length": length, "learner.rule": flat["learner"]["rule"],
+            "learner.feedback.context": flat["learner"]["feedback"]["context"],
+            **{f"train.{k}": flat["train"][k] for k in paced}}
+
+
 def sweep(arg: str = "gated_recall"):
-    """gated_recall: arms x lengths. copy, repeat_copy: rules x segments. shared: transferred and joint feedback. cost:
-    rules x lengths, then every memory. omniglot_online, omniglot_small, strokes_stream: memory and LSTM."""
+    """gated_recall: arms x lengths, two more networks at 24. copy, repeat_copy: rules x segments. shared: transferred
+    and joint feedback. cost: rules x lengths, then every memory. The streams: memory and LSTM."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
+            yield from (_arm(arm, length) for arm in ARMS)
+        for network in ("lstm", "nse"):
             for arm in ARMS:
-                flat = gated_recall(arm, length)
-                train = flat["train"]
-                paced = ("steps", "steps_per_call", "log_every", "save_every", "eval_every")
-                yield {"_label": f"{arm}, L={length}", "task.length": length, "learner.rule": flat["learner"]["rule"],
-                       "learner.feedback.context": flat["learner"]["feedback"]["context"],
-                       **{f"train.{k}": train[k] for k in paced}}
+                yield _arm(arm, 24) | {"_label": f"{network} {arm}, L=24",
+                                       "_config": f"{HERE}:gated_recall,network={network}"}
     elif arg in ("copy", "repeat_copy"):
         for segment in (2, 3, 4, 5):
             for arm, changes in COPY_ARMS.items():

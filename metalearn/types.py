@@ -159,6 +159,8 @@ class Learner:
     warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
     pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
                                 config: the value that it must have}}; {} asks for nothing
+    any_ways                    whether episodes may have other numbers of classes than the training task's
+    reads_labels                whether a prediction depends on the labels before it: else there is no support to give
     """
 
     init: Callable
@@ -170,6 +172,8 @@ class Learner:
     batch_schedule: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    any_ways: bool = False
+    reads_labels: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +199,7 @@ class EpisodeSpec:
     train_outputs    classes of a training episode, where training has another number of them
     max_level     the highest difficulty in training; 0 where the task has no levels
     rare_from     labels from here on are rare; None where none are
+    answers_early   labels hold an answer at positions before the one where it is asked
     class_N, num_classes   the class of each meta-training example, and how many there are; for learners that name them
     """
 
@@ -208,6 +213,7 @@ class EpisodeSpec:
     train_outputs: int = 0
     max_level: int = 0
     rare_from: int | None = None
+    answers_early: bool = False
     class_N: Any = None
     num_classes: int = 0
 

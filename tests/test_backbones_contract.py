@@ -1,5 +1,7 @@
 """What holds for every backbone of the listing, the day its file exists."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.nn import backbone
+from metalearn.types import EpisodeSpec
 from metalearn.validate import ConfigError
 
 IMAGE = dict(norm="batch", conv="patches")
@@ -17,12 +20,12 @@ BACKBONES = {
     "mlp": (dict(widths=(6, 4)), 4),
     "pixels": ({}, 64),
 }
-FACTS = dict(image_shape=(8, 8, 1), features=64)
+SPEC = EpisodeSpec(length=2, features=64, targets="classes", outputs=2, image_shape=(8, 8, 1))
 X_NX = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
 
 
 def make(name, **changes):
-    return backbone.make({"name": name} | BACKBONES[name][0] | changes, FACTS)
+    return backbone.make({"name": name} | BACKBONES[name][0] | changes, SPEC)
 
 
 def test_every_backbone_of_the_listing_is_here():
@@ -68,8 +71,8 @@ def test_refusals(name, changes, text):
 
 def test_unknown_names_and_images_that_are_vectors_are_refused():
     with pytest.raises(ConfigError, match=r"backbone.name=conv: .*nearest: conv4"):
-        backbone.make(dict(name="conv"), FACTS)
+        backbone.make(dict(name="conv"), SPEC)
     with pytest.raises(ConfigError, match="backbone.name=: one of conv4"):
-        backbone.make({}, FACTS)
+        backbone.make({}, SPEC)
     with pytest.raises(ConfigError, match="plain vectors"):
-        backbone.make({"name": "conv4"} | BACKBONES["conv4"][0], dict(image_shape=None, features=64))
+        backbone.make({"name": "conv4"} | BACKBONES["conv4"][0], dataclasses.replace(SPEC, image_shape=None))

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from metalearn import sweep, train
+from metalearn import lookup, sweep, train
 from metalearn.runtime import config as config_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import SECTIONS
@@ -83,3 +83,33 @@ def test_smoke_stopped_and_resumed_ends_in_the_same_bits(path, tmp_path, monkeyp
     for result in results:
         result.pop("seconds")
     assert results[0] == results[1]
+
+
+def test_one_word_swaps_a_network_a_learner_or_a_backbone():
+    words = config_lib.load(f"{ROOT}/configs/gpicl.py:smoke,network=ntm")
+    assert words.learner.network.name == "ntm" and words.learner.layout == "previous_example"
+    assert config_lib.load(f"{ROOT}/configs/gpicl.py:network=vsml,smoke").learner.layout == "shifted"
+    plain = config_lib.load(f"{ROOT}/configs/gpicl.py:smoke")
+    assert config_lib.load(f"{ROOT}/configs/gpicl.py:digits,network=transformer").learner.layout == "query"
+    assert config_lib.load(f"{ROOT}/configs/gpicl.py:smoke,learner=incontext") == plain
+    assert config_lib.load(f"{ROOT}/configs/gpicl.py:smoke,learner=maml").learner.meta is True
+    few = config_lib.load(f"{ROOT}/configs/fewshot.py:smoke,learner=maml,backbone=mlp")
+    assert (few.learner.name, few.learner.backbone.name) == ("maml", "mlp")
+    assert config_lib.load(f"{ROOT}/configs/memnet.py:smoke,network=lstm").learner.network.name == "lstm"
+
+
+@pytest.mark.parametrize("spec, text", [
+    ("gpicl.py:smoke,network=ntn", "ntn: must be one of .*nearest: ntm"),
+    ("gpicl.py:smoke,netwrk=ntm", "netwrk=ntm: unknown word; .*nearest: network"),
+    ("gpicl.py:smoke,network=", "must be one of transformer"), ("gpicl.py:smoke,network=gated", "must be one of"),
+    ("gpicl.py:smoke,learner=sgd,network=ntm", "learner=sgd takes no network"),
+    ("gpicl.py:smok,network=ntm", "smok: .*nearest: smoke"), ("fewshot.py:smoke,backbone=conv", "nearest: conv4")])
+def test_words_that_are_not_known_are_refused_with_the_nearest(spec, text):
+    with pytest.raises(ConfigError, match=text):
+        config_lib.load(f"{ROOT}/configs/{spec}")
+
+
+def test_every_network_and_backbone_has_its_default_sizes():
+    from configs import common
+    assert sorted(common.NETWORKS) == lookup.names("networks") and sorted(common.BACKBONES) == lookup.names("backbones")
+    assert all(sizes["name"] == name for table in (common.NETWORKS, common.BACKBONES) for name, sizes in table.items())

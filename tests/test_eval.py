@@ -31,7 +31,10 @@ def test_the_very_numbers_of_training(run):
 
 def test_an_earlier_checkpoint_gives_other_numbers(run):
     workdir, printed = run
-    assert eval_program.run(str(workdir), step=2)["step"] == 2
+    earlier = eval_program.run(str(workdir), step=2)
+    assert earlier["step"] == 2 and earlier["episodes_sha256"] == printed["episodes_sha256"]
+    differ = [k for k in printed if k.endswith(("_last", "_first")) and earlier[k] != printed[k]]
+    assert differ, "the same episodes, other parameters"
     with pytest.raises(ConfigError, match="--step"):
         eval_program.run(str(workdir), step=3)
 

@@ -54,7 +54,7 @@ def test_first_last_and_their_intervals():
     assert got["learning_ci95"] == pytest.approx(4.302653 * (last - [0, 1, 0]).std(ddof=1) / 3**0.5)
 
 
-def evaluate(seed=1, chunk=8, sets=("seen", "unseen_random_labels")):
+def evaluate(seed=1, chunk=8, block=8, sets=("seen", "unseen_random_labels")):
     """On a small task whose labels are drawn from the key, and a learner that knows those above zero."""
     def sample(data, key, split, num):
         y_BT = jax.random.randint(key, (num, 6), 0, 4)
@@ -66,7 +66,7 @@ def evaluate(seed=1, chunk=8, sets=("seen", "unseen_random_labels")):
                     EpisodeSpec(length=1, features=1, targets="classes", outputs=4), dict(num_tasks=3))
     learner = types.SimpleNamespace(predict=lambda params, carry, batch: batch.x_BTX.at[..., 0].set(0.5 * params))
     evaluator = lookup.build("evaluators", "learning_curves", task, learner, sets=sets, baselines=("1nn",),
-                             episodes=16, chunk=chunk, seed=seed)
+                             episodes=16, block=block, chunk=chunk, seed=seed)
     return evaluator.run
 
 
@@ -82,6 +82,14 @@ def test_episodes_are_frozen_by_the_seed():
     assert a["headline"]["seen_last"] == 1.0 and other["headline"]["seen_last"] < 0.6  # class 0 always
 
 
+@pytest.mark.parametrize("chunk", [2, 16])
+def test_the_chunk_is_memory_and_nothing_else(chunk):
+    """With a learner that is right about half of the time, so that other episodes would give other numbers."""
+    found, again = (evaluate(chunk=c)(3.0, ()) for c in (chunk, 8))
+    assert found["headline"] == again["headline"] and found["facts"]["set_sha256"] == again["facts"]["set_sha256"]
+    assert evaluate(block=16, chunk=chunk)(3.0, ())["headline"] != found["headline"], "the block is of the protocol"
+
+
 def test_only_scored_positions_make_curves():
     got = evaluate()(1.0, ())
     assert [c["title"] for c in got["curves"]] == ["seen"]
@@ -91,6 +99,7 @@ def test_only_scored_positions_make_curves():
 
 
 @pytest.mark.parametrize("changes, text", [(dict(chunk=5), "episodes=16: must be a multiple of chunk=5"),
+                                           (dict(chunk=4, block=6), "must divide block=6"),
                                            (dict(sets=()), "sets"), (dict(sets=("sen",)), "nearest: seen")])
 def test_refusals(changes, text):
     with pytest.raises(ConfigError, match=text):

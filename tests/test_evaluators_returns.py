@@ -49,7 +49,7 @@ def knows_the_goal(batch):
 
 
 def follows_the_prompt(batch):
-    """Repeats the prompt's first action; stands still without a prompt."""
+    """Repeats the prompt's first action; zero without a prompt."""
     return jnp.broadcast_to(batch.prompt.act_BTA[:, 2:3], now(batch).act_BTA.shape)
 
 

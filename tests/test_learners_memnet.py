@@ -1,5 +1,7 @@
 """The online learner: its rules, its schedule of batches, what it refuses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,10 @@ def test_a_new_batch_starts_fresh_wherever_the_old_one_stopped():
 
 
 def test_stream_is_predict_and_duplicating_the_batch_changes_nothing():
-    task, learner = build(rule="tbptt", inputs="x_and_last_label", segment=7)
+    task, _ = build()
+    late = dataclasses.replace(task.spec, answers_early=False)  # whatever the label says
+    changes = dict(rule="tbptt", inputs="x_and_last_label", segment=7)
+    learner = lookup.build("learners", "memnet", late, **BASE | changes)
     batch = draw(task)
     params, carry = learner.init(jax.random.key(1), batch)
     whole_BTV, state = learner.predict(params, carry, batch), learner.stream.init(params, 4, 7)
@@ -263,10 +268,60 @@ def test_rates_weigh_own_loss_and_synthetic_gradient():
     ("fast_weights.scope", dict(fast_weights=RATES | dict(scope="episodic"),
                                 feedback=FEEDBACK | dict(context="label"))),
     ("fast_weights.match", dict(fast_weights=RATES | dict(match="("))),
+    ("inputs=x_and_last_label: would give the answer away", dict(inputs="x_and_last_label")),
+    ("network.name=mlp: rule=synthetic needs", dict(network=dict(name="mlp", width=3))),
+    ("network.name=transformer: rule=synthetic needs", dict(network=dict(
+        name="transformer", depth=1, width=4, num_heads=1, mlp=4, positions=False))),
 ])
 def test_bad_input_is_one_clear_line(field, changes):
     with pytest.raises(ConfigError, match=field):
         build(**changes)
+
+
+SLOTS = dict(slots=4, width=3, hidden=4, controller="lstm", memory="learned", reads=1)
+TRANSFORMER = dict(name="transformer", depth=1, width=8, num_heads=2, mlp=8, positions=True)
+NETWORKS = {
+    "gated": dict(name="gated", width=4, bias=-3.0), "outer_lstm": dict(name="outer_lstm", size=3, num_heads=2),
+    "vsml_nosym": dict(name="vsml_nosym", grid=2, hidden=3, messages=2, ticks=1),
+    "ntm": SLOTS | dict(name="ntm", shifts=1), "lrua": SLOTS | dict(name="lrua", decay=0.95, adds="own"),
+    "dnc": SLOTS | dict(name="dnc", links=True)}  # lstm and nse serve every test above
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_recurrent_network_learns_by_synthetic_gradients(name):
+    """A fresh feedback model is silent, so the first update is truncated BPTT's; later the network is moved."""
+    network = NETWORKS[name]
+    task, learner = build(network=network)
+    batch = draw(task)
+    params, carry = learner.init(jax.random.key(1), batch)
+    grads = jax.jit(learner.grads)
+    for _ in range(3):  # the label comes in the third window
+        found, carry, means = grads(params, carry, batch, None)
+    assert means["loss"].count == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(found["net"]))
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(found["feedback"]))
+
+
+def test_a_cached_transformer_learns_in_segments_as_at_once():
+    """Windows of 3 over 7 steps, the last padded: its outputs are those of the whole episode, and where the window is
+    the episode so is its gradient."""
+    task, online = build(network=TRANSFORMER, rule="tbptt", window=3)
+    batch = draw(task)
+    params, carry = online.init(jax.random.key(1), batch)
+    grads, losses = jax.jit(online.grads), []
+    for _ in range(3):
+        found, carry, means = grads(params, carry, batch, None)
+        losses.append(float(means["loss"].total))
+    logits = online.predict(params, carry, batch)
+    expected = -jax.nn.log_softmax(logits)[jnp.arange(4), -1, batch.y_BT[:, -1]].sum()
+    np.testing.assert_allclose(losses[-1], expected, rtol=1e-4)
+    whole = build(network=TRANSFORMER, rule="bptt", window=7)[1]
+    at_once = build(network=TRANSFORMER, rule="tbptt", window=7)[1]
+    net = params["net"] | {"0": params["net"]["0"] | {"position": params["net"]["0"]["position"][:7]}}
+    both = [jax.jit(rule.grads)({"net": net}, rule.init(jax.random.key(1), batch)[1], batch, None)[0]
+            for rule in (whole, at_once)]
+    for x, y in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("length", [5, 20000])

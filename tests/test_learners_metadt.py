@@ -166,7 +166,7 @@ def test_refusals(task, changes, text):
 
 @pytest.mark.slow
 def test_both_phases_learn(tmp_path):
-    """World model, then a short policy on it: far better with a demonstration than standing still."""
+    """World model, then a short policy on it: far better with a demonstration than zero actions."""
     world = config.load("configs/metadt.py:point_world", ("train.steps=1500", "train.save_every=1500"))
     assert train.run(world, str(tmp_path / "world"), quiet=True)["test_mse"] < 0.008
     settings = config.load("configs/metadt.py:point", (

@@ -74,7 +74,7 @@ def test_commands_are_accepted_by_their_programs(line, monkeypatch):
 
 def test_the_library_in_ten_lines_runs(tmp_path, monkeypatch):
     (code,) = blocks(README, "python")
-    assert code.count("\n") <= 10
+    assert len([line for line in code.splitlines() if line]) <= 10
     for folder in ("configs", "metalearn"):
         os.symlink(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)

@@ -58,6 +58,8 @@ def test_batches_until_learned_count_what_each_arm_saw(tmp_path):
     history = [{"step": 200} | replicas([0.5] * 3, [0.1] * 3), {"step": 400} | seen]
     run = run_at(tmp_path / "run", "cdni, L=12", {"task.length": 12}, seen, history)
     found = memnet.gated([run])["headline"]
+    lstm = memnet.gated([run_at(tmp_path / "lstm", "lstm bptt, L=12", {"task.length": 12}, seen, history)])["headline"]
+    assert lstm["batches_to_90"] == {"lstm bptt": {"12": 400}}  # one update on each batch
     assert found["batches_to_90"] == {"cdni": {"12": 100}}  # four updates on each batch
     assert found["batches_to_90_by_seed"]["cdni"]["12"] == [100, None, 100]
     assert found["rare_accuracy"]["cdni"]["12"] == pytest.approx(0.7)

@@ -191,16 +191,17 @@ def test_tasks_and_seeds_of_a_transformer_side_by_side(tmp_path):
 
 def test_evaluators_of_several_replicas_compile_once():
     from metalearn.evaluators import learning_curves
+    from metalearn.measure import frozen
 
     overrides = [*SMALL, "learner.network.width=8", *vary(2, task__num_tasks=(1, 8))]
     experiment = experiment_lib.build(config_lib.load("configs/gpicl.py:smoke", overrides))
     assert experiment.by_replica[0] is not experiment.by_replica[1]
     state = loop.make_init(experiment)(replicas.data(experiment.plan, experiment.task.data),
                                         replicas.split(experiment.plan, replicas.roots(experiment.plan))[0])
-    before = learning_curves._score._cache_size(), learning_curves._draw._cache_size()
+    before = learning_curves._score._cache_size(), frozen.draw._cache_size()
     eval_program.headlines(experiment, state.params, state.carry)
     assert learning_curves._score._cache_size() == before[0] + 1
-    assert learning_curves._draw._cache_size() == before[1] + 2  # one for each split
+    assert frozen.draw._cache_size() == before[1] + 2  # one for each split
 
 
 # --- what is refused, and how results are put together ---------------------------------------------------------------

@@ -107,3 +107,8 @@ def test_manifest_says_what_ran_and_nothing_private(monkeypatch):
     facts = workdir.manifest("cpu", 1)
     text = json.dumps(facts)
     assert facts["versions"]["jax"] and facts["num_devices"] == 1 and "hush" not in text and "somebody" not in text
+
+
+def test_manifest_knows_the_revision_wherever_there_is_one():
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    assert (workdir.manifest("cpu", 1)["git"] != "unknown") == os.path.exists(os.path.join(root, ".git"))

@@ -70,7 +70,7 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
                 rows.append([name, s, *_of_source(source_EQ == s, hit_EQ, near_EQ)])
         split = facts["splits"][sets[0]]
         headline |= {"episodes": episodes, "protocol": f"{facts['protocol']}, {split['dataset']} {split['of']}",
-                     "episodes_sha256": hashes[sets[0]]}
+                     "episodes_sha256": hashes[sets[0]], "inputs_sha256": frozen[sets[0]].inputs_digest}
         table = {"title": f"{facts['protocol']}: accuracy on frozen episodes (± 95 % interval over episodes)",
                  "columns": ["set", "source", "episodes", "learner", "nearest neighbour on pixels"], "rows": rows}
         about = {"seed": seed, "episodes_sha256": hashes, "chance": 1 / task.spec.outputs,

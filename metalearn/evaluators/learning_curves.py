@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import zlib
 
 import jax
 import numpy as np
 
 from metalearn.measure import baselines as baselines_lib
+from metalearn.measure import frozen as frozen_lib
 from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
@@ -32,14 +32,15 @@ LABELS = {"new": "newclass"}  # the plain name of a set in the headline, where i
 
 
 def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: tuple[str, ...], episodes: int,
-         chunk: int, seed: int) -> Evaluator:
+         block: int, chunk: int, seed: int) -> Evaluator:
     """Evaluates `episodes` frozen episodes of each set in `sets` (splits of the task), `chunk` at a time.
 
-    The episodes are a function of (task, seed, chunk) and nothing else; their SHA-256 is in the result. Classification
-    tasks only; `baselines` are names out of `metalearn.measure.baselines.ALL`.
+    The episodes are a function of (task, seed, block) and nothing else (see `Frozen`; `chunk` is memory); their SHA-256
+    is in the result. Classification tasks only; `baselines` are names out of `metalearn.measure.baselines.ALL`.
     """
-    positive(episodes=episodes, chunk=chunk)
+    positive(episodes=episodes, block=block, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)
+    require(block % chunk == 0 or chunk % block == 0, "chunk", chunk, f"must divide block={block} or be divided by it")
     require(len(sets) > 0, "sets", sets, "must name at least one split")
     for name in sets:
         one_of(task.splits, sets=name)
@@ -47,58 +48,45 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
         one_of(baselines_lib.ALL, baselines=name)
     ways = task.spec.outputs
 
-    draw = lambda data, key, split: _draw(data, key, task.sample, split, chunk)
     score = lambda params, carry, batch: _score(params, carry, batch, learner.predict)
 
     @functools.cache
     def frozen(split):
-        """(keys, baseline hits, digest, scored positions) of one set: computed once per process."""
-        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(split.encode()) & 0x7FFFFFFF)
-        keys = jax.random.split(key, episodes // chunk)
-        hits, drawn, masks = [], [], []
-        for key in keys:
-            batch = draw(device_data(), key, split)
+        """(episodes, baseline hits, scored positions) of one set: computed once per process."""
+        all_of_it, hits, masks = frozen_lib.Frozen(task, split, episodes, chunk, seed, block), [], []
+        for batch in all_of_it:
             hits.append(jax.device_get(_measure(batch, baselines, ways)))
-            drawn += jax.device_get([batch.task_B, batch.y_BT, batch.index_BT])
             masks.append(jax.device_get(batch.mask_BT))
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in drawn)).hexdigest()
         joined = {name: np.concatenate([h[name] for h in hits]) for name in baselines}
-        return keys, joined, digest, np.flatnonzero(np.concatenate(masks).min(0) > 0)
-
-    @functools.cache
-    def device_data():
-        return jax.device_put(task.data)
+        return all_of_it, joined, np.flatnonzero(np.concatenate(masks).min(0) > 0)
 
     def run(params, carry) -> Result:
-        scores, curves, digests = {}, [], {}
+        scores, curves, digests, inputs = {}, [], {}, {}
         for split in sets:
-            keys, hits, digests[split], scored_T = frozen(split)
-            hit_ET = np.concatenate([score(params, carry, draw(device_data(), key, split)) for key in keys])
+            drawn, hits, scored_T = frozen(split)
+            digests[split], inputs[split] = drawn.digest, drawn.inputs_digest
+            hit_ET = np.concatenate([score(params, carry, batch) for batch in drawn])
             rows = {"learner": hit_ET} | hits
             scores[split] = {name: _summary(h[:, scored_T]) for name, h in rows.items()}
             if len(scored_T) > 1:
                 series = [_series(name, h) for name, h in rows.items()]
                 curves.append({"title": split, "x": list(range(hit_ET.shape[1])), "xlabel": "examples seen",
                                "ylabel": "accuracy", "series": series, "levels": {"chance": 1 / ways}})
-        digest = hashlib.sha256("".join(digests[s] for s in sorted(digests)).encode()).hexdigest()
-        facts = {"seed": seed, "episodes": episodes, "chunk": chunk, "episodes_sha256": digest,
-                 "set_sha256": digests, "dataset_sha256": task.facts.get("sha256"),
+        digest, inputs_digest = (hashlib.sha256("".join(of[s] for s in sorted(of)).encode()).hexdigest()
+                                 for of in (digests, inputs))
+        facts = {"seed": seed, "episodes": episodes, "block": block, "episodes_sha256": digest,
+                 "inputs_sha256": inputs_digest, "set_sha256": digests, "dataset_sha256": task.facts.get("sha256"),
                  "dataset": task.facts.get("dataset"),
                  "new_dataset": task.facts.get("new_dataset"), "num_tasks": task.facts.get("num_tasks"),
                  "scores": scores}
         headline = _headline(scores, 1 / ways) | {"new_dataset": task.facts.get("new_dataset"),
-                                                  "episodes_sha256": digest}
+                                                  "episodes_sha256": digest, "inputs_sha256": inputs_digest}
         return {"headline": headline, "tables": [_table(scores)], "curves": curves, "facts": facts}
 
     return Evaluator(run)
 
 
-# compiled once for all evaluators of one task and learner: those of several replicas differ in their data alone
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _draw(data, key, sample, split, num):
-    return sample(data, key, split, num)
-
-
+# compiled once for all evaluators of one learner: those of several replicas differ in their parameters alone
 @functools.partial(jax.jit, static_argnums=3)
 def _score(params, carry, batch, predict):
     """Right or wrong at each position, (num, T); sets differ only in what was drawn."""

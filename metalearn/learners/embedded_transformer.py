@@ -23,9 +23,9 @@ def make(spec, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: i
     support_query.need(spec, fixed_ways=True)
     body = backbone_lib.make(backbone, spec)
     V = spec.outputs
-    spec = network_nn.NetworkSpec(V, body.features, "support_query", spec.length, "float32", 1)
+    made_for = network_nn.NetworkSpec(V, body.features, "support_query", spec.length, "float32", 1)
     sizes = dict(depth=depth, width=width, num_heads=num_heads, mlp=mlp, positions=False)
-    reader = lookup.build("networks", "transformer", spec, **sizes)
+    reader = lookup.build("networks", "transformer", made_for, **sizes)
 
     def outputs(params, carry, batch: Episodes, train: bool):
         x_BSX, y_BS, x_BQX, _ = support_query.parts(batch)
@@ -47,7 +47,7 @@ def make(spec, *, backbone: dict, depth: int, width: int, num_heads: int, mlp: i
         return both, backbone_lib.start(body, params, batch.x_BTX)
 
     support = spec.length * spec.shots // (spec.shots + spec.queries)
-    return support_query.in_one_pass(spec, init, outputs, lambda length: 2 * width * depth * support)
+    return support_query.in_one_pass(spec, init, outputs, lambda length: 2 * width * depth * support, any_ways=False)
 
 
 def mask(S: int, Q: int) -> np.ndarray:

@@ -36,4 +36,5 @@ def make(spec, *, backbone: dict, scale: float) -> Learner:
         body = net.init(key, batch.x_BTX[0])
         return {"body": body, "log_scale": jnp.log(jnp.float32(scale))}, backbone_lib.start(net, body, batch.x_BTX)
 
-    return support_query.in_one_pass(spec, init, logits, lambda length: net.features * spec.outputs * spec.shots)
+    return support_query.in_one_pass(spec, init, logits, lambda length: net.features * spec.outputs * spec.shots,
+                                     any_ways=True)

@@ -60,9 +60,12 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float
     positive(unroll=unroll, label_gain=label_gain)
     length, outputs = spec.length, spec.outputs
     require(1 <= segment <= length, "segment", segment, f"must lie between 1 and the episode's length {length}")
+    require(inputs != "x_and_last_label" or not spec.answers_early, "inputs", inputs,
+            "would give the answer away: this task's labels hold it before it is asked for")
     # a cache has room for whole segments, the last of them padded
-    room = network_nn.NetworkSpec(outputs, spec.features, inputs, -(-length // segment) * segment, "float32", unroll)
-    nets = tuple(network_nn.make(network | dict(changes), room) for changes in networks or ({},))
+    room = -(-length // segment) * segment
+    made_for = network_nn.NetworkSpec(outputs, spec.features, inputs, room, "float32", unroll)
+    nets = tuple(network_nn.make(network | dict(changes), made_for) for changes in networks or ({},))
     with within("feedback"):
         options = call(synthesiser.make, spec.targets, segment, len(nets), **feedback)
     with within("fast_weights"):
@@ -70,13 +73,13 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float
     with within("curriculum"):
         difficulty = call(curriculum_lib.make, spec, len(nets), **curriculum)
     reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_gain)
-    setup = Setup(nets, reader, room.length, rule, options, rates, difficulty)
+    setup = Setup(nets, reader, room, rule, options, rates, difficulty)
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
-        for net in nets:
-            require(net.recurrent, "network.name", network["name"],
-                    "rule=synthetic needs a recurrent network: a feedback model answers a state of one size")
+        for net, p in zip(nets, shapes, strict=True):
+            require(net.recurrent and net.state_size(p, length) > 0, "network.name", network["name"],
+                    "rule=synthetic needs a recurrent network: a feedback model answers a state, and one of fixed size")
         synthesiser.check_states(options, [jax.eval_shape(lambda p, net=net: net.initial_state(p, 1, length), p)
                                            for net, p in zip(nets, shapes, strict=True)])
 
@@ -111,7 +114,7 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float
 
     single = len(nets) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
     return Learner(init, grads, predict, state_size, _stream(setup) if single else None,
-                   batch_schedule=batch_schedule, warn=synthesiser.warn)
+                   batch_schedule=batch_schedule, warn=synthesiser.warn, reads_labels=inputs != "x")
 
 
 class Setup(NamedTuple):

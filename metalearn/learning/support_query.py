@@ -54,7 +54,8 @@ def answers(batch: Episodes, outputs_BQV: Array) -> Array:
     return jnp.pad(outputs_BQV, ((0, 0), (S, 0), (0, 0)))
 
 
-def in_one_pass(spec: EpisodeSpec, init: Callable, outputs: Callable, state_size: Callable) -> Learner:
+def in_one_pass(spec: EpisodeSpec, init: Callable, outputs: Callable, state_size: Callable, *,
+                any_ways: bool) -> Learner:
     """The learner that answers without adapting any weight: `outputs(params, carry, batch, train) -> (out_BQV, carry)`
     of the queries alone."""
 
@@ -66,7 +67,7 @@ def in_one_pass(spec: EpisodeSpec, init: Callable, outputs: Callable, state_size
     def predict(params, carry, batch: Episodes):
         return answers(batch, outputs(params, carry, batch, False)[0])
 
-    return Learner(init, grads_from_loss(loss), predict, state_size)
+    return Learner(init, grads_from_loss(loss), predict, state_size, any_ways=any_ways)
 
 
 def by_steps(spec: EpisodeSpec, adapt: Callable, answer: Callable, eval_steps: int) -> tuple[Callable, Callable]:

@@ -15,34 +15,40 @@ from metalearn.types import Episodes, TaskDist
 
 
 class Frozen:
-    """Episodes for evaluation: number i is a function of (task, seed, split, i) alone, whatever the chunk.
+    """Episodes for evaluation: number i is a function of (task, seed, split, block, i) alone, whatever the chunk.
 
-    Iterating gives batches of `chunk`; `digest` is the SHA-256 of all task ids, labels (or targets) and dataset items.
+    It is the (i mod block)-th of the `block` episodes that the key fold_in(key(seed, split), i // block) draws at once:
+    what a task draws with one key depends on how many it is asked for, so `block` belongs to the protocol, as the seed
+    does. A block of 1 gives every episode a key of its own; larger ones draw faster. `chunk` is how many are held and
+    scored at a time: memory only; one of the two must be a multiple of the other.
+
+    Iterating gives batches of `chunk`. `digest` is the SHA-256 of all task ids, labels (or targets) and dataset items;
+    `inputs_digest` that of it and the dataset's own hash, so that two datasets with the same labels differ. Inputs
+    themselves are not hashed: projected and normalised, they differ in their last bits between machines.
     """
 
-    def __init__(self, task: TaskDist, split: str, episodes: int, chunk: int, seed: int):
-        self._task, self._split, self._num, self._chunk = task, split, episodes, chunk
-        self._seed = seed
-
-        def draw(data, keys):
-            one = lambda key: task.sample(data, key, split, 1)
-            return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.vmap(one)(keys))
-
-        self._draw = jax.jit(draw)
+    def __init__(self, task: TaskDist, split: str, episodes: int, chunk: int, seed: int, block: int = 1):
+        self._task, self._split, self._num, self._chunk, self._seed, self._block = (
+            task, split, episodes, chunk, seed, block)
 
     @functools.cached_property
     def _keys(self):
+        """One for each block."""
         key = jax.random.key(self._seed, impl="threefry2x32")
         key = jax.random.fold_in(key, zlib.crc32(self._split.encode()) & 0x7FFFFFFF)
-        return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self._num))
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(-(-self._num // self._block)))
 
     @functools.cached_property
     def _data(self):
         return jax.device_put(self._task.data)
 
     def __iter__(self) -> Iterator[Episodes]:
-        for i in range(0, self._num, self._chunk):
-            yield self._draw(self._data, self._keys[i:i + self._chunk])
+        blocks = max(1, self._chunk // self._block)  # drawn at a time
+        for first in range(0, len(self._keys), blocks):
+            drawn = draw(self._data, self._keys[first:first + blocks], self._task.sample, self._split, self._block)
+            wanted = min(len(drawn.task_B), self._num - first * self._block)
+            for i in range(0, wanted, self._chunk):
+                yield jax.tree.map(lambda a, part=slice(i, min(i + self._chunk, wanted)): a[part], drawn)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -55,3 +61,17 @@ class Frozen:
             for row in zip(np.asarray(batch.task_B), y, np.asarray(batch.index_BT), strict=True):
                 sha.update(b"".join(np.ascontiguousarray(a).tobytes() for a in row))
         return sha.hexdigest()
+
+    @functools.cached_property
+    def inputs_digest(self) -> str:
+        return hashlib.sha256(f"{self._task.facts.get('sha256', '')} {self.digest}".encode()).hexdigest()
+
+
+# compiled once for all evaluators of one task: those of several replicas differ in their data alone
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def draw(data, keys, sample, split, block):
+    """`block` episodes with each key, one after another."""
+    if len(keys) == 1:
+        return sample(data, keys[0], split, block)
+    drawn = jax.vmap(lambda key: sample(data, key, split, block))(keys)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), drawn)

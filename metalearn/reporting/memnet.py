@@ -90,7 +90,8 @@ def gated(runs: Sequence[Run]) -> Result:
     headline, rows = {name: {} for name in names}, []
     for run in runs:
         arm, length = run.name, run.overrides["task.length"]
-        updates, replicas = 1 if arm == "bptt" else length // 3, list(single([run]))
+        # another network stands before its arm
+        updates, replicas = 1 if arm.split()[-1] == "bptt" else length // 3, list(single([run]))
         found, cells = {}, []
         for kind in ("common", "rare"):
             values = [row[f"{kind}_accuracy"] for _, row, _ in replicas]

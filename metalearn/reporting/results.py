@@ -32,6 +32,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from metalearn import cli
 from metalearn.measure import statistics
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import nearest, one_of, require, within
@@ -246,12 +247,12 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     tables = [dict(title=t["title"], digits=3, columns=list(map(str, t["columns"])), rows=t["rows"])
               for t in _tables(directories[0])]
     same = lambda values: ", ".join(dict.fromkeys(map(str, values)))
-    return check(old | dict(
+    return check(cli.plain(old | dict(
         provenance="made", config_sha256=config_hash(directories), git=same(m["git"] for m in manifests),
         episodes_sha256=sorted(episodes) or None, seeds=sorted(seeds),
         seconds=round(sum(r["seconds"] for r in numbers), 1),
         machine=same(f"{m['machine']}, {m['num_devices']} x {m['device']}" for m in manifests), claims=claims,
-        tables=tables))
+        tables=tables)))
 
 
 def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **shared: Any) -> Record:

@@ -108,7 +108,7 @@ def _installed(name: str) -> bool:
 
 def manifest(device: str, num_devices: int) -> dict[str, Any]:
     """What ran, where: versions, device, git revision, command. No environment variables, no user names."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # of the repository
     git = None
     if os.path.exists(os.path.join(home, ".git")):  # a file in a worktree, a folder in a clone
         git = subprocess.run(["git", "-C", home, "describe", "--always", "--dirty", "--abbrev=12"],

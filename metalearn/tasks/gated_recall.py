@@ -42,7 +42,8 @@ def make(*, symbols: int, length: int, rare_frac: float, task_seed: int) -> Task
         mask_BT = jnp.zeros((num, length)).at[:, -1].set(1.0)
         return Episodes(x_BTX, y_BT, mask_BT, task_B, jnp.full((num, length), -1, jnp.int32), ways=symbols)
 
-    spec = EpisodeSpec(length=length, features=symbols + 1, targets="classes", outputs=symbols, rare_from=symbols // 2)
+    spec = EpisodeSpec(length=length, features=symbols + 1, targets="classes", outputs=symbols, rare_from=symbols // 2,
+                       answers_early=True)
     return TaskDist(data, sample, SPLITS, spec, {}, {"rare_frac": _rare_frac})
 
 

@@ -1,0 +1,129 @@
+"""Taps: what is read is what the network computes with; what is written is what it goes on with; else no bit moves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalearn import lookup
+from metalearn.nn import network, taps
+from metalearn.types import Episodes, EpisodeSpec
+from metalearn.validate import ConfigError
+
+B, T, X, V, H = 2, 4, 3, 3, 2
+SIZES = dict(name="transformer", depth=2, width=8, num_heads=H, mlp=8, positions=False)
+SLOTS = dict(slots=4, width=3, hidden=4, controller="lstm", memory="learned")
+
+
+@pytest.fixture(scope="module")
+def gpicl():
+    """A GPICL transformer after 20 updates of its own learner, and the episodes that it is asked."""
+    spec = EpisodeSpec(length=T, features=X, targets="classes", outputs=V)
+    learner = lookup.build("learners", "incontext", spec, network=SIZES, layout="query", dtype="float32")
+    k = jax.random.split(jax.random.key(0), 2)
+    batch = Episodes(jax.random.normal(k[0], (B, T, X)), jax.random.randint(k[1], (B, T), 0, V), jnp.ones((B, T)),
+                     jnp.zeros(B, jnp.int32), jnp.zeros((B, T), jnp.int32))
+
+    @jax.jit
+    def trained(key):
+        params, _ = learner.init(key, batch)
+
+        def update(params, _):
+            grads, *_ = learner.grads(params, (), batch, key)
+            return jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), None
+
+        return jax.lax.scan(update, params, None, length=20)[0]
+
+    return learner, trained(jax.random.key(1)), batch
+
+
+def test_every_blocks_residual_by_hand(gpicl):
+    """Each block's output is read; norm and head of the last one are the logits, of the queries alone."""
+    learner, params, batch = gpicl
+    logits, inside = taps.read(learner.predict)(params, (), batch)
+    x_BLD, h_BLD = inside["blocks_0"], inside["blocks_1"]
+    assert x_BLD.shape == (B, 2 * T, 8) and h_BLD.shape == (B, T, 8)
+    np.testing.assert_allclose(x_BLD, inside["embed"] + inside["blocks_0/attention"] + inside["blocks_0/down"],
+                               rtol=1e-5, atol=1e-6)
+    centred = h_BLD - h_BLD.mean(-1, keepdims=True)
+    normed = centred / jnp.sqrt(h_BLD.var(-1, keepdims=True) + 1e-6) * params["norm"]["scale"] + params["norm"]["bias"]
+    by_hand = normed @ params["head"]["kernel"] + params["head"]["bias"]
+    np.testing.assert_allclose(logits, by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_zeroing_one_head_changes_the_logits_as_the_formula_says(gpicl):
+    """attention = sum over heads of heads_h W_h + b: without head 1 the residual loses heads_1 W_1, and the last block,
+    norm and head read what is left."""
+    learner, params, batch = gpicl
+    _, inside = taps.read(learner.predict)(params, (), batch)
+    K = 8 // H
+    out = params["blocks_1"]["attention"]["out"]["kernel"]
+    lost_BLD = inside["blocks_1/attention/heads"][:, :, 1] @ out[K:2 * K]
+    site = "blocks_1/attention/heads"
+    without = taps.write(learner.predict, {site: lambda y_BLHK, _: y_BLHK.at[:, :, 1].set(0.0)})
+    logits = jax.jit(without)(params, (), batch)
+
+    def formula():
+        p = params["blocks_1"]
+        x_BLD = inside["blocks_0"][:, -T:] + inside["blocks_1/attention"] - lost_BLD
+        norm = lambda p, x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(
+            x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+        dense = lambda p, x: x @ p["kernel"] + p["bias"]
+        x_BLD = x_BLD + dense(p["down"], jax.nn.gelu(dense(p["up"], norm(p["norm_mlp"], x_BLD))))
+        return dense(params["head"], norm(params["norm"], x_BLD))
+
+    np.testing.assert_allclose(logits, formula(), rtol=1e-4, atol=1e-5)
+    assert np.abs(logits - learner.predict(params, (), batch)).max() > 1e-3
+
+
+NETWORKS = {"transformer": SIZES, "lstm": dict(name="lstm", hidden=4),
+            "ntm": dict(name="ntm", reads=1, shifts=1, **SLOTS)}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def made(request):
+    net = network.make(NETWORKS[request.param], network.NetworkSpec(V, X, "x", T, "float32", 1))
+    tokens = jax.random.normal(jax.random.key(0), (B, T, X))
+    return net, net.init(jax.random.key(1), tokens), tokens
+
+
+def test_reading_and_writing_the_same_move_no_bit(made):
+    net, params, tokens = made
+    plain = jax.jit(net.apply)(params, None, tokens)[1]
+    (_, read), inside = taps.read(net.apply)(params, None, tokens)
+    writable = [name for name in inside if not name.endswith(("_BHLL", "_BMR"))]
+    same = {name: lambda value, position: value for name in writable}
+    written = jax.jit(taps.write(net.apply, same))(params, None, tokens)[1]
+    assert len(writable) > 3
+    # operation by operation: a program with more results is fused, and rounded, otherwise
+    np.testing.assert_array_equal(read, net.apply(params, None, tokens)[1])
+    np.testing.assert_array_equal(written, plain)
+    np.testing.assert_array_equal(jax.jit(net.apply)(params, None, tokens)[1], plain)  # nothing stays behind
+
+
+def test_values_are_by_position_and_a_write_at_one_leaves_the_past_alone(made):
+    net, params, tokens = made
+    _, inside = taps.read(net.apply)(params, None, tokens)
+    site = "blocks_0" if "blocks_0" in inside else "output" if "output" in inside else "cell"
+    assert inside[site].shape[:2] == (B, T)
+    _, cut = taps.read(net.apply)(params, None, tokens[:, :2])
+    np.testing.assert_allclose(cut[site], inside[site][:, :2], rtol=1e-5, atol=1e-6)
+
+    def push(value, position):
+        here = jnp.asarray(position == 2, value.dtype)
+        return value.at[..., 0].add(here)  # one entry: a norm would take out what is added to all
+
+    plain, moved = net.apply(params, None, tokens)[1], taps.write(net.apply, {site: push})(params, None, tokens)[1]
+    np.testing.assert_allclose(moved[:, :2], plain[:, :2], atol=1e-6)
+    assert np.abs(moved[:, 2] - plain[:, 2]).max() > 1e-4
+
+
+def test_refusals(made):
+    net, params, tokens = made
+    with pytest.raises(ConfigError, match="site=nowhere: no network has this site"):
+        taps.write(net.apply, {"nowhere": lambda value, _: value})(params, None, tokens)
+    with pytest.raises(ConfigError, match="what is written is"):
+        name = "embed" if "embed" in params else "project"
+        taps.write(net.apply, {name: lambda value, _: value[..., :1]})(params, None, tokens)
+    with pytest.raises(ConfigError, match="of=1: the function applies 1 networks"):
+        taps.read(net.apply, of=1)(params, None, tokens)
