@@ -131,7 +131,7 @@ def cifar_fs_5w5s() -> dict:
 
 def transfer() -> dict:
     """Digits, turned four ways, to Fashion-MNIST and EMNIST letters, never trained on."""
-    task = _images("digits", train_split="classes:0-9", val_split="classes:0-9", test_split="classes:0-9",
+    task = _images("digits", train_split="classes:0-9", val_split="trained", test_split="trained",
                    new_dataset="fashion_mnist+emnist/letters", image_size=16, channels=1, rotations="train")
     exam = _accuracy(600, ("ff9b0b4c676ffe51", "2c72fffd5fe1bd04"), ("new", "test"))
     config = _config(task, _conv4(32, depth=3, down="stride"), 8, 300, fewshot=exam)

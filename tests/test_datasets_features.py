@@ -43,6 +43,24 @@ def test_normalised_and_pca():
     assert (np.diff(np.diag(covariance)) < 0).all()
 
 
+def test_the_training_dataset_is_never_new():
+    with pytest.raises(ConfigError, match="new_dataset.*meta-trained"):
+        datasets.split_features(**BASE | {"new_dataset": "digits"})
+
+
+def test_plain_features_are_not_resized(tmp_path):
+    np.savez(tmp_path / "flat.npz", x=np.random.default_rng(0).random((20, 6)), y=np.arange(20) % 2)
+    name = str(tmp_path / "flat.npz")
+    got = datasets.split_features(**BASE | {"dataset": name, "split_by": "example", "train_classes": 2})
+    assert got.train.x_NX.shape[1] == 6
+    with pytest.raises(ConfigError, match="image_size.*plain features"):
+        datasets.split_features(**BASE | {"dataset": name, "split_by": "example", "train_classes": 2, "image_size": 4})
+    with pytest.raises(ConfigError, match="image_size.*plain features"):
+        datasets.load_classes(name, "all", 4)
+    with pytest.raises(ConfigError, match="new_dataset.*plain features"):
+        datasets.split_features(**BASE | {"new_dataset": name})
+
+
 @pytest.mark.parametrize("change", [
     dict(split_by="clas"), dict(train_classes=11), dict(train_classes=1), dict(heldout_frac=2.0), dict(channels=2),
     dict(image_size=-1), dict(pca=65), dict(split_by="dataset")])

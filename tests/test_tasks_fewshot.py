@@ -6,6 +6,7 @@ import pytest
 
 from metalearn.measure import frozen
 from metalearn.tasks import fewshot, linear, sinusoid
+from metalearn.validate import ConfigError
 
 BASE = dict(dataset="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
             new_dataset="",
@@ -99,3 +100,16 @@ def test_regression_tasks_are_what_they_say():
     for x, y in zip(batch.x_BTX, batch.y_BT[..., 0], strict=True):
         assert np.abs(x @ np.linalg.lstsq(x, y, rcond=None)[0] - y).max() < 1e-4
     assert set(_draw(lines, "train", 64).task_B).isdisjoint(_draw(lines, "test", 64).task_B)
+
+
+@pytest.mark.parametrize("change, field", [
+    (dict(test_split="classes:0-4"), "test_split"), (dict(val_split="classes:4-8"), "val_split"),
+    (dict(new_dataset="digits"), "new_dataset")])
+def test_training_classes_are_not_tested_as_unseen(change, field):
+    with pytest.raises(ConfigError, match=f"{field}.*shares"):
+        fewshot.make(**BASE | change)
+
+
+def test_training_classes_are_tested_under_their_own_name():
+    task = fewshot.make(**BASE | dict(test_split="trained"))
+    np.testing.assert_array_equal(task.data["test"]["x_NX"], task.data["train"]["x_NX"])

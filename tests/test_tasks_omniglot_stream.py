@@ -36,7 +36,8 @@ def test_order_of_labels_differs_between_episodes():
     assert jnp.isfinite(jit.x_BTX).all()
 
 
-@pytest.mark.parametrize("field,value", [("ways", 9), ("rare_ways", 3), ("shots", 0), ("shots", 500)])
+@pytest.mark.parametrize("field,value", [("ways", 9), ("rare_ways", 3), ("shots", 0), ("shots", 500),
+                                         ("test", "classes:4-8")])
 def test_bad_input_is_one_clear_line(field, value):
     good = dict(dataset="digits", train="classes:0-4", test="classes:5-9", image_size=0, ways=3, shots=2, rare_ways=0,
                 rare_shots=0, rotate=True, task_seed=0)

@@ -140,3 +140,9 @@ def test_the_number_of_tasks_is_data(task):
 def test_refusals(changes, text):
     with pytest.raises(ConfigError, match=text):
         build(**changes)
+
+
+def test_an_error_names_the_dataset_that_it_is_about(tmp_path):
+    np.savez(tmp_path / "two.npz", x=np.random.default_rng(0).random((20, 8, 8)), y=np.arange(20) % 2)
+    with pytest.raises(ConfigError, match=r"the new part of dataset .*two\.npz"):
+        build(new_dataset=str(tmp_path / "two.npz"))

@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from metalearn.datasets.reading import Dataset, load, reshape_images
+from metalearn.datasets.reading import Dataset, load, reshape_images, target_shape
 from metalearn.validate import fraction, one_of, require
 
 SPLITS_BY = ("class", "example", "dataset")
@@ -61,7 +61,8 @@ def split_features(
                    0 keeps the z-scored pixels
 
     Each dataset is normalised by one scalar mean and std over all its examples and pixels, after resizing.
-    A `new_dataset` given with any `split_by` replaces the new classes (that is what `eval --dataset` does).
+    A `new_dataset` given with any `split_by` replaces the new classes (that is what `eval --dataset` does); the
+    training dataset itself is refused there, under whatever name.
     """
     one_of(SPLITS_BY, split_by=split_by)
     fraction(heldout_frac=heldout_frac)
@@ -78,7 +79,7 @@ def split_features(
     if test_N is None:
         test_N = np.random.default_rng(seed).permutation(len(raw.y_N)) < round(heldout_frac * len(raw.y_N))
     train_class_N = raw.y_N < train_classes if split_by == "class" else np.ones(len(raw.y_N), bool)
-    shape = (image_size or raw.x_NX.shape[1], image_size or raw.x_NX.shape[2], channels or raw.x_NX.shape[3])
+    shape = target_shape(dataset, raw.x_NX.shape[1:], image_size, channels)
     pixels_NX = _pixels(raw, shape)
     project = _fit_pca(pixels_NX[train_class_N & ~test_N], pca) if pca else lambda x: x
     features_NX = project(pixels_NX)
@@ -87,6 +88,12 @@ def split_features(
     other = raw
     if new_dataset:
         other = load(new_dataset)
+        require(other.sha256 != raw.sha256, "new_dataset", new_dataset,
+                f"is what dataset {dataset} was meta-trained on: not new ('' scores the part of it that was held out)")
+        fits = other.x_NX.shape[1:3] == shape[:2] or min(other.x_NX.shape[1], shape[0]) > 1
+        require(fits, "new_dataset", new_dataset,
+                f"has inputs of shape {other.x_NX.shape[1:]}, dataset {dataset} of {shape}: plain features cannot "
+                "be resized")
         keep = np.ones(len(other.y_N), bool) if other.test_N is None else other.test_N
         new = part(keep, other.y_N, project(_pixels(other, shape)))
     else:

@@ -64,7 +64,7 @@ def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) 
     keep_V, split_sha256 = _split_labels(name, split, raw)
     rows = np.flatnonzero(np.isin(raw.y, keep_V))
     y = np.searchsorted(keep_V, raw.y[rows]).astype(np.int32)
-    shape = (image_size or raw.x.shape[1], image_size or raw.x.shape[2], channels or raw.x.shape[3])
+    shape = target_shape(name, raw.x.shape[1:], image_size, channels)
     digest = hashlib.sha256(f"{raw.sha256} {keep_V.tolist()} {shape}".encode()).hexdigest()
     pick = lambda names: tuple(names[v] for v in keep_V)
     return Dataset(name, reshape_images(raw.x, rows, shape), y, None if raw.test is None else raw.test[rows], digest,
@@ -113,6 +113,16 @@ def _split_labels(name: str, split: str, raw: sources.Raw) -> tuple[np.ndarray, 
 
 def _float(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) / np.float32(255.0 if x.dtype == np.uint8 else 1.0)
+
+
+def target_shape(name: str, have: tuple[int, ...], image_size: int, channels: int) -> tuple[int, int, int]:
+    """(height, width, channels) of dataset `name` after resizing; ConfigError where its inputs are no pictures.
+
+    A dataset of (N, features) is stored as pictures of one row: resizing them would mix unrelated features.
+    """
+    require(have[0] > 1 or image_size == 0, "image_size", image_size,
+            f"must be 0: dataset {name} has plain features, which cannot be resized")
+    return image_size or have[0], image_size or have[1], channels or have[2]
 
 
 def reshape_images(x: np.ndarray, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -50,7 +50,8 @@ def make(
 
     dataset         a dataset, or several joined by `+`
     train_split, val_split, test_split   which classes of it, as `datasets.load_classes` names them: the committed
-                 splits train | val | test, or `classes:0-4`
+                 splits train | val | test, or `classes:0-4`. No class of training may come again in val, test or new;
+                 val_split and test_split `trained` say on purpose: the very classes of training
     new_dataset     '' or datasets never trained on, all of their classes: the split `new`
     image_size   side to resize to (0: as they are); channels 1 or 3 (0: as they are)
     flat         inputs as plain vectors instead of images
@@ -78,7 +79,10 @@ def make(
     sources = {"train": (dataset, train_split), "val": (dataset, val_split), "test": (dataset, test_split)}
     if new_dataset:
         sources["new"] = (new_dataset, "all")
-    loaded = {split: _load(*named, f"{split}_split", image_size, channels) for split, named in sources.items()}
+    chosen = {split: (names, train_split if which == "trained" and split in ("val", "test") else which)
+              for split, (names, which) in sources.items()}
+    loaded = {split: _load(*named, f"{split}_split", image_size, channels) for split, named in chosen.items()}
+    _check_disjoint(sources, loaded)
     image_shape = loaded["train"][0].x_NX.shape[1:]
     for split, members in loaded.items():
         for member in members:
@@ -149,6 +153,18 @@ def _load(names: str, which: str, field: str, image_size: int, channels: int) ->
                 raise ConfigError(field, error.value, error.allowed) from None
             raise
     return loaded
+
+
+def _check_disjoint(sources: dict[str, tuple[str, str]], loaded: dict[str, list[datasets.Dataset]]) -> None:
+    """ConfigError where a class of training comes again in another split that is not called `trained`."""
+    classes = lambda split: {(member.name, name) for member in loaded[split] for name in member.class_V}
+    for split in sorted(set(loaded) - {"train"}):
+        again = classes("train") & classes(split)
+        names, which = sources[split]
+        require(not again or (which == "trained" and split != "new"),
+                "new_dataset" if split == "new" else f"{split}_split", names if split == "new" else which,
+                f"shares {len(again)} classes with train_split"
+                + ("" if split == "new" else "; `trained` says so on purpose"))
 
 
 def _check(dataset: datasets.Dataset, turns: int, ways: int, examples: int, split: str, field: str) -> None:

@@ -26,7 +26,7 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
     positive(shots=shots)
     require(0 <= rare_ways < ways, "rare_ways", rare_ways, f"must lie between 0 and ways - 1 = {ways - 1}")
     require(not rare_ways or rare_shots >= 1, "rare_shots", rare_shots, "must be at least 1")
-    data, hashes = {"task_seed": np.int32(task_seed)}, {}
+    data, hashes, names = {"task_seed": np.int32(task_seed)}, {}, {}
     for split, classes in (("train", train), ("test", test)):
         part = datasets.load_classes(dataset, classes, image_size, 1)
         require(2 <= ways <= part.num_classes, "ways", ways,
@@ -37,7 +37,9 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
                        "start_V": (np.cumsum(count_V) - count_V).astype(np.int32)}
         require(count_V.min() >= max(shots, rare_shots), "shots", shots,
                 f"must be at most {count_V.min()}, the examples of a class")
-        hashes[split] = part.sha256
+        hashes[split], names[split] = part.sha256, set(part.class_V)
+    again = len(names["train"] & names["test"])
+    require(again == 0, "test", test, f"shares {again} classes with train={train}")
     side = data["train"]["x_NHW"].shape[1:]
     require(side[0] == side[1] or not rotate, "rotate", rotate, f"needs square images, not {side}")
     label_T = np.repeat(np.arange(ways), [shots] * (ways - rare_ways) + [rare_shots] * rare_ways)

@@ -73,8 +73,9 @@ def make(
                                     heldout_frac=heldout_frac, image_size=image_size, channels=channels, pca=pca)
     parts = {"train": prepared.train, "heldout": prepared.heldout, "new": prepared.new}
     for name, part in parts.items():
+        of = new_dataset or dataset if name == "new" else dataset
         require(2 <= ways <= part.num_classes, "ways", ways,
-                f"must lie between 2 and {part.num_classes}, the classes of the {name} part of dataset {dataset}")
+                f"must lie between 2 and {part.num_classes}, the classes of the {name} part of dataset {of}")
     num_features = prepared.train.x_NX.shape[1]
     data = {"num_tasks": limit, "task_seed": np.int32(task_seed)}
     data |= {name: {"x_NX": p.x_NX, "start_V": p.start_V, "count_V": p.count_V, "index_N": p.index_N}
