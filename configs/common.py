@@ -56,10 +56,13 @@ BACKBONES = {
 }
 
 
-def replicas(num: int = 1, **vary: tuple) -> dict:
-    """Runs side by side in one program, with the seeds seed, seed + 1, ...; `vary` {block: {field: a value for each}}
-    or {"seed": ...}. See metalearn.runtime.replicas."""
-    return dict(num=num, vary=vary)
+def replicas(num: int = 1, at_once: int = 0, **vary: dict | tuple) -> dict:
+    """Runs side by side in one program, with the seeds seed, seed + 1, ...
+
+    at_once  how many are computed together; 0: all
+    vary     seed=(...) or block={field: (...)}, a value for each. See metalearn.runtime.replicas
+    """
+    return dict(num=num, at_once=at_once, vary=vary)
 
 
 def adam(lr: float, **changes) -> dict:

@@ -138,7 +138,8 @@ def sweep(arg: str = "phases"):
         return
     for seed in range(3):  # one program each
         vary = {"task.num_tasks": TASKS, "seed": (seed,) * len(TASKS)}
-        yield {"_label": f"every K, seed {seed}", "replicas.num": len(TASKS), "replicas.vary": vary}
+        yield {"_label": f"every K, seed {seed}", "replicas.num": len(TASKS), "replicas.at_once": 1,
+               "replicas.vary": vary}
     for layout in ("shifted", "query"):
         yield {"_label": f"layout {layout}", "task.num_tasks": 0, "seed": 0, "learner.layout": layout}
 

@@ -32,7 +32,7 @@ ARMS = {
 LENGTHS = (12, 24, 48)
 BATCHES = 1500
 HERE = os.path.abspath(__file__)
-SEEDS = (0, 1, 2)  # replicas, side by side in one program
+SEEDS = 3  # replicas, side by side in one program
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -53,14 +53,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def feedback(**changes) -> dict:
     """A linear feedback model that sees the state alone; see metalearn.learners.memnet."""
-    return dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False, trace=0.0, aux=0.0,
-                adapter="none") | changes
+    return dict(context="none", time_remaining=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
+                trace=0.0, aux=0.0, adapter="none") | changes
 
 
 def learner(network: dict, **changes) -> dict:
-    return dict(name="memnet", network=network, members=(), inputs="x", label_gain=1.0, rule="synthetic", window=3,
-                feedback=feedback(), speeds=dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match=""),
-                curriculum=dict(start=0, bits=0.15), replicas=1, unroll=4, remat=False) | changes
+    return dict(name="memnet", network=network, networks=(), inputs="x", label_gain=1.0, rule="synthetic", segment=3,
+                feedback=feedback(), fast_weights=dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5,
+                                                       leak=1.0, match=""),
+                curriculum=dict(start=0, bits=0.15), unroll=4, remat=False) | changes
 
 
 def optim(lr: float, feedback_lr: float, **changes) -> dict:
@@ -78,22 +79,23 @@ def gated_recall(arm: str = "cdni", length: int = 24) -> dict:
     return dict(
         seed=0,
         init_from="",
-        replicas=common.replicas(),
+        replicas=common.replicas(SEEDS),
         task=dict(name="gated_recall", symbols=8, length=length, rare_frac=0.1, task_seed=0),
-        learner=learner(dict(name="gated", width=8, bias=-3.0), replicas=3, window=3, **changes),
+        learner=learner(dict(name="gated", width=8, bias=-3.0), segment=3, **changes),
         optim=optim(5e-3, 5e-3, clip=0.0),
-        train=common.train(batch=192, steps=BATCHES * updates, steps_per_call=every, log_every=every,
+        train=common.train(batch=64, steps=BATCHES * updates, steps_per_call=every, log_every=every,
                            save_every=BATCHES * updates, eval_every=every),
         evaluators=dict(rare=dict(name="rare_recall", split="balanced", episodes=512, seed=1)),
     )
 
 
-def shared(members: tuple = ({}, {}, {}), adapter: str = "none") -> dict:
+def shared(networks: tuple = ({}, {}, {}), adapter: str = "none") -> dict:
     """cDNI with one feedback model for three networks, each on its own 64 episodes a batch; 3 seeds."""
     config = gated_recall("cdni", 24)
-    config["learner"] |= dict(members=members)
+    config["learner"] |= dict(networks=networks)
     config["learner"]["feedback"] |= dict(adapter=adapter)
-    config["train"] |= dict(batch=3 * 192)
+    config["train"] |= dict(batch=3 * 64)
+    config["evaluators"]["rare"] |= dict(episodes=3 * 512)  # each network answers a third of them
     return config
 
 
@@ -106,10 +108,11 @@ COST_LENGTHS = (256, 1024, 4096)
 
 
 def cost(network: dict = MEMORIES["nse"]) -> dict:
-    """One update and its compiled working memory: flat in the episode's length for window rules, growing for BPTT.
+    """One update and its compiled working memory: flat in the episode's length for rules by segment, growing for BPTT.
     Steps are not unrolled: compiling would be most of the sweep."""
     config = gated_recall("cdni", 256)
-    config["learner"] |= dict(rule="synthetic", window=16, replicas=1, network=network, unroll=1)
+    config["replicas"] = common.replicas()
+    config["learner"] |= dict(rule="synthetic", segment=16, network=network, unroll=1)
     config["train"] |= dict(batch=16, steps=1, steps_per_call=1, log_every=1, save_every=1, eval_every=0)
     config["evaluators"] = dict(cost=dict(name="update_cost", batch=16, repeats=50, positions=16))
     return config
@@ -121,11 +124,11 @@ def copying(task: dict, network: dict, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
-        replicas=common.replicas(),
+        replicas=common.replicas(SEEDS),
         task=dict(name="copy", exact=False, task_seed=0) | task,
         learner=learner(network, **changes),
         optim=optim(1e-3, 1e-4, clip=1.0),
-        train=common.train(batch=96, steps=20000, steps_per_call=200, log_every=1000, save_every=20000),
+        train=common.train(batch=32, steps=20000, steps_per_call=200, log_every=1000, save_every=20000),
         evaluators=dict(lengths=dict(name="length_generalisation", lengths=lengths, solved_bits=0.15, episodes=128,
                                      seed=1)),
     )
@@ -136,9 +139,9 @@ NTM = dict(name="ntm", slots=32, width=12, hidden=64, reads=1, controller="ffn",
 
 
 def copy() -> dict:
-    """A window shorter than the dependency: the level rises by one when the loss falls below .15 bit. In small: an
+    """A segment shorter than the dependency: the level rises by one when the loss falls below .15 bit. In small: an
     LSTM of 16 units, rows of 2 bits, 3 seeds of 32 episodes."""
-    config = copying(dict(bits=2, max_length=8, repeats=1, exact=True), SMALL, replicas=3, window=4,
+    config = copying(dict(bits=2, max_length=8, repeats=1, exact=True), SMALL, segment=4,
                      feedback=feedback(gamma=0.9, clip=1.0, gate=True), curriculum=dict(start=1, bits=0.15))
     config["optim"] = optim(3e-3, 3e-4, clip=1.0)
     config["train"] |= dict(steps=COPY_UPDATES, save_every=COPY_UPDATES, log_every=2000, steps_per_call=1000)
@@ -163,9 +166,9 @@ COPY_ARMS = {
 
 def ntm_copy() -> dict:
     """NTM, full BPTT, trained up to 10 rows, measured up to 20; 3 seeds side by side."""
-    config = copying(dict(bits=4, max_length=10, repeats=1), NTM, rule="bptt", window=21, replicas=3)
+    config = copying(dict(bits=4, max_length=10, repeats=1), NTM, rule="bptt", segment=21)
     config["optim"] |= dict(clip=10.0)
-    config["train"] |= dict(batch=96, steps=8000, save_every=8000)
+    config["train"] |= dict(batch=32, steps=8000, save_every=8000)
     return config
 
 
@@ -173,9 +176,9 @@ def associative_recall() -> dict:
     """NTM that starts flat, full BPTT, trained on 2..6 items of 2 x 6 bits, measured up to 12; 3 seeds side by side."""
     config = ntm_copy()
     config["task"] = dict(name="associative_recall", bits=6, rows=2, max_items=6, task_seed=0)
-    config["learner"] |= dict(window=23, network=NTM | dict(slots=48, width=16, memory="flat"))
+    config["learner"] |= dict(segment=23, network=NTM | dict(slots=48, width=16, memory="flat"))
     config["optim"] = optim(2e-3, 2e-4, clip=10.0, decay="cosine")
-    config["train"] |= dict(batch=48, steps=8000, save_every=2000, eval_every=1000)
+    config["train"] |= dict(batch=16, steps=8000, save_every=2000, eval_every=1000)
     config["evaluators"]["lengths"] |= dict(lengths=tuple(range(2, 13)))
     return config
 
@@ -198,7 +201,7 @@ def omniglot_online(network: str = "lrua") -> dict:
         replicas=common.replicas(),
         task=dict(name="omniglot_stream", dataset="omniglot", train="train", test="test", image_size=20, ways=5,
                   shots=10, rare_ways=0, rare_shots=0, rotate=True, task_seed=0),
-        learner=learner(nets[network], inputs="x_and_last_label", label_gain=4.0, rule="bptt", window=10),
+        learner=learner(nets[network], inputs="x_and_last_label", label_gain=4.0, rule="bptt", segment=10),
         optim=optim(1e-3, 1e-4, clip=10.0),
         train=common.train(batch=16, steps=100000, steps_per_call=100, log_every=500, save_every=5000, eval_every=5000),
         evaluators=dict(instances=dict(name="kth_presentation", split="test", upto=10, episodes=512, chunk=128, seed=1,
@@ -257,7 +260,7 @@ def sinusoid() -> dict:
     config = digits_stream()
     config["task"] = dict(name="sinusoid", shots=10, queries=10, amplitude=(0.1, 5.0), phase=(0.0, 3.14159),
                           x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
-    config["learner"] |= dict(inputs="x_and_shown_label", network=MEMORIES["nse"], window=5)
+    config["learner"] |= dict(inputs="x_and_shown_label", network=MEMORIES["nse"], segment=5)
     config["train"] |= dict(batch=32, eval_every=0)
     config["evaluators"] = {}
     return config
@@ -306,8 +309,9 @@ TRANSFER = {name: _brief(**changes) for name, changes in TRANSFER.items()}
 def smoke() -> dict:
     config = gated_recall("cdni", 6)
     config["learner"] |= dict(network=dict(name="nse", slots=4, width=5, hidden=6, controller="lstm", similarity="dot",
-                                           memory="learned"), replicas=2)
-    config["train"] |= dict(batch=8, steps=4, steps_per_call=2, log_every=2, save_every=2, eval_every=0)
+                                           memory="learned"))
+    config["replicas"] = common.replicas(2)
+    config["train"] |= dict(batch=4, steps=4, steps_per_call=2, log_every=2, save_every=2, eval_every=0)
     config["evaluators"]["rare"] |= dict(episodes=16)
     return config
 
@@ -321,7 +325,7 @@ def _arm(arm: str, length: int) -> dict:
 
 
 def sweep(arg: str = "gated_recall"):
-    """gated_recall: arms x lengths, two more networks at 24. copy, repeat_copy: rules x windows. shared: transferred
+    """gated_recall: arms x lengths, two more networks at 24. copy, repeat_copy: rules x segments. shared: transferred
     and joint feedback. cost: rules x lengths, then every memory. The streams: memory and LSTM."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
@@ -331,9 +335,9 @@ def sweep(arg: str = "gated_recall"):
                 yield _arm(arm, 24) | {"_label": f"{network} {arm}, L=24",
                                        "_config": f"{HERE}:gated_recall,network={network}"}
     elif arg in ("copy", "repeat_copy"):
-        for window in (2, 3, 4, 5):
+        for segment in (2, 3, 4, 5):
             for arm, changes in COPY_ARMS.items():
-                yield {"_label": f"{arm}, T={window}", "learner.window": window} | changes
+                yield {"_label": f"{arm}, T={segment}", "learner.segment": segment} | changes
     elif arg == "shared":
         yield from ({"_label": label} | run for label, run in TRANSFER.items())
     elif arg == "cost":

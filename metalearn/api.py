@@ -106,9 +106,10 @@ def load(workdir: str, step: int | None = None, replica: int = 0) -> Trained:
     Raises ConfigError when `workdir` is none or holds no checkpoint, CheckpointError when none is healthy.
     """
     workdir = os.path.abspath(workdir)
-    experiment = experiment_lib.build(workdir_lib.read_config(workdir))
-    plan, checkpoints = experiment.plan, Checkpoints(os.path.join(workdir, "checkpoints"))
+    config, checkpoints = workdir_lib.read_config(workdir), Checkpoints(os.path.join(workdir, "checkpoints"))
     require(bool(checkpoints.steps()), "workdir", workdir, "holds no checkpoint yet")
+    experiment = experiment_lib.with_data(experiment_lib.build(config), workdir)
+    plan = experiment.plan
     require(0 <= replica < plan.num, "replica", replica, f"must lie between 0 and {plan.num - 1}")
     template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, experiment.task.data),
                               replicas.roots(plan))

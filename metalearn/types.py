@@ -153,8 +153,9 @@ class Learner:
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     stream: Stream | None       the same predictions one position at a time, where the learner has that form
     path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
-    pace(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen their task:
-                                the task data to draw from, and the number of the batch; None: one batch, one update
+    batch_schedule(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen
+                                their task: the task data to draw from, and the number of the batch; None: one batch,
+                                one update
     warn(numbers) -> list[str]  what a person should hear about the logged numbers, if anything
     pretrained                  {top-level part of params that must come from `init_from`: {dotted field of that run's
                                 config: the value that it must have}}; {} asks for nothing
@@ -168,7 +169,7 @@ class Learner:
     state_size: Callable[[int], int]
     stream: Stream | None = None
     path: Callable | None = None
-    pace: Callable | None = None
+    batch_schedule: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     any_ways: bool = False

@@ -1,11 +1,13 @@
 """Accuracy by presentation."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from metalearn import lookup
-from metalearn.types import Learner
+from metalearn.types import Episodes, Learner, TaskDist
 
 
 def remembers(params, carry, batch):
@@ -26,3 +28,16 @@ def test_presentations_and_rare_classes_are_counted_apart():
     assert head["common_accuracy"] == pytest.approx(0.75) and head["rare_accuracy"] == 0  # a rare class comes once
     assert result["tables"][0]["rows"][1] == ["other", "0.500", "", "", ""]
     assert head == evaluator.run((), ())["headline"]
+
+
+def test_an_episode_without_a_second_presentation_has_no_accuracy_there():
+    def sample(data, key, split, num):
+        y_BT = jnp.array([[0, 0], [0, 1]])[jnp.arange(num) % 2]
+        return Episodes(jnp.zeros((num, 2, 1)), y_BT, jnp.ones((num, 2)), jnp.arange(num), y_BT)
+
+    task = TaskDist({}, sample, ("test",), {"ways": 3})
+    evaluator = lookup.build("evaluators", "kth_presentation", task, Learner(None, None, remembers, None), split="test",
+                             upto=3, episodes=8, chunk=4, seed=1, targets={})
+    head = evaluator.run((), ())["headline"]
+    assert head["instance_2"] == 1 and head["instance_2_ci95"] == 0, "half of the episodes do not count, and not as 0"
+    assert math.isnan(head["instance_3_ci95"])

@@ -1,4 +1,4 @@
-"""Cost of an update: memory by window, not by episode, when learning online."""
+"""Cost of an update: memory by segment, not by episode, when learning online."""
 
 import jax
 import pytest
@@ -6,17 +6,17 @@ import pytest
 from metalearn import lookup
 from metalearn.validate import ConfigError
 
-FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
+FEEDBACK = dict(context="none", time_remaining=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
                 trace=0.0, aux=0.0, adapter="none")
-SPEEDS = dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match="")
+RATES = dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5, leak=1.0, match="")
 NETWORK = dict(name="nse", slots=4, width=4, hidden=8, controller="lstm", similarity="dot", memory="constant")
 
 
 def temp_bytes(rule, length):
     task = lookup.build("tasks", "gated_recall", symbols=4, length=length, rare_frac=0.5, task_seed=0)
-    learner = lookup.build("learners", "memnet", task.spec, network=NETWORK, members=(), inputs="x",
-                           label_gain=1.0, rule=rule, window=4, feedback=FEEDBACK, speeds=SPEEDS,
-                           curriculum=dict(start=0, bits=0.1), replicas=1, unroll=1, remat=False)
+    learner = lookup.build("learners", "memnet", task.spec, network=NETWORK, networks=(), inputs="x",
+                           label_gain=1.0, rule=rule, segment=4, feedback=FEEDBACK, fast_weights=RATES,
+                           curriculum=dict(start=0, bits=0.1), unroll=1, remat=False)
     batch = task.sample(task.data, jax.random.key(0), "train", 4)
     params, carry = learner.init(jax.random.key(0), batch)
     evaluator = lookup.build("evaluators", "update_cost", task, learner, batch=4, repeats=1, positions=4)

@@ -1,4 +1,4 @@
-"""The online learner: its rules, its pace through episodes, what it refuses."""
+"""The online learner: its rules, its schedule of batches, what it refuses."""
 
 import dataclasses
 
@@ -9,16 +9,19 @@ import pytest
 
 from metalearn import lookup
 from metalearn.learning import segments
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import loop, replicas, sharding
 from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 
-FEEDBACK = dict(context="none", clock=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
+FEEDBACK = dict(context="none", time_remaining=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
                 trace=0.0, aux=0.0, adapter="none")
-SPEEDS = dict(scope="persistent", fast=1.0, slow=1.0, mix=0.5, leak=1.0, match="")
+RATES = dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5, leak=1.0, match="")
 NSE = dict(name="nse", slots=4, width=3, hidden=4, controller="lstm", similarity="dot", memory="constant")
 LSTM = dict(name="lstm", hidden=4)
-BASE = dict(network=LSTM, members=(), inputs="x", label_gain=1.0, rule="synthetic", window=3, feedback=FEEDBACK,
-            speeds=SPEEDS, curriculum=dict(start=0, bits=0.15), replicas=1, unroll=1, remat=False)
+BASE = dict(network=LSTM, networks=(), inputs="x", label_gain=1.0, rule="synthetic", segment=3, feedback=FEEDBACK,
+            fast_weights=RATES, curriculum=dict(start=0, bits=0.15), unroll=1, remat=False)
 
 
 def build(task_changes=None, **changes):
@@ -63,8 +66,8 @@ def test_one_update_per_window_then_the_next_batch(silent):
 
 
 def test_windows_sum_to_the_episode_when_the_window_is_the_episode():
-    task, online = build(rule="tbptt", window=7)
-    _, whole = build(rule="bptt", window=7)
+    task, online = build(rule="tbptt", segment=7)
+    _, whole = build(rule="bptt", segment=7)
     batch = draw(task)
     params, carry = online.init(jax.random.key(1), batch)
     a = jax.jit(online.grads)(params, carry, batch, None)[0]
@@ -98,7 +101,7 @@ def test_a_new_batch_starts_fresh_wherever_the_old_one_stopped():
 def test_stream_is_predict_and_duplicating_the_batch_changes_nothing():
     task, _ = build()
     late = dataclasses.replace(task.spec, answers_early=False)  # whatever the label says
-    changes = dict(rule="tbptt", inputs="x_and_last_label", window=7)
+    changes = dict(rule="tbptt", inputs="x_and_last_label", segment=7)
     learner = lookup.build("learners", "memnet", late, **BASE | changes)
     batch = draw(task)
     params, carry = learner.init(jax.random.key(1), batch)
@@ -117,7 +120,7 @@ def test_stream_is_predict_and_duplicating_the_batch_changes_nothing():
 @pytest.mark.parametrize("targets", ["classes", "real"])
 def test_labels_stand_beside_what_is_not_asked_and_never_beside_what_is(targets):
     spec = EpisodeSpec(length=4, features=2, targets=targets, outputs=3 if targets == "classes" else 1)
-    changes = dict(rule="tbptt", inputs="x_and_shown_label", window=2)
+    changes = dict(rule="tbptt", inputs="x_and_shown_label", segment=2)
     learner = lookup.build("learners", "memnet", spec, **BASE | changes)
     y = jnp.array([[0, 1, 2, 1]]) if targets == "classes" else jnp.arange(4.0)[None, :, None]
     mask_BT = jnp.array([[0.0, 0.0, 1.0, 1.0]])
@@ -130,22 +133,7 @@ def test_labels_stand_beside_what_is_not_asked_and_never_beside_what_is(targets)
     assert np.abs(out_BTV - shown)[:, 2:].max() > 1e-4
 
 
-def test_replicas_are_separate_runs():
-    task, learner = build(replicas=2)
-    batch = draw(task, num=8)
-    params, carry = learner.init(jax.random.key(1), batch)
-    g, *_ = jax.jit(learner.grads)(params, carry, batch, None)
-    _, alone = build()
-    mine = lambda tree: jax.tree.map(lambda a: a[1], tree)
-    half = jax.tree.map(lambda a: a[4:], batch)
-    lone = {**jax.tree.map(lambda a: a, carry), "inner": mine(carry["inner"])}
-    h, *_ = jax.jit(alone.grads)(mine(params), lone, half, None)
-    for x, y in zip(jax.tree.leaves(mine(g)), jax.tree.leaves(h), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
-    assert learner.predict(params, carry, half).shape == (2, 4, 7, 4)
-
-
-TOLD = FEEDBACK | dict(context="label", clock=True)
+SEEN = FEEDBACK | dict(context="label", time_remaining=True)
 
 
 def train_a_little(steps=8, num=4, lr=0.3, seed=0, jit=jax.jit, **changes):
@@ -163,8 +151,8 @@ def train_a_little(steps=8, num=4, lr=0.3, seed=0, jit=jax.jit, **changes):
 def test_one_member_behind_an_identity_adapter_is_the_unshared_network_bit_by_bit():
     # operation by operation: compiled as a whole, two programs may round differently
     run = lambda **changes: train_a_little(steps=6, jit=lambda f: f, **changes)[0]
-    alone = run(feedback=TOLD)
-    shared = run(feedback=TOLD | dict(adapter="identity"), members=({},))
+    alone = run(feedback=SEEN)
+    shared = run(feedback=SEEN | dict(adapter="identity"), networks=({},))
     assert jax.tree.structure(alone) == jax.tree.structure(shared)
     assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(alone["feedback"]))  # it has learned by now
     for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(shared), strict=True):
@@ -172,29 +160,31 @@ def test_one_member_behind_an_identity_adapter_is_the_unshared_network_bit_by_bi
 
 
 def test_members_of_other_sizes_share_one_model_which_learns_from_all_of_them():
-    network = dict(members=({}, dict(hidden=6)))
-    params, seen, _ = train_a_little(num=8, feedback=TOLD | dict(adapter="learned"), **network)
+    network = dict(networks=({}, dict(hidden=6)))
+    params, seen, _ = train_a_little(num=8, feedback=SEEN | dict(adapter="learned"), **network)
     assert [params["adapter"][k]["output"].shape for k in "01"] == [(8, 8), (8, 12)]
     assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(seen[-1]["adapter"]))
-    task, both = build(feedback=TOLD | dict(adapter="identity"), **network)
+    task, both = build(feedback=SEEN | dict(adapter="identity"), **network)
     batch = draw(task, num=8)
     start, carry = both.init(jax.random.key(1), batch)
     grads = jax.jit(both.grads)
     for _ in range(3):  # the label comes in the third window
         together, carry, _ = grads(start, carry, batch, None)
-    one = build(feedback=TOLD)[1]
+    one = build(feedback=SEEN)[1]
     mine = {"net": {"0": start["net"]["0"]}, "feedback": start["feedback"]}
     first = jax.tree.map(lambda a: a[:4], batch)
     carry, grads = one.init(jax.random.key(1), first)[1], jax.jit(one.grads)
     for _ in range(3):
         alone, carry, _ = grads(mine, carry, first, None)
     bias = lambda g: np.asarray(g["feedback"]["output_out"]["bias"])
-    assert both.predict(start, carry, batch).shape == (2, 8, 7, 4)
+    answers_BTV, alone_BTV = both.predict(start, carry, batch), one.predict(mine, carry, first)
+    np.testing.assert_allclose(answers_BTV[:4], alone_BTV, rtol=1e-5, atol=1e-6)  # each its own part
+    assert answers_BTV.shape == (8, 7, 4)
     assert bias(alone).any() and np.abs(bias(together) - bias(alone)).max() > 0  # the mean over two, not the first's
 
 
 def test_bp_lambda_is_dni_where_one_boundary_asks_and_differs_where_credit_passes_two():
-    rules = [train_a_little(feedback=TOLD | dict(trace=trace))[1] for trace in (0.0, 1.0)]
+    rules = [train_a_little(feedback=SEEN | dict(trace=trace))[1] for trace in (0.0, 1.0)]
     apart = lambda a, b: [np.abs(np.asarray(x) - np.asarray(y)).max() for x, y in zip(
         jax.tree.leaves(a["feedback"]), jax.tree.leaves(b["feedback"]), strict=True)]
     compare = [apart(a, b) for a, b in zip(*rules, strict=True)]
@@ -203,14 +193,14 @@ def test_bp_lambda_is_dni_where_one_boundary_asks_and_differs_where_credit_passe
 
 
 def test_the_auxiliary_head_learns_to_say_what_will_be_injected():
-    params, seen, _ = train_a_little(feedback=TOLD | dict(aux=1.0))
+    params, seen, _ = train_a_little(feedback=SEEN | dict(aux=1.0))
     assert not np.asarray(jax.tree.leaves(seen[0]["aux"])[0]).any()  # at first nothing is injected
     assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(seen[-1]["aux"]))
 
 
 def test_fast_weights_start_from_the_slow_ones_move_by_the_feedback_and_are_forgotten():
-    episodic = SPEEDS | dict(scope="episodic", fast=0.5, match="gates")
-    task, learner = build(speeds=episodic)
+    episodic = RATES | dict(scope="episodic", fast_rate=0.5, match="gates")
+    task, learner = build(fast_weights=episodic)
     slow = build(rule="tbptt")[1]
     batch = draw(task)
     params, carry = learner.init(jax.random.key(1), batch)
@@ -231,33 +221,53 @@ def test_fast_weights_start_from_the_slow_ones_move_by_the_feedback_and_are_forg
     assert not any(np.asarray(w).any() for w in fresh["inner"]["0"]["weights"].values())
 
 
-def test_speeds_weigh_own_loss_and_feedback():
-    silent = train_a_little(steps=1, window=7)[1][0]["net"]
-    slow = train_a_little(steps=1, window=7, speeds=SPEEDS | dict(slow=0.5))[1][0]["net"]
-    mixed = train_a_little(steps=1, window=7, speeds=SPEEDS | dict(mix=0.25))[1][0]["net"]
+def test_a_closed_gate_injects_nothing_in_training_nor_in_prediction():
+    options = dict(fast_weights=RATES | dict(scope="episodic", fast_rate=0.5), feedback=FEEDBACK | dict(gate=True))
+    task, learner = build(**options)
+    batch = draw(task)
+    params, carry = learner.init(jax.random.key(1), batch)
+    loud = params | {"feedback": jax.tree.map(lambda p: p + 0.3, params["feedback"])}
+    slow = build(rule="tbptt")[1].predict({"net": params["net"]}, (), batch)
+
+    def gated(energy):
+        own = carry["inner"]["0"] | {"energy": jnp.array(energy)}
+        at = carry | {"inner": {"0": own}}
+        _, after, _ = learner.grads(loud, at, batch, None)
+        moved = max(np.abs(w).max() for w in after["inner"]["0"]["weights"].values())
+        return moved, np.abs(learner.predict(loud, at, batch) - slow).max()
+
+    assert max(gated([1.0, 2.0])) < 1e-5  # prediction leaves more than it explains: it does harm
+    assert min(gated([2.0, 1.0])) > 1e-4
+
+
+def test_rates_weigh_own_loss_and_synthetic_gradient():
+    silent = train_a_little(steps=1, segment=7)[1][0]["net"]
+    slow = train_a_little(steps=1, segment=7, fast_weights=RATES | dict(slow_rate=0.5))[1][0]["net"]
+    mixed = train_a_little(steps=1, segment=7, fast_weights=RATES | dict(mix=0.25))[1][0]["net"]
     for whole, *halves in zip(*map(jax.tree.leaves, (silent, slow, mixed)), strict=True):
         for half in halves:
             np.testing.assert_allclose(half, whole / 2, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("field,changes", [
-    ("window", dict(window=8)), ("window", dict(window=0)), ("rule", dict(rule="dni")),
+    ("segment", dict(segment=8)), ("segment", dict(segment=0)), ("rule", dict(rule="dni")),
     ("feedback.context", dict(feedback=FEEDBACK | dict(context="labels"))),
     ("feedback.gamma", dict(feedback=FEEDBACK | dict(gamma=1.5))),
     ("network.slots", dict(network=NSE | dict(slots=0))), ("network.width", dict(network=NSE | dict(width=0))),
     ("curriculum.start", dict(curriculum=dict(start=2, bits=0.1))),
-    ("feedback.adapter", dict(members=({}, dict(hidden=6)))),
+    ("feedback.adapter", dict(networks=({}, dict(hidden=6)))),
     ("feedback.adapter", dict(feedback=FEEDBACK | dict(adapter="linear"))),
-    ("feedback.heads", dict(network=NSE, members=({}, dict(controller="ffn")),
+    ("feedback.heads", dict(network=NSE, networks=({}, dict(controller="ffn")),
                             feedback=FEEDBACK | dict(adapter="learned"))),
     ("feedback.heads", dict(feedback=FEEDBACK | dict(heads=("outputs",)))),
     ("feedback.trace", dict(network=NSE, feedback=FEEDBACK | dict(trace=0.9))),
     ("feedback.trace", dict(feedback=FEEDBACK | dict(trace=0.9, hidden=3))),
-    ("feedback.aux", dict(window=1, feedback=FEEDBACK | dict(aux=1.0))),
-    ("feedback.clock", dict(feedback=FEEDBACK | dict(clock=1))),
-    ("speeds.scope", dict(speeds=SPEEDS | dict(scope="episode"))),
-    ("speeds.scope", dict(speeds=SPEEDS | dict(scope="episodic"), feedback=FEEDBACK | dict(context="label"))),
-    ("speeds.match", dict(speeds=SPEEDS | dict(match="("))),
+    ("feedback.aux", dict(segment=1, feedback=FEEDBACK | dict(aux=1.0))),
+    ("feedback.time_remaining", dict(feedback=FEEDBACK | dict(time_remaining=1))),
+    ("fast_weights.scope", dict(fast_weights=RATES | dict(scope="episode"))),
+    ("fast_weights.scope", dict(fast_weights=RATES | dict(scope="episodic"),
+                                feedback=FEEDBACK | dict(context="label"))),
+    ("fast_weights.match", dict(fast_weights=RATES | dict(match="("))),
     ("inputs=x_and_last_label: would give the answer away", dict(inputs="x_and_last_label")),
     ("network.name=mlp: rule=synthetic needs", dict(network=dict(name="mlp", width=3))),
     ("network.name=transformer: rule=synthetic needs", dict(network=dict(
@@ -323,9 +333,9 @@ def test_labels_are_summed_class_by_class_or_at_once_alike(length):
     np.testing.assert_allclose(segments.label_sum(y_BT, weight_BT, "classes", outputs), want, rtol=1e-4)
 
 
-def test_a_batch_that_copies_cannot_share_is_refused():
-    task, learner = build(replicas=3)
-    with pytest.raises(ConfigError, match="config.train.batch.*multiple of replicas x members"):
+def test_a_batch_that_networks_cannot_share_is_refused():
+    task, learner = build(networks=({}, {}, {}))
+    with pytest.raises(ConfigError, match="config.train.batch.*multiple of networks=3"):
         learner.init(jax.random.key(0), draw(task, num=4))
 
 
@@ -344,3 +354,22 @@ def test_label_gain_makes_labels_among_the_inputs_louder():
     assert cut(1.0)[1:, :, -4:].sum() == batch.y_BT[:, 1:].size
     with pytest.raises(ConfigError, match="label_gain"):
         build(label_gain=0.0)
+
+
+def test_a_replicas_levels_windows_and_adam_do_not_know_of_the_others():
+    """Levels rise with every batch, and a higher level takes more updates: replicas do not keep step."""
+    small = ["task.max_length=2", "learner.network.hidden=3", "learner.segment=2", "learner.curriculum.bits=9",
+             "learner.unroll=1", "train.batch=2", "train.devices=1", "evaluators.lengths.lengths=(1, 2)"]
+
+    def states(*changes):
+        experiment = experiment_lib.build(config_lib.load("configs/memnet.py:copy", [*small, *changes]))
+        plan = experiment.plan
+        init, steps = replicas.split(plan, replicas.roots(plan))
+        state = loop.make_init(experiment)(experiment.task.data, init)
+        return loop.make_update(experiment, sharding.make_mesh(1))(state, experiment.task.data, steps, 8)[0]
+
+    two = lambda seeds: states("replicas.num=2", f"replicas.vary={{'seed': {seeds}}}")
+    a, b, alone = two((0, 7)), two((3, 7)), states("replicas.num=1", "seed=7")
+    for x, y, single in zip(*(jax.tree.leaves(s.replace(step=())) for s in (a, b, alone)), strict=True):
+        np.testing.assert_array_equal(x[1], y[1])
+        np.testing.assert_allclose(x[1], single, rtol=1e-3, atol=1e-5)

@@ -26,7 +26,8 @@ def test_overhead_of_synthetic_over_truncated():
 
 
 def test_longest_solved_is_below_the_level_that_the_curriculum_stands_at():
-    runs = [Run(f"{name}, T=2", {"learner.window": 2}, {"level": level}, "")
+    rows = lambda level: {"replicas": [{"setting": {"seed": i}, "level": at} for i, at in enumerate(level)]}
+    runs = [Run(f"{name}, T=2", {"learner.segment": 2}, rows(level), "")
             for name, level in (("plain", [3, 4, 3]), ("traced", [5, 5, 5]))]
     found = memnet.copy(runs)["headline"]["longest_solved"]
     assert found == {"plain": {"2": [2, 3, 2]}, "traced": {"2": [4, 4, 4]}}
@@ -50,8 +51,11 @@ def test_distance_to_the_target_and_the_curve_over_training(tmp_path):
 
 
 def test_batches_until_learned_count_what_each_arm_saw(tmp_path):
-    seen = {"common_by_seed": [1.0, 1.0, 1.0], "rare_by_seed": [0.95, 0.2, 0.95]}
-    history = [{"step": 200, "common_by_seed": [0.5] * 3, "rare_by_seed": [0.1] * 3}, {"step": 400} | seen]
+    replicas = lambda common, rare: {"replicas": [
+        {"setting": {"seed": i}, "common_accuracy": c, "rare_accuracy": r}
+        for i, (c, r) in enumerate(zip(common, rare, strict=True))]}
+    seen = replicas([1.0, 1.0, 1.0], [0.95, 0.2, 0.95])
+    history = [{"step": 200} | replicas([0.5] * 3, [0.1] * 3), {"step": 400} | seen]
     run = run_at(tmp_path / "run", "cdni, L=12", {"task.length": 12}, seen, history)
     found = memnet.gated([run])["headline"]
     lstm = memnet.gated([run_at(tmp_path / "lstm", "lstm bptt, L=12", {"task.length": 12}, seen, history)])["headline"]

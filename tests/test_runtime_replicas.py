@@ -89,9 +89,11 @@ def lines(workdir, name="metrics.jsonl"):
     return [json.loads(line) for line in open(os.path.join(workdir, name))]
 
 
-def test_each_replica_is_its_own_single_run(toys, tmp_path):
+@pytest.mark.parametrize("at_once", [0, 1, 2])
+def test_each_replica_is_its_own_single_run(toys, tmp_path, at_once):
     rates, tasks, seeds = (0.05, 0.2, 0.01), (1, 400, 1), (3, 4, 5)
-    train.run(settings("seed=3", *vary(3, optim__lr=rates, task__num_tasks=tasks)), str(tmp_path / "all"), quiet=True)
+    config = settings("seed=3", *vary(3, optim__lr=rates, task__num_tasks=tasks), f"replicas.at_once={at_once}")
+    train.run(config, str(tmp_path / "all"), quiet=True)
     together, logged = final(tmp_path / "all"), lines(tmp_path / "all")
     result = json.loads((tmp_path / "all" / "result.json").read_text())
     assert "w" not in result, "a mean over different settings says nothing"
@@ -214,6 +216,7 @@ def test_evaluators_of_several_replicas_compile_once():
     (vary(2, optim__lr=(1e-3, -1.0)), "replicas.vary.optim.lr=-1.0"),
     (vary(2, task__num_tasks=(1, -1)), "replicas.vary.task.num_tasks=-1"),
     (("replicas.num=0",), "replicas.num=0"),
+    (("replicas.at_once=2",), "replicas.at_once=2.*between 0 .all. and 1"),
 ])
 def test_what_cannot_vary_is_refused_with_what_can(overrides, words):
     with pytest.raises(ConfigError, match=words):
@@ -221,7 +224,7 @@ def test_what_cannot_vary_is_refused_with_what_can(overrides, words):
 
 
 def plan(*settings):
-    return replicas.Plan(len(settings), tuple(s["seed"] for s in settings), (), {}, settings)
+    return replicas.Plan(len(settings), len(settings), tuple(s["seed"] for s in settings), (), {}, settings)
 
 
 def test_a_mean_over_seeds_has_students_interval_and_leaves_out_what_is_missing():

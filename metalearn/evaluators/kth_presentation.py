@@ -27,15 +27,14 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
 
     @jax.jit
     def score(params, carry, data, key):
-        """Hits (R, B, upto) by label group (common, rare), their counts, and what was drawn."""
+        """Hits (B, upto) by label group (common, rare), their counts, and what was drawn."""
         batch = task.sample(data, key, split, chunk)
-        logits = learner.predict(params, carry, batch)
-        hit_RBT = losses.correct(logits.reshape(-1, *batch.y_BT.shape, logits.shape[-1]), batch.y_BT)
+        hit_BT = losses.correct(learner.predict(params, carry, batch), batch.y_BT)
         y_BTV = jax.nn.one_hot(batch.y_BT, ways)
         nth_BT = jnp.take_along_axis(jnp.cumsum(y_BTV, 1), batch.y_BT[..., None], -1)[..., 0]  # 1 at the first
         nth_BTI = (nth_BT[..., None] == jnp.arange(1, upto + 1)) * batch.mask_BT[..., None]
         groups_BTI = [nth_BTI * (batch.y_BT < rare_from)[..., None], nth_BTI * (batch.y_BT >= rare_from)[..., None]]
-        hits = jnp.stack([jnp.einsum("rbt,bti->rbi", hit_RBT, g) for g in groups_BTI])
+        hits = jnp.stack([jnp.einsum("bt,bti->bi", hit_BT, g) for g in groups_BTI])
         return hits, jnp.stack([g.sum(1) for g in groups_BTI]), (batch.task_B, batch.y_BT, batch.index_BT)
 
     @functools.cache
@@ -45,28 +44,27 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
     def run(params, carry) -> Result:
         keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), episodes // chunk)
         out = [jax.device_get(score(params, carry, data(), key)) for key in keys]
-        hits, counts = np.concatenate([o[0] for o in out], 2), np.concatenate([o[1] for o in out], 1)
+        hits, counts = (np.concatenate([o[i] for o in out], 1) for i in (0, 1))
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for o in out for a in o[2])).hexdigest()
-        all_RI = hits.sum((0, 2)) / np.maximum(counts.sum((0, 1)), 1)
-        per_EI = hits.sum(0).mean(0) / np.maximum(counts.sum(0), 1)
-        # over copies where there are several (that is what varies between runs), else over episodes
-        mean_I, half_I = all_RI.mean(0), statistics.interval(all_RI if len(all_RI) > 1 else per_EI)[1]
+        total_EI, count_EI = hits.sum(0), counts.sum(0)
+        mean_I = total_EI.sum(0) / np.maximum(count_EI.sum(0), 1)
+        # an episode without an i-th presentation has no accuracy there
+        half_I = statistics.interval(np.where(count_EI > 0, total_EI / np.maximum(count_EI, 1), np.nan))[1]
         shown = [i for i in (1, 2, 3, 4, 5, 10) if i <= upto]
         headline = {f"instance_{i}": mean_I[i - 1] for i in shown}
         headline |= {f"instance_{i}_ci95": half_I[i - 1] for i in shown}
-        headline |= {f"instance_{i}_by_seed": all_RI[:, i - 1].tolist() for i in shown[-1:]}
         if rare_from < ways:
-            of = lambda g: (hits[g].sum((1, 2)) / counts[g].sum()).mean()
+            of = lambda g: hits[g].sum() / counts[g].sum()
             headline |= {"common_accuracy": of(0), "rare_accuracy": of(1)}
         rows = [["this run", *(f"{mean_I[i - 1]:.3f} ± {half_I[i - 1]:.3f}" for i in shown)]]
         cell = lambda row, i: f"{row[str(i)]:.3f}" if str(i) in row else ""
         rows += [[name, *(cell(row, i) for i in shown)] for name, row in targets.items()]
-        table = {"title": f"accuracy at the i-th presentation of a class, split {split}, {len(all_RI)} copies",
+        table = {"title": f"accuracy at the i-th presentation of a class, split {split}",
                  "columns": ["", *(str(i) for i in shown)], "rows": rows}
         curve = {"title": split, "x": list(range(1, upto + 1)), "xlabel": "presentation of a class",
                  "ylabel": "accuracy",
                  "series": [{"name": "learner", "y": mean_I, "ci95": half_I}], "levels": {"chance": 1 / ways}}
         return {"headline": headline | {"episodes_sha256": digest}, "tables": [table], "curves": [curve],
-                "facts": {"seed": seed, "episodes": episodes, "by_seed": all_RI}}
+                "facts": {"seed": seed, "episodes": episodes}}
 
     return Evaluator(run)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.measure import losses, statistics
+from metalearn.measure import losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import positive, require
 
@@ -30,12 +30,10 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
     @jax.jit
     def score(params, carry, data, key):
         batch = task.sample(data, key, "exact", episodes)
-        out = learner.predict(params, carry, batch)
-        out_RBTV = out.reshape(-1, *batch.mask_BT.shape, out.shape[-1])
-        mean = lambda values: jax.vmap(lambda v: losses.Mean.of(v, batch.mask_BT).compute())(values)
-        loss = mean(losses.position_loss(out_RBTV, jnp.broadcast_to(batch.y_BT, out_RBTV.shape), kind))
-        right = mean(losses.position_correct(out_RBTV, jnp.broadcast_to(batch.y_BT, out_RBTV.shape), kind))
-        return loss / np.log(2), right, batch.task_B
+        out_BTV = learner.predict(params, carry, batch)
+        mean = lambda values_BT: losses.Mean.of(values_BT, batch.mask_BT).compute()
+        loss = mean(losses.position_loss(out_BTV, batch.y_BT, kind))
+        return loss / np.log(2), mean(losses.position_correct(out_BTV, batch.y_BT, kind)), batch.task_B
 
     @functools.cache
     def data():
@@ -48,24 +46,19 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
             level = data() | {"level": jnp.full_like(data()["level"], length)}
             b, r, ids = jax.device_get(score(params, carry, level, key))
             bits.append(b), right.append(r), drawn.append(ids.tobytes())
-        bits_LR, right_LR = np.stack(bits), np.stack(right)
-        solved_R = [max([n for n, b in zip(lengths, bits_LR[:, r], strict=True) if b < solved_bits], default=0)
-                    for r in range(bits_LR.shape[1])]
-        by_length = lambda values_LR: dict(zip(map(str, lengths), values_LR.mean(1), strict=True))
-        headline = {"longest_solved": solved_R, "bits_by_length": by_length(bits_LR),
-                    "right_by_length": by_length(right_LR),
+        by_length = lambda values: {str(n): float(v) for n, v in zip(lengths, values, strict=True)}
+        headline = {"longest_solved": max([n for n, b in zip(lengths, bits, strict=True) if b < solved_bits],
+                                          default=0),
+                    "bits_by_length": by_length(bits), "right_by_length": by_length(right),
                     "episodes_sha256": hashlib.sha256(b"".join(drawn)).hexdigest()}
-        if learner.pace:  # where a curriculum stands, copy by copy: it has left every level below behind as learned
-            headline["level"] = np.atleast_1d(learner.pace(task.data, carry)[0]["level"]).tolist()
-        copies = bits_LR.shape[1]
-        half = statistics.interval(bits_LR, 1)[1] if copies > 1 else [None] * len(lengths)
-        table = {"title": f"by length (trained up to {most // 2}; {bits_LR.shape[1]} copies)",
+        if learner.batch_schedule:  # where a curriculum stands: it has left every level below behind as learned
+            headline["level"] = int(learner.batch_schedule(task.data, carry)[0]["level"])
+        table = {"title": f"by length (trained up to {most // 2})",
                  "columns": ["length", "bits per target bit", "right bits"],
-                 "rows": [[n, f"{b:.3f}", f"{r:.3f}"]
-                          for n, b, r in zip(lengths, bits_LR.mean(1), right_LR.mean(1), strict=True)]}
+                 "rows": [[n, f"{b:.3f}", f"{r:.3f}"] for n, b, r in zip(lengths, bits, right, strict=True)]}
         curve = {"title": "length generalisation", "x": list(lengths), "xlabel": "length",
                  "ylabel": "bits per target bit",
-                 "series": [{"name": "learner", "y": bits_LR.mean(1), "ci95": half}], "levels": {"chance": 1.0}}
+                 "series": [{"name": "learner", "y": list(bits), "ci95": None}], "levels": {"chance": 1.0}}
         return {"headline": headline, "tables": [table], "curves": [curve],
                 "facts": {"seed": seed, "episodes": episodes}}
 

@@ -1,13 +1,13 @@
 """Memory networks trained online, segment by segment: truncated BPTT, synthetic gradients (DNI, cDNI), or full BPTT.
 
-One update of the train loop is one *segment* of T = `window` steps, not one episode: the optimiser then steps as
+One update of the train loop is one *segment* of T = `segment` steps, not one episode: the optimiser then steps as
 often as the controllers do, with all of its own settings (clipping, schedule, refused updates), and what a run holds at
-any moment is one window. The carry keeps the recurrent state and the place in the episode; `pace` keeps the loop on the
-same batch until no position that counts is left, so a batch of short episodes costs few updates. Every position is read
-in order; an episode that does not fill its last window is padded with positions that do not count.
+any moment is one segment. The carry keeps the recurrent state and the place in the episode; `batch_schedule` keeps the
+loop on the same batch until no position that counts is left, so a batch of short episodes costs few updates. Every
+position is read in order; an episode that does not fill its last segment is padded with positions that do not count.
 
   rule     tbptt               no credit crosses a boundary
-           synthetic           a feedback model says what credit will come (see `synthetic`, `credit`)
+           synthetic           a feedback model predicts it (see `synthetic`, `synthesiser`)
            bptt                the whole episode, one update per batch
            bptt_equal_updates  the whole episode, as many updates on each batch as the other rules make
 
@@ -18,14 +18,14 @@ itself) and output states each have a feedback head. Feedback models live in the
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from metalearn.learning import curriculum as curriculum_lib
-from metalearn.learning import fast_weights, segments, synthesiser, synthetic
+from metalearn.learning import fast_weights as fast_weights_lib
+from metalearn.learning import segments, synthesiser, synthetic
 from metalearn.measure import losses
 from metalearn.nn import feedback as feedback_nn
 from metalearn.nn import network as network_nn
@@ -36,45 +36,44 @@ from metalearn.validate import call, multiple_of, one_of, positive, require, wit
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
 
 
-def make(spec, *, network: dict, members: tuple, inputs: str, label_gain: float, rule: str, window: int,
-         feedback: dict, speeds: dict, curriculum: dict, replicas: int, unroll: int, remat: bool) -> Learner:
+def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float, rule: str, segment: int,
+         feedback: dict, fast_weights: dict, curriculum: dict, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 
     network     {"name": a file of networks/, ...its sizes}; a Transformer, whose state grows, with all rules but
                 `synthetic`
-    members     (): that network alone; else a dict of changes to it for each of several networks that share one
-                feedback model, each on its own part of the batch
+    networks    (): `network` alone; else a dict of changes to it for each of several networks that share one feedback
+                model, each on its own part of the batch
     inputs      x | x_and_last_label (MANN's protocol: the label comes one step late) | x_and_shown_label (support, then
                 queries: labels stand beside the inputs that are not asked)
     label_gain  what labels among the inputs are multiplied by: a one-hot label beside an image of 400 pixels is faint
-    rule        see the module; `window` is T, at most the episode's length
-    feedback    see `credit.make`
-    speeds      fast and slow learning, see `fast.make`
-    curriculum  see `curriculum_lib.make`: each replica has a level of its own
-    replicas    independent copies (seeds) trained side by side, each on its own part of the batch
+    rule        see the module
+    segment     T, steps that one update reads: at most the episode's length
+    feedback    the synthesiser of synthetic gradients, see `synthesiser.make`
+    fast_weights   fast and slow learning, see `fast_weights.make`
+    curriculum  see `curriculum.make`
     unroll      steps per iteration of the compiled scan
-    remat       recompute each window in the backward pass of full BPTT: memory by window instead of by step
+    remat       recompute each segment in the backward pass of full BPTT: memory by segment instead of by step
     """
     one_of(RULES, rule=rule)
     one_of(segments.INPUTS, inputs=inputs)
-    positive(replicas=replicas, unroll=unroll, label_gain=label_gain)
-    length, targets = spec.length, spec.targets
-    require(1 <= window <= length, "window", window, f"must lie between 1 and the episode's length {length}")
-    outputs = spec.outputs
+    positive(unroll=unroll, label_gain=label_gain)
+    length, outputs = spec.length, spec.outputs
+    require(1 <= segment <= length, "segment", segment, f"must lie between 1 and the episode's length {length}")
     require(inputs != "x_and_last_label" or not spec.answers_early, "inputs", inputs,
             "would give the answer away: this task's labels hold it before it is asked for")
-    # a cache has room for whole windows, the last of them padded
-    room = -(-length // window) * window
+    # a cache has room for whole segments, the last of them padded
+    room = -(-length // segment) * segment
     made_for = network_nn.NetworkSpec(outputs, spec.features, inputs, room, "float32", unroll)
-    nets = tuple(network_nn.make(network | dict(changes), made_for) for changes in members or ({},))
+    nets = tuple(network_nn.make(network | dict(changes), made_for) for changes in networks or ({},))
     with within("feedback"):
-        options = call(synthesiser.make, targets, window, len(nets), **feedback)
-    with within("speeds"):
-        rates = call(fast_weights.make, rule, options.context, len(nets), **speeds)
+        options = call(synthesiser.make, spec.targets, segment, len(nets), **feedback)
+    with within("fast_weights"):
+        rates = call(fast_weights_lib.make, rule, options.context, len(nets), **fast_weights)
     with within("curriculum"):
-        levels = call(curriculum_lib.make, spec, len(nets), **curriculum)
-    reader = segments.Reader(inputs, targets, outputs, window, remat, label_gain)
-    setup = Setup(nets, reader, room, rule, options, rates, levels)
+        difficulty = call(curriculum_lib.make, spec, len(nets), **curriculum)
+    reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_gain)
+    setup = Setup(nets, reader, room, rule, options, rates, difficulty)
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
@@ -85,48 +84,37 @@ def make(spec, *, network: dict, members: tuple, inputs: str, label_gain: float,
                                            for net, p in zip(nets, shapes, strict=True)])
 
     def init(key, batch: Episodes):
-        parts = replicas * len(nets)
-        multiple_of("replicas x members", parts, **{"config.train.batch": batch.mask_BT.shape[0]})
-        mine = segments.part(batch, replicas, 0)
-        params = [_init(setup, k, mine) for k in jax.random.split(key, replicas)]
-        inner = [_start(setup, p, mine) for p in params]
+        multiple_of("networks", len(nets), **{"config.train.batch": batch.mask_BT.shape[0]})
+        key, = jax.random.split(key, 1)  # as ever: stored results were drawn with it
+        params = _init(setup, key, batch)
         carry = {"batch": jnp.zeros((), jnp.int32), "segment": jnp.zeros((), jnp.int32),
-                 "mark": jnp.zeros((), jnp.uint32), "inner": _stack(inner)}
-        return _stack(params), carry
+                 "batch_id": jnp.zeros((), jnp.uint32), "inner": _initial_inner(setup, params, batch)}
+        return params, carry
 
     def grads(params, carry, batch: Episodes, key):
-        mark = segments.mark(batch)
-        k = jnp.where(mark == carry["mark"], carry["segment"], 0)
-        ahead_BT = batch.mask_BT * (jnp.arange(batch.mask_BT.shape[1]) >= (k + 1) * window)
-        done = (rule == "bptt") | (ahead_BT.sum() == 0)
-        one = functools.partial(_grads, setup)
-        if replicas == 1:
-            g, inner, means = one(params, carry["inner"], batch, k, done)
-        else:
-            split = jax.tree.map(lambda leaf: leaf.reshape(replicas, -1, *leaf.shape[1:]), batch)
-            g, inner, means = jax.vmap(one, in_axes=(0, 0, 0, None, None))(params, carry["inner"], split, k, done)
-            means = jax.tree.map(lambda leaf: leaf.sum(0), means)
-        carry = {"batch": carry["batch"] + done, "segment": jnp.where(done, 0, k + 1), "mark": mark, "inner": inner}
+        batch_id = segments.batch_id(batch)
+        k = jnp.where(batch_id == carry["batch_id"], carry["segment"], 0)
+        future_B = segments.future_mask(batch, (k + 1) * segment)
+        done = (rule == "bptt") | (future_B.sum() == 0)
+        g, inner, means = _grads(setup, params, carry["inner"], batch, k, done)
+        carry = {"batch": carry["batch"] + done, "segment": jnp.where(done, 0, k + 1), "batch_id": batch_id,
+                 "inner": inner}
         return g, carry, means
 
-    def pace(data, carry):
-        if levels.start:
-            data = data | {"level": jnp.atleast_1d(carry["inner"]["level"])}
+    def batch_schedule(data, carry):
+        if difficulty.start:
+            data = data | {"level": carry["inner"]["level"]}
         return data, carry["batch"]
 
     def predict(params, carry, batch: Episodes):
-        one = functools.partial(_predict, setup)
-        return one(params, batch) if replicas == 1 else jax.vmap(one, in_axes=(0, None))(params, batch)
-
-    def _stack(trees):
-        return trees[0] if replicas == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+        return _predict(setup, params, carry, batch)
 
     def state_size(length: int) -> int:
         return sum(net.state_size(p, length) for net, p in zip(nets, shapes, strict=True)) // len(nets)
 
-    single = replicas == len(nets) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
-    return Learner(init, grads, predict, state_size, _stream(setup) if single else None, pace=pace,
-                   warn=synthesiser.warn, reads_labels=inputs != "x")
+    single = len(nets) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
+    return Learner(init, grads, predict, state_size, _stream(setup) if single else None,
+                   batch_schedule=batch_schedule, warn=synthesiser.warn, reads_labels=inputs != "x")
 
 
 class Setup(NamedTuple):
@@ -134,11 +122,11 @@ class Setup(NamedTuple):
 
     nets: tuple[Network, ...]
     reader: segments.Reader
-    length: int  # of an episode, in whole windows
+    length: int  # of an episode, in whole segments
     rule: str
     feedback: synthesiser.Options
-    speeds: fast_weights.Options
-    levels: curriculum_lib.Options
+    rates: fast_weights_lib.Options
+    difficulty: curriculum_lib.Options
 
     def parts(self, batch: Episodes) -> list[Episodes]:
         """Each network's part of a batch."""
@@ -146,7 +134,7 @@ class Setup(NamedTuple):
 
 
 def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
-    """{net: {member: ...}, and what the feedback path needs}."""
+    """{net: {number: ...}, and what the feedback path needs}."""
     key_net, key_feedback = jax.random.split(key)
     batch = setup.parts(batch)[0]
     x_BTX = jnp.swapaxes(setup.reader.cut(batch, jnp.int32(0), 1).x_TBX, 0, 1)
@@ -161,11 +149,12 @@ def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
 
 
 def _no_context(setup: Setup, num: int) -> Array:
-    return jnp.zeros((num, synthetic.context_size(setup.feedback.context, setup.feedback.clock, setup.reader.outputs)))
+    options = setup.feedback
+    return jnp.zeros((num, synthetic.context_size(options.context, options.time_remaining, setup.reader.outputs)))
 
 
-def _start(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
-    """What one replica carries from update to update."""
+def _initial_inner(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
+    """What a learner carries from update to update, beside its place in the batch."""
     inner: dict[str, Any] = {}
     num = len(batch.mask_BT) // len(setup.nets)
     if setup.rule in ("tbptt", "synthetic"):
@@ -174,15 +163,15 @@ def _start(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
             mine = {"state": net.initial_state(own, num, setup.length)}
             if setup.rule == "synthetic":
                 message = feedback_nn.messages(mine["state"], synthesiser.heads(setup.feedback, mine["state"]))
-                mine |= synthesiser.start(setup.feedback, message, _no_context(setup, num))
-            if setup.speeds.scope == "episodic":
-                mine["weights"] = fast_weights.start(setup.speeds, own, num)
+                mine |= synthesiser.initial_inner(setup.feedback, message, _no_context(setup, num))
+            if setup.rates.scope == "episodic":
+                mine["weights"] = fast_weights_lib.initial(setup.rates, own, num)
             inner[str(i)] = mine
-    return inner | curriculum_lib.begin(setup.levels)
+    return inner | curriculum_lib.initial(setup.difficulty)
 
 
 def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Array, done: Array):
-    """One update's gradient of one replica: (grads, inner, means)."""
+    """One update's gradient: (grads, inner, means)."""
     grads, out, all_means, paths = {"net": {}}, dict(inner), [], []
     for i, (net, mine) in enumerate(zip(setup.nets, setup.parts(batch), strict=True)):
         name = str(i)
@@ -203,14 +192,14 @@ def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Arra
     if setup.rule == "synthetic":
         path, health = synthesiser.merge(*zip(*paths, strict=True))
         grads, means = grads | path, means | health
-    if setup.levels.start:
-        out |= curriculum_lib.climb(setup.levels, inner, seen["loss"], window.mask_TB, done)
+    if setup.difficulty.start:
+        out |= curriculum_lib.climb(setup.difficulty, inner, seen["loss"], window.mask_TB, done)
         means["level"] = Mean.of(out["level"])
     return grads, out, means
 
 
 def _whole(setup: Setup, net: Network, params: PyTree, batch: Episodes):
-    """Full backpropagation: ({net: gradient}, what was seen, the episode as a window)."""
+    """Full backpropagation: ({net: gradient}, what was seen, the episode as one segment)."""
     window = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1])
 
     def segment(params, _):
@@ -222,15 +211,15 @@ def _whole(setup: Setup, net: Network, params: PyTree, batch: Episodes):
 
 
 def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: Episodes, k: Array):
-    """One network's window k: (gradients {net[, aux]}, what was seen, the window, what it carries on, the feedback
+    """One network's segment k: (gradients {net[, aux]}, what was seen, the segment, what it carries on, the feedback
     path's gradients, its health)."""
     reader, options = setup.reader, setup.feedback
     num, T = len(batch.mask_BT), reader.steps
-    window, ahead_B = reader.cut(batch, k * T, T), segments.ahead(batch, (k + 1) * T)
+    window, future_B = reader.cut(batch, k * T, T), segments.future_mask(batch, (k + 1) * T)
     renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
     weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
     label_sum = lambda weight_BT: segments.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
-    told = lambda seen: synthesiser.context(
+    context_of = lambda seen: synthesiser.context(
         options, batch, label_sum, (k + 1) * T, window,
         losses.position_error(seen["logits"], window.y_TB, reader.targets), seen["loss"])
 
@@ -238,12 +227,12 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
         state = renew(net.initial_state(trained["net"], num, setup.length), state)
         if weights is None:
             return reader.read(net, trained["net"], state, window, first=options.aux > 0)
-        after, logits_TBV = fast_weights.unroll(net, trained["net"], weights, state, window.x_TBX)
+        after, logits_TBV = fast_weights_lib.unroll(net, trained["net"], weights, state, window.x_TBX)
         return reader.score(logits_TBV, after, window)
 
     def feedback(state, seen):
-        delta = synthesiser.ask(options, params["feedback"], params.get("adapter"), state, told(seen))
-        return synthesiser.inject(options, delta, inner, ahead_B)
+        delta = synthesiser.query(options, params["feedback"], params.get("adapter"), state, context_of(seen))
+        return synthesiser.inject(options, delta, inner["energy"], future_B)
 
     trained = {name: params[name] for name in ("net", "aux") if name in params}
     if setup.rule == "tbptt":
@@ -251,58 +240,60 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
         return out.grads, out.aux, window, {"state": out.state}, None, None
     auxiliary = None
     if options.aux:
-        auxiliary = lambda p, seen, delta: synthesiser.auxiliary(options, p["aux"], seen["first"], delta, ahead_B)
-    true_rate, synthetic_rate = fast_weights.rates(setup.speeds)
+        auxiliary = lambda p, seen, delta: synthesiser.auxiliary(options, p["aux"], seen["first"], delta, future_B)
+    true_rate, synthetic_rate = fast_weights_lib.rates(setup.rates)
     out = synthetic.grads_by_synthetic(segment, trained, inner["state"], feedback, true_rate=true_rate,
                                        synthetic_rate=synthetic_rate, auxiliary=auxiliary)
-    asked_B = segments.ahead(batch, k * T) * (k > 0)  # the first state is a constant: nobody asks about it
+    queried_B = segments.future_mask(batch, k * T) * (k > 0)  # the first state is a constant: no gradient is wanted
     path, carried, health = synthesiser.learn(options, params["feedback"], params.get("adapter"), inner, out.target,
-                                              asked_B)
+                                              queried_B)
     carried["state"] = out.state
     if "context" in inner:
-        carried["context"] = told(out.aux)
+        carried["context"] = context_of(out.aux)
     if options.trace:
         read = lambda state: segment(trained, state)[1]
         context_BC = carried.get("context", jnp.zeros((num, 0)))
         carried["trace"] = synthesiser.trace(options, read, inner, out.state, context_BC, k)
     if weights is not None:
         before = renew(net.initial_state(params["net"], num, setup.length), inner["state"])
-        carried["weights"] = fast_weights.step(setup.speeds, net, params["net"], weights, before, window.x_TBX,
+        carried["weights"] = fast_weights_lib.step(setup.rates, net, params["net"], weights, before, window.x_TBX,
                                                out.delta)
     return out.grads, out.aux, window, carried, path, health
 
 
-def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:
-    """Outputs at every position of whole episodes, (B, T, V), or (K, B, T, V) of K members."""
+def _predict(setup: Setup, params: PyTree, carry: PyTree, batch: Episodes) -> Array:
+    """Outputs at every position of whole episodes, (B, T, V); of several networks, each answers its part of the batch,
+    as in training."""
+    multiple_of("networks", len(setup.nets), **{"episodes at once": len(batch.mask_BT)})
     out = []
-    for i, net in enumerate(setup.nets):
-        if setup.speeds.scope == "episodic":
-            logits_TBV = _predict_fast(setup, net, params, batch)
+    for i, (net, mine) in enumerate(zip(setup.nets, setup.parts(batch), strict=True)):
+        if setup.rates.scope == "episodic":
+            logits_TBV = _predict_fast(setup, net, params, carry, mine)
         else:
-            x_TBX = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1]).x_TBX
+            x_TBX = setup.reader.cut(mine, jnp.int32(0), mine.mask_BT.shape[1]).x_TBX
             _, logits_TBV = segments.run(net, params["net"][str(i)], None, x_TBX)
         out.append(jnp.swapaxes(logits_TBV, 0, 1))
-    return out[0] if len(out) == 1 else jnp.stack(out)
+    return out[0] if len(out) == 1 else jnp.concatenate(out)
 
 
-def _predict_fast(setup: Setup, net: Network, params: PyTree, batch: Episodes) -> Array:
-    """With fast weights, which the feedback model moves at test time too: window after window."""
+def _predict_fast(setup: Setup, net: Network, params: PyTree, carry: PyTree, batch: Episodes) -> Array:
+    """With fast weights, which the feedback model moves at test time too: segment after segment."""
     own, length, T = params["net"]["0"], batch.mask_BT.shape[1], setup.reader.steps
     adapter, options = params.get("adapter", {}).get("0"), setup.feedback
+    energy = carry["inner"]["0"]["energy"] if options.gate else None
 
-    def body(carry, k):
-        state, weights = carry
+    def body(state_and_weights, k):
+        state, weights = state_and_weights
         window = setup.reader.cut(batch, k * T, T)
-        after, logits_TBV = fast_weights.unroll(net, own, weights, state, window.x_TBX)
-        told_BC = synthesiser.context(options, batch, None, (k + 1) * T, window, None, None)
-        delta = synthesiser.ask(options, params["feedback"], adapter, after, told_BC)
-        by_B = options.gamma * segments.ahead(batch, (k + 1) * T)
-        delta = synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
-        return (after, fast_weights.step(setup.speeds, net, own, weights, state, window.x_TBX, delta)), logits_TBV
+        after, logits_TBV = fast_weights_lib.unroll(net, own, weights, state, window.x_TBX)
+        context_BC = synthesiser.context(options, batch, None, (k + 1) * T, window, None, None)
+        delta = synthesiser.query(options, params["feedback"], adapter, after, context_BC)
+        delta = synthesiser.inject(options, delta, energy, segments.future_mask(batch, (k + 1) * T))
+        return (after, fast_weights_lib.step(setup.rates, net, own, weights, state, window.x_TBX, delta)), logits_TBV
 
     num = len(batch.mask_BT)
-    start = (net.initial_state(own, num, length), fast_weights.start(setup.speeds, own, num))
-    _, logits_STBV = jax.lax.scan(body, start, jnp.arange(-(-length // T)))
+    first = (net.initial_state(own, num, length), fast_weights_lib.initial(setup.rates, own, num))
+    _, logits_STBV = jax.lax.scan(body, first, jnp.arange(-(-length // T)))
     return logits_STBV.reshape(-1, *logits_STBV.shape[2:])[:length]
 
 

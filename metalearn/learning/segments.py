@@ -1,6 +1,6 @@
-"""Episodes cut into windows, time-major: what a learner that trains online reads at once, and how a network reads it.
+"""Episodes cut into segments, time-major: what a learner that trains online reads at once, and how a network reads it.
 
-A window past the episode's end is padded with positions that do not count, so any window length serves any episode.
+A segment past the episode's end is padded with positions that do not count, so any length serves any episode.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INPUTS = ("x", "x_and_last_label", "x_and_shown_label")
 
 
 class Window(NamedTuple):
-    """Some steps of a batch; weight_TB makes the sum over a batch its mean loss times its size."""
+    """One segment of a batch; weight_TB makes the sum over a batch its mean loss times its size."""
 
     x_TBX: Array
     y_TB: Array
@@ -39,7 +39,7 @@ def labels(y_BT: Array, targets: str, outputs: int) -> Array:
 
 def label_sum(y_BT: Array, weight_BT: Array, targets: str, outputs: int) -> Array:
     """(B, V) weighted sum of `labels`. Where one-hot labels of the episode would be large, one class after another: an
-    update must not hold more than a window, whatever the episode's length."""
+    update must not hold more than a segment, whatever the episode's length."""
     if targets == "classes" and y_BT.size * outputs > 2**16:
         of = lambda label: (weight_BT * (y_BT == label)).sum(1)
         return jnp.moveaxis(jax.lax.map(of, jnp.arange(outputs)), 0, -1)
@@ -51,7 +51,7 @@ class Reader(NamedTuple):
 
     inputs   x | x_and_last_label | x_and_shown_label, see `learners.memnet`
     targets, outputs   kind and size of the answers
-    steps    T, of a window            remat, label_gain   see `learners.memnet`
+    steps    T, of a segment           remat, label_gain   see `learners.memnet`
     """
 
     inputs: str
@@ -79,7 +79,7 @@ class Reader(NamedTuple):
             first_T = (start + jnp.arange(steps) == 0)[:, None, None]
             x_TBX = jnp.concatenate([x_TBX, jnp.where(first_T, 0.0, seen_TBV)], -1)
         mask_TB = of(batch.mask_BT)
-        if self.inputs == "x_and_shown_label":  # support; the last feature tells a shown zero from an asked one
+        if self.inputs == "x_and_shown_label":  # support; the last feature tells a shown zero from an queried one
             shown_TB1 = 1 - mask_TB[..., None]
             y_TBV = self.vectors(of(batch.y_BT))
             x_TBX = jnp.concatenate([x_TBX, y_TBV * shown_TB1, shown_TB1], -1)
@@ -87,9 +87,9 @@ class Reader(NamedTuple):
         return Window(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)
 
     def read(self, net: Network, params: PyTree, state: PyTree, window: Window, first: bool = False):
-        """(loss_B, state, extras) of one window: the segment function of `synthetic`.
+        """(loss_B, state, extras) of one segment: the function of `synthetic`.
 
-        extras {logits (T, B, V), loss (T, B)}, with `first` also the state after the window's first step.
+        extras {logits (T, B, V), loss (T, B)}, with `first` also the state after its first step.
         """
         unroll = functools.partial(run, net, params)
         if not first:
@@ -105,7 +105,7 @@ class Reader(NamedTuple):
         return (loss_TB * window.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
 
     def read_all(self, net: Network, params: PyTree, state: PyTree, window: Window):
-        """`read` over a whole episode; with `remat` the backward pass keeps only the states between windows."""
+        """`read` over a whole episode; with `remat` the backward pass keeps only the states between segments."""
         length, T = len(window.mask_TB), self.steps
         if not self.remat or length <= T:
             return self.read(net, params, state, window)
@@ -127,7 +127,7 @@ def run(net: Network, params: PyTree, state: PyTree, x_TBX: Array) -> tuple[PyTr
     return state, jnp.swapaxes(out_BTV, 0, 1)
 
 
-def ahead(batch: Episodes, boundary: Array) -> Array:
+def future_mask(batch: Episodes, boundary: Array) -> Array:
     """(B,) 1.0 for samples with something that counts at or after the boundary; the others' future gradient is 0."""
     return ((jnp.arange(batch.mask_BT.shape[1]) >= boundary) * batch.mask_BT).max(1)
 
@@ -136,7 +136,7 @@ def part(batch: Episodes, parts: int, i: int) -> Episodes:
     return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:])[i], batch)
 
 
-def mark(batch: Episodes) -> Array:
+def batch_id(batch: Episodes) -> Array:
     """A number that tells batches apart, so that a new one starts from a fresh state whatever came before it."""
     total = jnp.zeros((), jnp.uint32)
     for leaf in (batch.task_B, batch.index_BT, batch.y_BT):

@@ -1,9 +1,9 @@
-"""The feedback path of an online learner: what is injected at a window's end, and how the feedback model learns it.
+"""The synthesiser of synthetic gradients: what is injected at a segment's end, and how the feedback model learns it.
 
 One feedback model G may serve several networks: each hands it its message through an adapter P (a matrix per group of
 the state) and gets the answer back through the transpose, which is how a gradient changes its basis.
 
-`inner` is what a network carries from window to window: `context` (what G was told at this boundary), `energy`
+`inner` is what a network carries from segment to segment: `context` (what G saw at this boundary), `energy`
 (running means of |target|^2 and of what prediction leaves of it: the gate's R^2), `trace` (BP(lambda)).
 """
 
@@ -27,7 +27,7 @@ class Options(NamedTuple):
     """What `make` was told, in one value."""
 
     context: str
-    clock: bool
+    time_remaining: bool
     hidden: int
     heads: tuple[str, ...]
     gamma: float
@@ -38,20 +38,20 @@ class Options(NamedTuple):
     adapter: str
 
 
-def make(targets: str, window: int, members: int, *, context: str, clock: bool, hidden: int, heads: tuple, gamma: float,
-         clip: float, gate: bool, trace: float, aux: float, adapter: str) -> Options:
-    """The feedback path of `members` networks that read windows of `window` steps.
+def make(targets: str, segment: int, networks: int, *, context: str, time_remaining: bool, hidden: int, heads: tuple,
+         gamma: float, clip: float, gate: bool, trace: float, aux: float, adapter: str) -> Options:
+    """The feedback path of `networks` networks that read segments of `segment` steps.
 
     context  what G sees besides the state: none | label | error | surprise (`synthetic.context`)
-    clock    G also sees how much of the episode is left
+    time_remaining   G also sees how much of the episode is left
     hidden   width of G's hidden layer; 0: linear
     heads    groups of the state that get a head; (): all
     gamma    discount on what comes after the next boundary
     clip     largest per-sample norm of what is injected; 0: as it is
     gate     inject only while the running R^2 is above 0
     trace    BP(lambda)'s lambda; 0 learns from the next boundary alone (DNI)
-    aux      weight of the auxiliary loss (DNI+Aux): after its first step the network says what the window's end will
-             be told, and learns from being wrong; 0: none
+    aux      weight of the auxiliary loss (DNI+Aux): after a segment's first step the network predicts the synthetic
+             gradient at its end, and learns from being wrong; 0: none
     adapter  none | identity (fixed; cut or padded with zeros between sizes) | learned (starts there)
     """
     one_of(synthetic.CONTEXTS, context=context)
@@ -61,9 +61,9 @@ def make(targets: str, window: int, members: int, *, context: str, clock: bool, 
     nonnegative(hidden=hidden, clip=clip, aux=aux)
     fraction(gamma=gamma, trace=trace)
     require(not trace or not hidden, "trace", trace, "needs a linear model: hidden = 0")
-    require(not trace or (members == 1 and adapter == "none"), "trace", trace, "needs one network and no adapter")
-    require(not aux or window > 1, "aux", aux, "needs a window of at least 2 steps")
-    return Options(context, clock, hidden, tuple(heads), gamma, clip, gate, trace, aux, adapter)
+    require(not trace or (networks == 1 and adapter == "none"), "trace", trace, "needs one network and no adapter")
+    require(not aux or segment > 1, "aux", aux, "needs a segment of at least 2 steps")
+    return Options(context, time_remaining, hidden, tuple(heads), gamma, clip, gate, trace, aux, adapter)
 
 
 def check_states(options: Options, states: list[PyTree]) -> None:
@@ -73,9 +73,9 @@ def check_states(options: Options, states: list[PyTree]) -> None:
         flat = [{g: m.shape[-1] for g, m in size.items()} for size in sizes]
         for other in flat[1:]:
             require(other.keys() == flat[0].keys(), "heads", options.heads,
-                    f"the members' states differ: {', '.join(flat[0])} against {', '.join(other)}")
+                    f"the networks' states differ: {', '.join(flat[0])} against {', '.join(other)}")
             require(other == flat[0] or options.adapter != "none", "adapter", options.adapter,
-                    f"must be identity or learned: the members' messages have sizes {flat[0]} and {other}")
+                    f"must be identity or learned: the networks' messages have sizes {flat[0]} and {other}")
         if options.trace:
             total = sum(flat[0].values())
             require(len(flat[0]) == 1 and "memory" not in flat[0] and total <= LARGEST_TRACE, "trace", options.trace,
@@ -99,7 +99,7 @@ def init(options: Options, key: Array, states: list[PyTree], context_BC: Array) 
     return params
 
 
-def start(options: Options, message: dict[str, Array], context_BC: Array) -> dict[str, Any]:
+def initial_inner(options: Options, message: dict[str, Array], context_BC: Array) -> dict[str, Any]:
     inner: dict[str, Any] = {"energy": jnp.zeros(2)}
     inner |= {"context": context_BC} if context_BC.size else {}  # checkpoints hold no empty arrays
     if options.trace:
@@ -108,7 +108,7 @@ def start(options: Options, message: dict[str, Array], context_BC: Array) -> dic
     return inner
 
 
-def ask(options: Options, model: PyTree, adapter: PyTree | None, state: PyTree, context_BC: Array) -> PyTree:
+def query(options: Options, model: PyTree, adapter: PyTree | None, state: PyTree, context_BC: Array) -> PyTree:
     """G's answer as a tree like the state."""
     message = feedback_nn.messages(state, heads(options, state))
     if options.adapter == "identity":
@@ -120,28 +120,31 @@ def ask(options: Options, model: PyTree, adapter: PyTree | None, state: PyTree, 
     return feedback_nn.restore(said, state)
 
 
-def inject(options: Options, delta: PyTree, inner: dict, ahead_B: Array) -> PyTree:
-    """What is injected of G's answer: clipped, discounted, nothing where nothing is to come or where G does harm."""
-    by_B = options.gamma * ahead_B
+def inject(options: Options, delta: PyTree, energy: Array | None, future_B: Array) -> PyTree:
+    """What is injected of G's answer: clipped, discounted, nothing where nothing is to come or where G does harm.
+
+    energy  of `inner`, for the gate; future_B  1 where something that counts is still to come
+    """
+    by_B = options.gamma * future_B
     if options.gate:
-        by_B = by_B * (inner["energy"][1] < inner["energy"][0])
+        by_B = by_B * (energy[1] < energy[0])
     return synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
 
 
 def context(options: Options, batch: Episodes, label_sum, boundary: Array, window: segments.Window, error_TBV: Array,
             loss_TB: Array) -> Array:
-    """What G is told at `boundary`, the end of `window`."""
-    return jax.lax.stop_gradient(synthetic.context(options.context, options.clock, label_sum, batch.mask_BT, boundary,
-                                                   error_TBV, loss_TB, window.mask_TB))
+    """What G sees at `boundary`, the end of the segment `window`."""
+    return jax.lax.stop_gradient(synthetic.context(options.context, options.time_remaining, label_sum, batch.mask_BT,
+                                                   boundary, error_TBV, loss_TB, window.mask_TB))
 
 
 def learn(options: Options, model: PyTree, adapter: PyTree | None, before: dict, target: PyTree, counts_B: Array):
-    """(gradients {feedback[, adapter]}, inner, means): regression at the boundary where the window began, on what came
-    of it. counts_B: samples for which somebody asked there."""
+    """(gradients {feedback[, adapter]}, inner, means): regression at the boundary where the segment began, on what came
+    of it. counts_B: samples for which G was queried there."""
     context_BC = before.get("context", jnp.zeros((len(counts_B), 0)))
 
     def loss(params):
-        said = ask(options, params["feedback"], params.get("adapter"), before["state"], context_BC)
+        said = query(options, params["feedback"], params.get("adapter"), before["state"], context_BC)
         return synthetic.regression(said, target, counts_B), said
 
     params = {"feedback": model} | ({} if adapter is None else {"adapter": adapter})
@@ -161,19 +164,19 @@ def learn(options: Options, model: PyTree, adapter: PyTree | None, before: dict,
 
 
 def trace(options: Options, read, before: dict, after: PyTree, context_BC: Array, k: Array) -> Array:
-    """The eligibility trace at the end of window k; read(state) -> state is that window."""
+    """The eligibility trace at the end of segment k; read(state) -> state is that segment."""
     covered = heads(options, after)
     group, = covered
     flat = lambda state: feedback_nn.messages(state, covered)[group]
     pushed = synthetic.jacobian(lambda x_BI: flat(read(feedback_nn.restore({group: x_BI}, before["state"]))),
                                 flat(before["state"]))
     input_BC = jnp.concatenate([flat(after), context_BC, jnp.ones((len(context_BC), 1))], -1)
-    # nobody asks at boundary 0, whose state is a constant: the first trace is boundary 1's own term
+    # G is not queried at boundary 0, whose state is a constant: the first trace is boundary 1's own term
     return synthetic.Trace(before["trace"]).advance(pushed, input_BC, options.gamma * options.trace, k == 0).e_BIAC
 
 
 def auxiliary(options: Options, model: PyTree, first: PyTree, delta: PyTree, counts_B: Array) -> Array:
-    """(B,) weighted squared error of what the state after a window's first step says of what its end will be told."""
+    """(B,) weighted squared error of what the state after a segment's first step predicts for its end."""
     message = feedback_nn.messages(first, heads(options, first))
     said = feedback_nn.apply(model, options.hidden, message, jnp.zeros((len(counts_B), 0)))
     gap = jax.tree.map(jnp.subtract, said, feedback_nn.messages(delta, heads(options, delta)))

@@ -166,19 +166,19 @@ def jacobian(function: Callable, x_BI: Array) -> Array:
 CONTEXTS = ("none", "label", "error", "surprise")
 
 
-def context_size(kind: str, clock: bool, outputs: int) -> int:
-    return {"none": 0, "label": outputs, "error": outputs, "surprise": 1}[kind] + clock
+def context_size(kind: str, time_remaining: bool, outputs: int) -> int:
+    return {"none": 0, "label": outputs, "error": outputs, "surprise": 1}[kind] + time_remaining
 
 
-def context(kind: str, clock: bool, label_sum: Callable, mask_BT: Array, boundary: Array, error_TBV: Array,
-            loss_TB: Array, mask_TB: Array) -> Array:
-    """What the feedback model is told at a boundary besides the state: (B, C). Training-time information.
+def context(kind: str, time_remaining: bool, label_sum: Callable, mask_BT: Array, boundary: Array,
+            error_TBV: Array, loss_TB: Array, mask_TB: Array) -> Array:
+    """What the feedback model sees at a boundary besides the state: (B, C). Training-time information.
 
     label     the mean label (one-hot, or bits) of the positions that still count: privileged, from the future
-    error     the mean error of the outputs in the window just read    surprise   the mean loss there
-    clock     the fraction of the episode's counted positions' span that is still to come
+    error     the mean error of the outputs in the segment just read    surprise   the mean loss there
+    time_remaining   the fraction of the episode's counted positions' span that is still to come
 
-    boundary is the first position not read yet; the mask is of the whole episode, errors and losses of the window
+    boundary is the first position not read yet; the mask is of the whole episode, errors and losses of the segment
     (time-major); label_sum(weight_BT) -> (B, V) is the weighted sum of the episode's labels.
     """
     ahead_BT = mask_BT * (jnp.arange(mask_BT.shape[1]) >= boundary)
@@ -190,7 +190,7 @@ def context(kind: str, clock: bool, label_sum: Callable, mask_BT: Array, boundar
         out.append((error_TBV * mask_TB[..., None]).sum(0) / inside_B)
     if kind == "surprise":
         out.append((loss_TB * mask_TB).sum(0)[:, None] / inside_B)
-    if clock:
+    if time_remaining:
         last_B = jnp.max(mask_BT * jnp.arange(1, mask_BT.shape[1] + 1), axis=1)
         out.append((jnp.maximum(last_B - boundary, 0.0) / mask_BT.shape[1])[:, None])
     return jnp.concatenate(out, -1) if out else jnp.zeros((mask_BT.shape[0], 0))

@@ -104,16 +104,18 @@ def compare(found: dict[str, dict[str, list]], first: str, known_B, title: str) 
 
 
 def gather(named: list[tuple[str, str]], fact: str) -> dict[str, dict[str, list]]:
-    """found[method][protocol], a row per work directory, out of a fact that its evaluators wrote about every task.
+    """found[method][protocol], a row per run, out of a fact that its evaluators wrote about every task.
 
-    named   (method, work directory) of each run
+    named   (method, work directory) of each program, whose replicas are a run each
     fact    {protocol: values} in the evaluators' facts; plain values count as of protocol ""
     """
     found = {}
     for method, workdir in named:
         for path in sorted(glob.glob(os.path.join(workdir, "eval", "*.json"))):
             with open(path, encoding="utf-8") as file:
-                values = json.load(file).get("facts", {}).get(fact, {})
-            for protocol, tasks_B in (values if isinstance(values, dict) else {"": values}).items():
-                found.setdefault(method, {}).setdefault(protocol, []).append(tasks_B)
+                result = json.load(file)
+            for replica in result.get("replicas") or [result]:
+                values = replica.get("facts", {}).get(fact, {})
+                for protocol, tasks_B in (values if isinstance(values, dict) else {"": values}).items():
+                    found.setdefault(method, {}).setdefault(protocol, []).append(tasks_B)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metalearn.measure.statistics import interval, text
-from metalearn.reporting.runs import Run
+from metalearn.reporting.runs import Run, single
 from metalearn.types import Result
 
 
@@ -21,20 +21,20 @@ def cost(runs: Sequence[Run]) -> Result:
     cost_of = lambda rules, rule: rules[rule]["cpu_ms_per_update"]
     over = {name: cost_of(rules, "synthetic") / cost_of(rules, "tbptt") - 1 for name, rules in headline.items()
             if {"synthetic", "tbptt"} <= rules.keys()}
-    table = {"title": "one update: NSE by episode length, window 16 (bptt: the episode); every memory at L = 256",
+    table = {"title": "one update: NSE by episode length, segments of 16 (bptt: the episode); every memory at L = 256",
              "columns": ["memory", "rule", "temp bytes", "ms", "CPU ms", "positions/s", "compile s"], "rows": rows}
     return {"headline": {"cost": headline, "overhead_of_synthetic": over}, "tables": [table]}
 
 
 def copy(runs: Sequence[Run]) -> Result:
-    """Longest sequence solved, by window and arm."""
+    """Longest sequence solved, by segment length and arm."""
     headline, rows = {}, []
     for run in runs:
         # the level before the one that the curriculum stands at: training on one length forgets the shorter ones
-        window, solved = str(run.overrides["learner.window"]), [level - 1 for level in run.headline["level"]]
-        headline.setdefault(run.name, {})[window] = solved
-        rows.append([window, run.name, _interval(solved, 1), ", ".join(map(str, solved))])
-    table = {"title": "longest sequence solved (below .15 bit), by window T; mean ± 95 % over seeds",
+        segment, solved = str(run.overrides["learner.segment"]), [row["level"] - 1 for _, row, _ in single([run])]
+        headline.setdefault(run.name, {})[segment] = solved
+        rows.append([segment, run.name, _interval(solved, 1), ", ".join(map(str, solved))])
+    table = {"title": "longest sequence solved (below .15 bit), by segment length T; mean ± 95 % over seeds",
              "columns": ["T", "arm", "longest", "by seed"], "rows": rows}
     return {"headline": {"longest_solved": headline}, "tables": [table]}
 
@@ -43,17 +43,15 @@ def shared(runs: Sequence[Run]) -> Result:
     """Area under the learning curve: mean accuracy over the 20 evaluations of 400 batches, by seed."""
     headline, rows, series, x = {"area": {}, "area_rare": {}}, [], [], []
     for run in runs:
-        name, history, areas = run.label, run.history(), {}
-        seeds = run.config().learner.replicas
+        name, histories, areas = run.label, [history for _, _, history in single([run])], {}
         for kind in ("common", "rare"):
-            curve = [_by_seed(h[f"{kind}_by_seed"], seeds) for h in history]
-            areas[kind] = [sum(point[seed] for point in curve) / len(curve) for seed in range(seeds)]
+            areas[kind] = [_mean(h[f"{kind}_accuracy"] for h in history) for history in histories]
         if not name.startswith("source"):
             headline["area"][name], headline["area_rare"][name] = areas["common"], areas["rare"]
             rows.append([name, _interval(areas["common"]), _interval(areas["rare"])])
-            y = [sum(_by_seed(h["rare_by_seed"], seeds)) / seeds for h in history]
+            y = [_mean(h["rare_accuracy"] for h in at) for at in zip(*histories, strict=True)]
             series.append({"name": name, "y": y, "ci95": None})
-        x = [h["step"] // 8 for h in history]
+        x = [h["step"] // 8 for h in histories[0]]
     table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over 3 seeds",
              "columns": ["feedback", "common", "rare"], "rows": rows}
     curve = {"title": "shared feedback", "x": x, "xlabel": "batches", "ylabel": "rare accuracy", "series": series,
@@ -92,12 +90,13 @@ def gated(runs: Sequence[Run]) -> Result:
     headline, rows = {name: {} for name in names}, []
     for run in runs:
         arm, length = run.name, run.overrides["task.length"]
-        updates = 1 if arm.split()[-1] == "bptt" else length // 3  # another network stands before its arm
+        # another network stands before its arm
+        updates, replicas = 1 if arm.split()[-1] == "bptt" else length // 3, list(single([run]))
         found, cells = {}, []
         for kind in ("common", "rare"):
-            values, history = run.headline[f"{kind}_by_seed"], run.history()
-            found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_by_seed"][i] >= 0.9), default=None)
-                           for i in range(len(values))]
+            values = [row[f"{kind}_accuracy"] for _, row, _ in replicas]
+            found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_accuracy"] >= 0.9), default=None)
+                           for _, _, history in replicas]
             for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), interval(values), strict=True):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))
@@ -105,7 +104,7 @@ def gated(runs: Sequence[Run]) -> Result:
                             ("batches_to_90_common", _median(found["common"]))):
             headline[name].setdefault(arm, {})[str(length)] = value
         rows.append([str(length), arm, *cells, *(str(_median(found[kind]) or "never") for kind in ("common", "rare"))])
-    table = {"title": "gated recall, window 3: 3 seeds, ± 95 % interval over seeds; median batches to .9",
+    table = {"title": "gated recall, segments of 3: 3 seeds, ± 95 % interval over seeds; median batches to .9",
              "columns": ["L", "arm", "common", "rare", "batches, common", "batches, rare"], "rows": rows}
     return {"headline": headline, "tables": [table]}
 
@@ -116,10 +115,9 @@ def _median(found: list[int | None]) -> int | None:
     return None if middle == float("inf") else int(middle)
 
 
-def _by_seed(values: list[float], seeds: int) -> list[float]:
-    """One number per seed, the mean over its networks where several share a feedback model."""
-    each = len(values) // seeds
-    return [sum(values[i * each:(i + 1) * each]) / each for i in range(seeds)]
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
 
 
 def _interval(v: list[float], digits: int = 3) -> str:

@@ -26,10 +26,11 @@ def make_init(experiment: Experiment):
         strong = lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
         return jax.tree.map(strong, state)
 
-    if plan.num == 1:
-        return jax.jit(one)
-    axes = replicas.data_axes(plan, experiment.task.data)
-    return jax.jit(jax.vmap(one, in_axes=(axes, 0), out_axes=replicas.STATE, axis_size=plan.num))
+    def each(data, key):
+        state = replicas.each(plan, one, data, key)
+        return state.replace(step=state.step[0])
+
+    return jax.jit(one if plan.num == 1 else each)
 
 
 def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
@@ -44,9 +45,9 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
         if lr is not None:  # a replica's own
             tx, _ = optimiser.build(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         index, key_learner = state.step, jax.random.split(jax.random.fold_in(key, state.step))[1]
-        if learner.pace:  # a refused update leaves its batch behind, else the same batch would be refused for ever
-            data, index = learner.pace(data, state.carry)
-            index = index + state.opt_state.skipped
+        if learner.batch_schedule:
+            data, index = learner.batch_schedule(data, state.carry)
+            index = index + state.opt_state.skipped  # a refused update leaves its batch behind: else refused for ever
         key_batch = jax.random.split(jax.random.fold_in(key, index))[0]
         batch = task.sample(data, key_batch, task.splits[0], config.train.batch)
         batch = sharding.split_batch(batch, mesh)
@@ -58,13 +59,14 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, carry), means
 
     lr_R = jax.numpy.asarray(plan.lr) if plan.lr else None
-    if plan.num == 1:
-        step = one
-    else:
-        axes = (replicas.data_axes(plan, task.data), 0, replicas.STATE, None if lr_R is None else 0)
-        step = jax.vmap(one, in_axes=axes, out_axes=(replicas.STATE, 0))
 
     def update(state, data, key, num):
-        return jax.lax.scan(lambda s, _: step(data, key, s, lr_R), state, None, length=num)
+        run = lambda data, key, state, lr: jax.lax.scan(lambda s, _: one(data, key, s, lr), state, None, length=num)
+        if plan.num == 1:
+            return run(data, key, state, None)
+        # the steps are the inner loop, so that replicas one after another are each what a single run is
+        mine = lambda data, key, rest, lr: run(data, key, rest.replace(step=state.step), lr)
+        new, means = replicas.each(plan, mine, data, key, state.replace(step=None), lr_R)
+        return new.replace(step=new.step[0]), jax.tree.map(lambda mean_RN: mean_RN.swapaxes(0, 1), means)
 
     return jax.jit(update, static_argnums=3, donate_argnums=0)

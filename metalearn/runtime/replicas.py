@@ -1,6 +1,10 @@
-"""Several runs in one program: `vmap` over parameters, optimiser state, carry, keys and what `config.replicas` varies.
+"""Several runs in one program: mapped over parameters, optimiser state, carry, keys and what `config.replicas` varies.
 
-  replicas = {num: R, vary: {"seed": (0, 1, ...), "optim.lr": (1e-3, ...), "task.num_tasks": (1, 8, ...)}}
+  replicas = {num: R, at_once: 0, vary: {"seed": (0, 1, ...), "optim.lr": (1e-3, ...), "task.num_tasks": (1, ...)}}
+
+`at_once` of them are computed together (`vmap`; 0: all), the groups one after another: together is faster on an
+accelerator and for networks so small that a core waits between operations, one after another where a single one keeps
+the core busy.
 
 Replica r has the seed `seed + r` unless seeds are listed. It draws its own batches, has its own clipping norm and its
 own count of refused updates, and is the run that its values alone would be, up to rounding (a batched product may add
@@ -11,7 +15,7 @@ leaf of the state has a leading axis R.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,10 +25,10 @@ from ml_collections import ConfigDict
 from metalearn.measure import statistics
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import optimiser
-from metalearn.types import Array, PyTree, Result, TaskDist, TrainState
+from metalearn.types import Array, PyTree, Result, TaskDist
 from metalearn.validate import call, positive, require, within
 
-STATE = TrainState(None, 0, 0, 0)  # the mapped axis of each field
+FIELDS = ("num", "at_once", "vary")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Plan:
     """What `config.replicas` asks for, checked.
 
     num        R
+    at_once    how many are computed together
     seeds      one for each replica
     lr         its peak learning rate; () where all have the config's
     data       {leaf of the task's data: (R, ...)}, what is varied of it
@@ -39,6 +44,7 @@ class Plan:
     """
 
     num: int
+    at_once: int
     seeds: tuple[int, ...]
     lr: tuple[float, ...]
     data: Mapping[str, np.ndarray]
@@ -55,11 +61,13 @@ def plan(config: ConfigDict, task: TaskDist) -> Plan:
     with within("replicas"):
         block = config.replicas
         for name in block:
-            require(name in ("num", "vary"), name, block[name], "unknown field; allowed: num, vary")
-        for name in ("num", "vary"):
+            require(name in FIELDS, name, block[name], "unknown field; allowed: " + ", ".join(FIELDS))
+        for name in FIELDS:
             require(name in block, name, "(missing)", "this field must be given")
-        require(type(block.num) is int, "num", block.num, "must be an integer")
+        for name in ("num", "at_once"):
+            require(type(block[name]) is int, name, block[name], "must be an integer")
         positive(num=block.num)
+        require(0 <= block.at_once <= block.num, "at_once", block.at_once, f"must lie between 0 (all) and {block.num}")
         vary = _varied(config, task)
     seeds = vary.get("seed", tuple(config.seed + r for r in range(block.num)))
     for seed in seeds:
@@ -75,7 +83,7 @@ def plan(config: ConfigDict, task: TaskDist) -> Plan:
                 data[name] = np.stack([task.traced[name](value) for value in values])
     settings = tuple({"seed": seeds[r]} | {field: values[r] for field, values in vary.items()}
                      for r in range(block.num))
-    return Plan(block.num, seeds, vary.get("optim.lr", ()), data, settings)
+    return Plan(block.num, block.at_once or block.num, seeds, vary.get("optim.lr", ()), data, settings)
 
 
 def _varied(config: ConfigDict, task: TaskDist) -> dict[str, tuple]:
@@ -110,9 +118,14 @@ def data(plan: Plan, data: PyTree) -> PyTree:
     return data | dict(plan.data) if plan.data and plan.num > 1 else data
 
 
-def data_axes(plan: Plan, data: PyTree) -> PyTree:
-    """The mapped axis of each leaf of `data`, for `vmap`."""
-    return {name: 0 if name in plan.data else None for name in data} if plan.data else None
+def each(plan: Plan, function: Callable, data: PyTree, *stacked: PyTree) -> PyTree:
+    """function(data of one replica, *leaves of one replica) for each, the results stacked. `data` is what `data` gives;
+    every leaf of `stacked` has an axis R."""
+    varied = {name: data[name] for name in plan.data}
+    one = lambda x: function(data | x[0] if x[0] else data, *x[1])
+    if plan.at_once == plan.num:
+        return jax.vmap(one)((varied, stacked))
+    return jax.lax.map(one, (varied, stacked), batch_size=plan.at_once if plan.at_once > 1 else None)
 
 
 def task_of(plan: Plan, task: TaskDist, r: int) -> TaskDist:
@@ -145,8 +158,8 @@ def summary(plan: Plan, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Means over the replicas under the plain names, `intervals` {name: half of the 95 % interval by Student's t} over
     them, and `replicas`, each one's own with what was varied as its
-    `setting`. Where replicas differ in more than the seed there is no
-    mean. A number that a replica lacks (None, NaN) is left out of the mean.
+    `setting`. Where replicas differ in more than the seed there is no mean. A number that a replica lacks (None, NaN)
+    is left out of the mean.
     """
     if plan.num == 1:
         return dict(rows[0])

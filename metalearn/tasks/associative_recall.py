@@ -20,15 +20,16 @@ from metalearn.validate import positive, require
 def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
     positive(bits=bits, rows=rows)
     require(max_items >= 2, "max_items", max_items, "must be at least 2")
-    data = _memory.start(task_seed, max_items)
+    data = _memory.initial(task_seed, max_items)
     step = rows + 1
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_items * (1 if split == "train" else 2)
         T = (most + 1) * step + rows
-        task_B, level_B, root = _memory.draw(data, key, split, num)
+        task_B, root = _memory.draw(data, key, split, num)
+        level = data["level"]
 
-        def episode(task, level):
+        def episode(task):
             key_items, key_number, key_query = jax.random.split(jax.random.fold_in(root, task), 3)
             n = level if split == "exact" else jax.random.randint(key_number, (), 2, level + 1)
             asked = jax.random.randint(key_query, (), 0, n - 1)
@@ -43,7 +44,7 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
             y_TY = items_NSY[asked + 1, jnp.clip(said, 0, rows - 1)] * mask_T[:, None]
             return jnp.concatenate([shown_TY, marks_T2 * (t < (n + 1) * step)[:, None]], -1), y_TY, mask_T
 
-        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B, level_B)
+        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B)
         return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
 
     spec = EpisodeSpec(length=(max_items + 1) * step + rows, features=bits + 2, targets="bits", outputs=bits,

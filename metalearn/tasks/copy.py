@@ -23,14 +23,15 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
     """bits: features of a row; max_length: longest n in training; repeats: most repetitions (1: copy);
     exact: training episodes all have n = level."""
     positive(bits=bits, max_length=max_length, repeats=repeats)
-    data = _memory.start(task_seed, max_length)
+    data = _memory.initial(task_seed, max_length)
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_length * (1 if split == "train" else 2)
         T = most + 1 + most * repeats
-        task_B, level_B, root = _memory.draw(data, key, split, num)
+        task_B, root = _memory.draw(data, key, split, num)
+        level = data["level"]
 
-        def episode(task, level):
+        def episode(task):
             key_rows, key_length, key_repeats = jax.random.split(jax.random.fold_in(root, task), 3)
             drawn = jax.random.randint(key_length, (), 1, level + 1)
             n = level if exact or split == "exact" else drawn
@@ -44,7 +45,7 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
             y_TY = rows_NY[jnp.where(mask_T > 0, said % n, 0)] * mask_T[:, None]
             return jnp.concatenate([shown_TY, delimiter_T[:, None]], -1), y_TY, mask_T
 
-        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B, level_B)
+        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B)
         return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
 
     spec = EpisodeSpec(length=max_length * (1 + repeats) + 1, features=bits + 1, targets="bits", outputs=bits,
