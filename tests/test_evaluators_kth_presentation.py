@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from metalearn import lookup
-from metalearn.types import Episodes, Learner, TaskDist
+from metalearn.types import Episodes, EpisodeSpec, Learner, TaskDist
 
 
 def remembers(params, carry, batch):
@@ -35,7 +35,7 @@ def test_an_episode_without_a_second_presentation_has_no_accuracy_there():
         y_BT = jnp.array([[0, 0], [0, 1]])[jnp.arange(num) % 2]
         return Episodes(jnp.zeros((num, 2, 1)), y_BT, jnp.ones((num, 2)), jnp.arange(num), y_BT)
 
-    task = TaskDist({}, sample, ("test",), {"ways": 3})
+    task = TaskDist({}, sample, ("test",), EpisodeSpec(length=2, features=1, targets="classes", outputs=3), {})
     evaluator = lookup.build("evaluators", "kth_presentation", task, Learner(None, None, remembers, None), split="test",
                              upto=3, episodes=8, chunk=4, seed=1, targets={})
     head = evaluator.run((), ())["headline"]

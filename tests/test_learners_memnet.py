@@ -303,9 +303,9 @@ def test_every_recurrent_network_learns_by_synthetic_gradients(name):
 
 
 def test_a_cached_transformer_learns_in_segments_as_at_once():
-    """Windows of 3 over 7 steps, the last padded: its outputs are those of the whole episode, and where the window is
+    """Segments of 3 over 7 steps, the last padded: its outputs are those of the whole episode, and where the segment is
     the episode so is its gradient."""
-    task, online = build(network=TRANSFORMER, rule="tbptt", window=3)
+    task, online = build(network=TRANSFORMER, rule="tbptt", segment=3)
     batch = draw(task)
     params, carry = online.init(jax.random.key(1), batch)
     grads, losses = jax.jit(online.grads), []
@@ -315,8 +315,8 @@ def test_a_cached_transformer_learns_in_segments_as_at_once():
     logits = online.predict(params, carry, batch)
     expected = -jax.nn.log_softmax(logits)[jnp.arange(4), -1, batch.y_BT[:, -1]].sum()
     np.testing.assert_allclose(losses[-1], expected, rtol=1e-4)
-    whole = build(network=TRANSFORMER, rule="bptt", window=7)[1]
-    at_once = build(network=TRANSFORMER, rule="tbptt", window=7)[1]
+    whole = build(network=TRANSFORMER, rule="bptt", segment=7)[1]
+    at_once = build(network=TRANSFORMER, rule="tbptt", segment=7)[1]
     net = params["net"] | {"0": params["net"]["0"] | {"position": params["net"]["0"]["position"][:7]}}
     both = [jax.jit(rule.grads)({"net": net}, rule.init(jax.random.key(1), batch)[1], batch, None)[0]
             for rule in (whole, at_once)]

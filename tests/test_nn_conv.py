@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metalearn.nn import backbone, conv
+from metalearn.types import EpisodeSpec
 
 
 def _normal(n, *shape):
@@ -32,10 +33,14 @@ def test_max_pool_and_its_gradient():
     np.testing.assert_allclose(*slopes, atol=1e-6)
 
 
+def _images(side: int) -> EpisodeSpec:
+    return EpisodeSpec(length=1, features=side * side, targets="classes", outputs=2, image_shape=(side, side, 1))
+
+
 @pytest.mark.parametrize("down,side,left", [("max", 28, 1), ("stride", 28, 2), ("stride", 32, 2), ("max", 17, 1)])
 def test_features_are_as_many_as_said(down, side, left):
     block = dict(name="conv4", width=4, depth=4, norm="batch", conv="patches", down=down)
-    net = backbone.make(block, {"image_shape": (side, side, 1), "features": side * side})
+    net = backbone.make(block, _images(side))
     x_NX = _normal(0, 2, side, side, 1)
     h_ND, stats = net.apply(net.init(jax.random.key(0), x_NX), x_NX)
     assert h_ND.shape == (2, net.features) == (2, left * left * 4) and len(stats) == 4
@@ -43,7 +48,7 @@ def test_features_are_as_many_as_said(down, side, left):
 
 def test_a_context_of_zeros_is_none_and_each_entry_of_another_counts():
     block = dict(name="conv4", width=4, depth=1, norm="batch", conv="patches", down="max")
-    net = backbone.make(block, {"image_shape": (8, 8, 1), "features": 64})
+    net = backbone.make(block, _images(8))
     x_NX, none_C = _normal(0, 3, 8, 8, 1), jnp.zeros(20)
     params = net.init(jax.random.key(0), x_NX, none_C)
     of_context = lambda context_C: net.apply(params, x_NX, None, context_C)[0]
