@@ -111,8 +111,5 @@ def load(workdir: str, step: int | None = None, replica: int = 0) -> Trained:
     experiment = experiment_lib.with_data(experiment_lib.build(config), workdir)
     plan = experiment.plan
     require(0 <= replica < plan.num, "replica", replica, f"must lie between 0 and {plan.num - 1}")
-    template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, experiment.task.data),
-                              replicas.roots(plan))
-    found, meta = checkpoints.restore({"params": template.params, "carry": template.carry}, step)
-    params, carry = (replicas.one(plan, found[part], replica) for part in ("params", "carry"))
-    return Trained(experiment, params, carry, meta["step"])
+    params, carry, step = loop.restore(experiment, checkpoints, step)
+    return Trained(experiment, replicas.one(plan, params, replica), replicas.one(plan, carry, replica), step)

@@ -12,8 +12,6 @@ import os
 import sys
 from typing import Any
 
-import jax
-
 from metalearn import cli
 from metalearn.reporting import plots, tables
 from metalearn.runtime import config as config_lib
@@ -70,12 +68,9 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     if step is not None:
         require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
     experiment = experiment_lib.with_data(experiment, workdir)
-    plan = experiment.plan
-    template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, experiment.task.data),
-                              replicas.roots(plan))
-    found, meta = checkpoints.restore({"params": template.params, "carry": template.carry}, step)
-    headline = evaluate(experiment, found["params"], found["carry"], workdir, suffix)
-    return headline | experiment_lib.sizes(experiment, found["params"]) | {"step": meta["step"]}
+    params, carry, step = loop.restore(experiment, checkpoints, step)
+    headline = evaluate(experiment, params, carry, workdir, suffix)
+    return headline | experiment_lib.sizes(experiment, params) | {"step": step}
 
 
 def main() -> int:

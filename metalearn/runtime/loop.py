@@ -1,4 +1,6 @@
-"""The two jitted programs of a run: how its state begins, and one update of it. One loop for every family.
+"""The two jitted programs of a run: how its state begins, and one update of it; and its state read back.
+
+One loop for every family.
 
 With several replicas (see `replicas`) both are mapped over them: keys are (R,), and so is every leaf but the step.
 """
@@ -9,8 +11,9 @@ import jax
 import optax
 
 from metalearn.runtime import optimiser, replicas, sharding
+from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
-from metalearn.types import Mean, TrainState
+from metalearn.types import Mean, PyTree, TrainState
 
 
 def make_init(experiment: Experiment):
@@ -31,6 +34,14 @@ def make_init(experiment: Experiment):
         return state.replace(step=state.step[0])
 
     return jax.jit(one if plan.num == 1 else each)
+
+
+def restore(experiment: Experiment, checkpoints: Checkpoints, step: int | None) -> tuple[PyTree, PyTree, int]:
+    """(params, carry, step) of the newest healthy checkpoint, or of `step`: what predicting needs, and no more."""
+    plan = experiment.plan
+    template = jax.eval_shape(make_init(experiment), replicas.data(plan, experiment.task.data), replicas.roots(plan))
+    found, meta = checkpoints.restore({"params": template.params, "carry": template.carry}, step)
+    return found["params"], found["carry"], meta["step"]
 
 
 def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
