@@ -29,7 +29,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metalearn import cli
@@ -233,7 +233,7 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     """
     runs = [run for directory in directories for run in run_directories(directory)]
     configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
-    episodes = {r["episodes_sha256"] for r in numbers if isinstance(r.get("episodes_sha256"), str)}
+    episodes = {value for r in numbers for name, value in _leaves(r) if name == "episodes_sha256" and value}
     seeds = {setting["seed"] for config, result in zip(configs, numbers, strict=True)
              for setting in [row["setting"] for row in result.get("replicas", ())] or [config]}
     heads = [headline(directory) for directory in directories]
@@ -262,6 +262,13 @@ def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **
     return dict.fromkeys(RECORD) | dict(
         id=name, family=name.partition("_")[0], title=title, commands=commands, tables=[], notes=[],
         claims=[dict.fromkeys(CLAIM) | empty | shared | dict(name=k, path=v) for k, v in claims.items()])
+
+
+def _leaves(numbers: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of everything in nested numbers."""
+    for name, value in numbers.items() if isinstance(numbers, dict) else ():
+        for inside in value if isinstance(value, list) else [value]:
+            yield from _leaves(inside) if isinstance(inside, dict) else [(name, inside)]
 
 
 def _json(directory: str, name: str) -> dict:

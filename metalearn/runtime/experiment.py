@@ -18,6 +18,7 @@ from metalearn.runtime import optimiser, replicas
 from metalearn.types import Evaluator, Learner, PyTree, TaskDist
 from metalearn.validate import call, multiple_of, nearest, nonnegative, positive, require, within
 
+RUN_S_OWN = ("step", "seconds", "parameters", "state_size", "skipped", "setting", "replicas", "intervals")
 SECTIONS = ("seed", "replicas", "task", "learner", "optim", "train", "evaluators", "init_from")
 
 
@@ -68,6 +69,8 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
 
 
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:
+    for label in config.evaluators:
+        require(label not in RUN_S_OWN, f"evaluators.{label}", "", "a run's own numbers are called so: another label")
     return {name: _build(f"evaluators.{name}", "evaluators", block, task, learner)
             for name, block in config.evaluators.items()}
 
