@@ -34,7 +34,7 @@ import numpy as np
 
 from metalearn.measure import statistics
 from metalearn.rl import acting, rollout
-from metalearn.types import Array, Evaluator, Learner, Prompted, Result, TaskDist, Trajectories, TrajectorySpec
+from metalearn.types import Array, Evaluator, Learner, Result, TaskDist, Trajectories, TrajectorySpec
 from metalearn.validate import nonnegative, one_of, positive, require
 
 METHODS = ("zero", "zero_sample", "few_none", "few_random", "few_gauss", "few_sample", "demo", "demo_median")
