@@ -35,7 +35,7 @@ from typing import Any
 from metalearn import cli
 from metalearn.measure import statistics
 from metalearn.runtime import workdir as workdir_lib
-from metalearn.validate import nearest, one_of, require, within
+from metalearn.validate import fields, nearest, one_of, require, within
 
 Record = dict[str, Any]
 
@@ -95,10 +95,8 @@ def check(record: Record) -> Record:
 
 
 def _fields(block: dict, types: dict) -> None:
-    for name in block:
-        require(name in types, name, block[name], "unknown field" + nearest(name, types))
+    fields(block, types, missing="this field must be given, null where it is not known")
     for name, kind in types.items():
-        require(name in block, name, "(missing)", "this field must be given, null where it is not known")
         value = block[name]
         fits = isinstance(value, kind) and not isinstance(value, bool)
         require(fits or value is None and name in NULLABLE, name, value, f"must be of type {_type_name(kind)}")
