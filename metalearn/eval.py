@@ -27,7 +27,8 @@ from metalearn.validate import require
 def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, suffix: str = "") -> dict[str, Any]:
     """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables.
 
-    Returns the headline numbers of all of them. An evaluator sees one network: of several replicas, one after another.
+    Returns the headline numbers of all of them, {evaluator: {name: number}}. An evaluator sees one network: of several
+    replicas, one after another.
     """
     plan = experiment.plan
     rows: list[dict[str, Any]] = [{} for _ in range(plan.num)]
@@ -37,16 +38,16 @@ def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: s
         workdir_lib.write_json(os.path.join(directory, "eval", f"{name}{suffix}.json"), result)
         tables.show(result)
         plots.plot(result, os.path.join(directory, "plots", f"{name}{suffix}"))
-        rows = [row | one["headline"] for row, one in zip(rows, results, strict=True)]
+        rows = [row | {name: one["headline"]} for row, one in zip(rows, results, strict=True)]
     return replicas.summary(plan, rows)
 
 
 def headlines(experiment: Experiment, params: PyTree, carry: PyTree) -> dict[str, Any]:
-    """The headline numbers of every evaluator alone; nothing is written."""
+    """The headline numbers of `evaluate` alone; nothing is written."""
     rows: list[dict[str, Any]] = [{} for _ in range(experiment.plan.num)]
     for name in experiment.evaluators:
         for r, row in enumerate(rows):
-            row |= _run(experiment, name, params, carry, r)["headline"]
+            row[name] = _run(experiment, name, params, carry, r)["headline"]
     return replicas.summary(experiment.plan, cli.plain(rows) if len(rows) > 1 else rows)
 
 

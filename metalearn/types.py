@@ -342,7 +342,7 @@ class Evaluator:
 Result = dict[str, Any]
 """What an evaluator returns, plain JSON: `headline` {name: number}, optionally `tables`, `curves`, `facts`.
 
-headline  the numbers that go into the RESULT line, by plain names
+headline  the numbers that go into the RESULT line, under the evaluator's label
 tables    [{title, columns, rows}]
 curves    [{title, x, xlabel, ylabel, series: [{name, y, ci95, dashed}], levels: {name: y}}]
 facts     anything else worth keeping: seeds, hashes, protocol

@@ -80,6 +80,17 @@ def multiple_of(base_field: str, base: int, **fields: int) -> None:
         require(value % base == 0, field, value, f"must be a multiple of {base_field}={base}")
 
 
+def fields(block: Mapping[str, Any], allowed: Iterable[str], required: Iterable[str] | None = None,
+           missing: str = "this field must be given") -> None:
+    """Every field of `block` is one of `allowed`, and every one of `required` is there (None: of `allowed`)."""
+    allowed = list(allowed)
+    for field in block:
+        require(field in allowed, field, block[field],
+                "unknown field; allowed: " + ", ".join(allowed) + nearest(field, allowed))
+    for field in allowed if required is None else required:
+        require(field in block, field, "(missing)", missing)
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -115,14 +126,11 @@ def call(make, /, *context: Any, **kw: Any) -> Any:
     """`make(*context, **kw)` after checking names, presence, types and finiteness of the keywords."""
     signature = inspect.signature(make)
     hints = typing.get_type_hints(make)
-    known = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fields(kw, [p.name for p in known], [p.name for p in known if p.default is inspect.Parameter.empty])
     for field, value in kw.items():
-        require(field in known, field, value, "unknown field; allowed: " + ", ".join(known) + nearest(field, known))
         hint = hints.get(field, Any)
         require(_matches(value, hint), field, value, f"must be of type {_type_name(hint)}")
         if isinstance(value, float):
             require(math.isfinite(value), field, value, "must be finite")
-    for name in known:
-        missing = name not in kw and signature.parameters[name].default is inspect.Parameter.empty
-        require(not missing, name, "(missing)", "this field must be given")
     return make(*context, **kw)

@@ -34,13 +34,36 @@ def test_by_example_and_dataset(tmp_path):
 
 def test_normalised_and_pca():
     got = datasets.split_features(**BASE | {"image_size": 6, "channels": 3})
-    every = np.concatenate([p.x_NX for p in (got.train, got.heldout, got.new)])
-    assert every.shape == (1797, 108) and abs(every.mean()) < 1e-4 and abs(every.std() - 1) < 1e-4
+    train = got.train.x_NX
+    assert train.shape[1] == 108 and abs(train.mean()) < 1e-4 and abs(train.std() - 1) < 1e-4
     few = datasets.split_features(**BASE | {"pca": 7}).train.x_NX
     assert few.shape[1] == 7 and abs(few.std() - 1) < 0.02
     covariance = np.cov(few.T)
     assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-3
     assert (np.diff(np.diag(covariance)) < 0).all()
+
+
+@pytest.mark.parametrize("pca", [0, 4])
+def test_scored_images_have_no_say_in_the_statistics(tmp_path, pca):
+    """Nine times as bright, held-out images and new classes leave the meta-training features as they are to the bit;
+    scored images of a new dataset leave each other's."""
+    x_NHW, y_N = np.random.default_rng(0).random((24, 5, 5)), np.arange(24) % 4  # the last 8 are the test part
+
+    def split(name, new, bright_N):
+        x = np.where(bright_N[:, None, None], 9 * x_NHW, x_NHW)
+        path = str(tmp_path / f"{name}.npz")
+        np.savez(path, x=x[:16], y=y_N[:16], x_test=x[16:], y_test=y_N[16:])
+        trained, new = (BASE["dataset"], path) if new else (path, "")
+        return datasets.split_features(**BASE | dict(dataset=trained, train_classes=2, new_dataset=new, pca=pca))
+
+    none_N = np.zeros(24, bool)
+    plain, bright = split("a", False, none_N), split("b", False, (y_N >= 2) | (np.arange(24) >= 16))
+    np.testing.assert_array_equal(plain.train.x_NX, bright.train.x_NX)
+    assert not np.array_equal(plain.new.x_NX, bright.new.x_NX)
+    plain, bright = split("c", True, none_N).new, split("d", True, (y_N == 0) & (np.arange(24) >= 16)).new
+    assert plain.count_V.tolist() == [2, 2, 2, 2]
+    np.testing.assert_array_equal(plain.x_NX[2:], bright.x_NX[2:])
+    assert not np.array_equal(plain.x_NX[:2], bright.x_NX[:2])
 
 
 def test_the_training_dataset_is_never_new():
@@ -62,8 +85,8 @@ def test_plain_features_are_not_resized(tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    dict(split_by="clas"), dict(train_classes=11), dict(train_classes=1), dict(heldout_frac=2.0), dict(channels=2),
-    dict(image_size=-1), dict(pca=65), dict(split_by="dataset")])
+    dict(split_by="clas"), dict(train_classes=11), dict(train_classes=1), dict(heldout_frac=2.0),
+    dict(heldout_frac=1.0), dict(channels=2), dict(image_size=-1), dict(pca=65), dict(split_by="dataset")])
 def test_bad(change):
     with pytest.raises(ConfigError):
         datasets.split_features(**BASE | change)

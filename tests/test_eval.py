@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from metalearn import api, train
 from metalearn import eval as eval_program
-from metalearn import train
 from metalearn.runtime import config as config_lib
+from metalearn.runtime import experiment as experiment_lib
 from metalearn.validate import ConfigError
 
 
@@ -32,8 +33,10 @@ def test_the_very_numbers_of_training(run):
 def test_an_earlier_checkpoint_gives_other_numbers(run):
     workdir, printed = run
     earlier = eval_program.run(str(workdir), step=2)
-    assert earlier["step"] == 2 and earlier["episodes_sha256"] == printed["episodes_sha256"]
-    differ = [k for k in printed if k.endswith(("_last", "_first")) and earlier[k] != printed[k]]
+    assert earlier["step"] == 2
+    before, after = earlier["curves"], printed["curves"]
+    assert before["episodes_sha256"] == after["episodes_sha256"]
+    differ = [k for k in after if k.endswith(("_last", "_first")) and before[k] != after[k]]
     assert differ, "the same episodes, other parameters"
     with pytest.raises(ConfigError, match="--step"):
         eval_program.run(str(workdir), step=3)
@@ -46,9 +49,28 @@ def test_a_dataset_never_trained_on(run, tmp_path):
     np.savez(tmp_path / "mine.npz", x=x, y=np.arange(60) % 6)
     overrides = {"task.new_dataset": str(tmp_path / "mine.npz")}
     result = eval_program.run(str(workdir), overrides, suffix="@mine")
-    assert result["new_dataset"].endswith("mine.npz")
-    assert result["unseen_last"] == printed["unseen_last"], "the other sets stay as they were"
+    assert result["curves"]["new_dataset"].endswith("mine.npz")
+    assert result["curves"]["unseen_last"] == printed["curves"]["unseen_last"], "the other sets stay as they were"
     assert (workdir / "eval" / "curves@mine.json").exists()
     np.savez(tmp_path / "few.npz", x=x, y=np.arange(60) % 3)
     with pytest.raises(ConfigError, match="ways"):
         eval_program.run(str(workdir), {"task.new_dataset": str(tmp_path / "few.npz")})
+
+
+def test_evaluators_do_not_overwrite_each_other_s_numbers(run):
+    """Two of one kind, as few-shot and demonstration are: each under its own label."""
+    config = config_lib.load("configs/gpicl.py:smoke", ["evaluators.curves.sets=('unseen',)"])
+    with config.evaluators.unlocked():
+        config.evaluators.again = config.evaluators.curves.to_dict() | {"seed": 2}
+    trained = api.load(str(run[0]))
+    found = eval_program.headlines(experiment_lib.build(config), trained.params, trained.carry)
+    assert found.keys() == {"curves", "again"}
+    assert found["curves"]["episodes_sha256"] != found["again"]["episodes_sha256"]
+
+
+def test_a_label_that_a_run_s_own_number_has_is_refused():
+    config = config_lib.load("configs/gpicl.py:smoke")
+    with config.evaluators.unlocked():
+        config.evaluators.seconds = config.evaluators.curves
+    with pytest.raises(ConfigError, match="evaluators.seconds"):
+        experiment_lib.build(config)

@@ -57,15 +57,15 @@ def test_a_fresh_feedback_model_leaves_truncated_backpropagation_as_it_is(silent
             np.testing.assert_array_equal(x, y)
 
 
-def test_one_update_per_window_then_the_next_batch(silent):
+def test_one_update_per_segment_then_the_next_batch(silent):
     carries = [carry for _, carry, _ in silent["tbptt"][1]]
-    assert [int(c["segment"]) for c in carries] == [1, 2, 0, 1]  # 7 positions, window 3: the last one is padded
+    assert [int(c["segment"]) for c in carries] == [1, 2, 0, 1]  # 7 positions in segments of 3, the last one padded
     assert [int(c["batch"]) for c in carries] == [0, 0, 1, 1]
     losses = [float(means["loss"].count) for _, _, means in silent["tbptt"][1]]
     assert losses == [0, 0, 4, 0]
 
 
-def test_windows_sum_to_the_episode_when_the_window_is_the_episode():
+def test_segments_sum_to_the_episode_when_the_segment_is_the_episode():
     task, online = build(rule="tbptt", segment=7)
     _, whole = build(rule="bptt", segment=7)
     batch = draw(task)
@@ -76,7 +76,7 @@ def test_windows_sum_to_the_episode_when_the_window_is_the_episode():
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
-def test_recomputing_windows_changes_memory_not_numbers():
+def test_recomputing_segments_changes_memory_not_numbers():
     task, plain = build(rule="bptt")
     _, remat = build(rule="bptt", remat=True)
     batch = draw(task)
@@ -137,7 +137,7 @@ SEEN = FEEDBACK | dict(context="label", time_remaining=True)
 
 
 def train_a_little(steps=8, num=4, lr=0.3, seed=0, jit=jax.jit, **changes):
-    """Plain gradient descent over windows, all parameters; (params, grads of every step, means of the last)."""
+    """Plain gradient descent over segments, all parameters; (params, grads of every step, means of the last)."""
     task, learner = build(**changes)
     params, carry = learner.init(jax.random.key(1), draw(task, num=num))
     grads, seen = jit(learner.grads), []
@@ -168,7 +168,7 @@ def test_members_of_other_sizes_share_one_model_which_learns_from_all_of_them():
     batch = draw(task, num=8)
     start, carry = both.init(jax.random.key(1), batch)
     grads = jax.jit(both.grads)
-    for _ in range(3):  # the label comes in the third window
+    for _ in range(3):  # the label comes in the third segment
         together, carry, _ = grads(start, carry, batch, None)
     one = build(feedback=SEEN)[1]
     mine = {"net": {"0": start["net"]["0"]}, "feedback": start["feedback"]}
@@ -295,7 +295,7 @@ def test_every_recurrent_network_learns_by_synthetic_gradients(name):
     batch = draw(task)
     params, carry = learner.init(jax.random.key(1), batch)
     grads = jax.jit(learner.grads)
-    for _ in range(3):  # the label comes in the third window
+    for _ in range(3):  # the label comes in the third segment
         found, carry, means = grads(params, carry, batch, None)
     assert means["loss"].count == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(found["net"]))
@@ -356,7 +356,7 @@ def test_label_gain_makes_labels_among_the_inputs_louder():
         build(label_gain=0.0)
 
 
-def test_a_replicas_levels_windows_and_adam_do_not_know_of_the_others():
+def test_a_replicas_levels_segments_and_adam_do_not_know_of_the_others():
     """Levels rise with every batch, and a higher level takes more updates: replicas do not keep step."""
     small = ["task.max_length=2", "learner.network.hidden=3", "learner.segment=2", "learner.curriculum.bits=9",
              "learner.unroll=1", "train.batch=2", "train.devices=1", "evaluators.lengths.lengths=(1, 2)"]

@@ -168,9 +168,10 @@ def test_refusals(task, changes, text):
 def test_both_phases_learn(tmp_path):
     """World model, then a short policy on it: far better with a demonstration than zero actions."""
     world = config.load("configs/metadt.py:point_world", ("train.steps=1500", "train.save_every=1500"))
-    assert train.run(world, str(tmp_path / "world"), quiet=True)["test_mse"] < 0.008
+    assert train.run(world, str(tmp_path / "world"), quiet=True)["world"]["test_mse"] < 0.008
     settings = config.load("configs/metadt.py:point", (
         f"init_from={tmp_path / 'world'}", "train.steps=600", "train.save_every=600", "train.log_every=200",
         "evaluators.few.methods=('zero',)"))
     numbers = train.run(settings, str(tmp_path / "policy"), quiet=True)
-    assert numbers["demo"] > numbers["zero_action"] + 4 and numbers["oracle"] > numbers["demo"]
+    returns = numbers["demo"]
+    assert returns["demo"] > returns["zero_action"] + 4 and returns["oracle"] > returns["demo"]

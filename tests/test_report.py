@@ -74,7 +74,7 @@ def test_a_finished_run_is_stored_and_shown(tmp_path, call):
 
 def test_a_new_record_is_stored_by_one_command(tmp_path, call):
     root, run = house(tmp_path), run_directory(tmp_path / "run", 0, 0.7)
-    new = ["--id=fewshot_new", f"--workdir={run}", "--title=New", "--claim=accuracy=accuracy", "--scale=100",
+    new = ["--id=fewshot_new", f"--workdir={run}", "--title=New", "--claim=accuracy=fewshot/accuracy", "--scale=100",
            "--command=train --config=configs/fewshot.py:smoke --workdir={out}"]
     code, _, error = call("store", f"--root={root}", *new)
     assert code == 2 and "--tolerance" in error

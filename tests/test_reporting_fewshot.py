@@ -7,7 +7,7 @@ from metalearn.reporting.runs import Run
 
 
 def test_rows_are_learners_and_a_run_that_failed_shifts_nobodys_name():
-    head = lambda a: dict(accuracy=a, nearest_neighbour=0.3, seconds=1.0)
+    head = lambda a: dict(fewshot=dict(accuracy=a, nearest_neighbour=0.3), seconds=1.0)
     runs = [Run(f"{name}, seed {seed}", {}, head(a), "") for name, seed, a in (
         ("maml", 0, 0.5), ("anil", 0, 0.6), ("maml", 1, 0.7), ("pretrained", 1, 0.4))]  # no anil of seed 1
     made = fewshot.learners(runs)
@@ -17,8 +17,8 @@ def test_rows_are_learners_and_a_run_that_failed_shifts_nobodys_name():
 
 
 def test_each_set_stands_beside_its_own_neighbour():
-    head = dict(accuracy=0.5, nearest_neighbour=0.3, accuracy_new=0.4, nearest_neighbour_new=0.2, seconds=1.0)
-    (table,) = fewshot.learners([Run("maml, seed 0", {}, head, "")])["tables"]
+    numbers = dict(accuracy=0.5, nearest_neighbour=0.3, accuracy_new=0.4, nearest_neighbour_new=0.2)
+    (table,) = fewshot.learners([Run("maml, seed 0", {}, dict(fewshot=numbers, seconds=1.0), "")])["tables"]
     assert table["columns"] == ["learner", "seeds", "accuracy", "nearest neighbour", "accuracy new",
                                 "nearest neighbour new", "seconds"]
     assert table["rows"] == [["maml", 1, "0.5000", "0.3000", "0.4000", "0.2000", "1"]]

@@ -19,14 +19,15 @@ def test_overhead_of_synthetic_over_truncated():
     def of(name, rule, ms):
         result = dict(temp_bytes=1, ms_per_update=9.0, cpu_ms_per_update=ms, positions_per_second=1.0,
                       compile_seconds=1.0)
-        return Run(f"{name}, {rule}", {"learner.rule": rule}, result, "")
+        return Run(f"{name}, {rule}", {"learner.rule": rule}, {"cost": result}, "")
     found = memnet.cost([of("a", "tbptt", 2.0), of("a", "synthetic", 2.5), of("b", "synthetic", 9.0)])
     assert found["headline"]["overhead_of_synthetic"] == {"a": 0.25}
     assert [row[:2] for row in found["tables"][0]["rows"]] == [["a", "tbptt"], ["a", "synthetic"], ["b", "synthetic"]]
 
 
 def test_longest_solved_is_below_the_level_that_the_curriculum_stands_at():
-    rows = lambda level: {"replicas": [{"setting": {"seed": i}, "level": at} for i, at in enumerate(level)]}
+    rows = lambda level: {"replicas": [{"setting": {"seed": i}, "lengths": {"level": at}}
+                                       for i, at in enumerate(level)]}
     runs = [Run(f"{name}, T=2", {"learner.segment": 2}, rows(level), "")
             for name, level in (("plain", [3, 4, 3]), ("traced", [5, 5, 5]))]
     found = memnet.copy(runs)["headline"]["longest_solved"]
@@ -38,8 +39,8 @@ def test_distance_to_the_target_and_the_curve_over_training(tmp_path):
     targets = {"MANN of others": dict.fromkeys(at, 0.9), "LSTM of others": dict.fromkeys(at, 0.6)}
     config = json.dumps({"evaluators": {"instances": {"targets": targets}}})
     rest = {f"instance_{p}": 0.25 for p in (1, 5, 10)} | {f"instance_{p}_ci95": 0.01 for p in (1, 2, 5, 10)}
-    runs = [run_at(tmp_path / label, label, {}, rest | {"instance_2": second},
-                   [{"step": 10, "instance_2": second - 0.1, "instance_10": second}], config)
+    runs = [run_at(tmp_path / label, label, {}, {"instances": rest | {"instance_2": second}},
+                   [{"step": 10, "instances": {"instance_2": second - 0.1, "instance_10": second}}], config)
             for label, second in (("LRUA memory", 0.7), ("LSTM", 0.65))]
     found = memnet.streams(runs)
     assert [row[0] for row in found["tables"][0]["rows"]] == ["LRUA memory", "MANN of others", "LSTM", "LSTM of others"]
@@ -52,7 +53,7 @@ def test_distance_to_the_target_and_the_curve_over_training(tmp_path):
 
 def test_batches_until_learned_count_what_each_arm_saw(tmp_path):
     replicas = lambda common, rare: {"replicas": [
-        {"setting": {"seed": i}, "common_accuracy": c, "rare_accuracy": r}
+        {"setting": {"seed": i}, "rare": {"common_accuracy": c, "rare_accuracy": r}}
         for i, (c, r) in enumerate(zip(common, rare, strict=True))]}
     seen = replicas([1.0, 1.0, 1.0], [0.95, 0.2, 0.95])
     history = [{"step": 200} | replicas([0.5] * 3, [0.1] * 3), {"step": 400} | seen]

@@ -13,9 +13,9 @@ from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError
 
 ROOT = pathlib.Path(__file__).parent.parent
-CLAIM = dict(name="accuracy", path="accuracy", scale=100, value=60.0, interval=None, over=None,
-             interval_from=dict(path="ci95", over="episodes"), per_seed=None, digits=1, better="higher", tolerance=2.0,
-             published=None)
+CLAIM = dict(name="accuracy", path="fewshot/accuracy", scale=100, value=60.0, interval=None, over=None,
+             interval_from=dict(path="fewshot/ci95", over="episodes"), per_seed=None, digits=1, better="higher",
+             tolerance=2.0, published=None)
 RECORD = dict(id="tiny", family="fewshot", title="A tiny run", provenance="imported",
               commands=["train --config=configs/fewshot.py:smoke --workdir={out}"], config_sha256=None, git=None,
               episodes_sha256=None, seeds=[0], seconds=None, machine=None, claims=[CLAIM], notes=[],
@@ -121,7 +121,7 @@ def run_directory(path: pathlib.Path, seed: int, accuracy: float) -> str:
     manifest = dict(git="0123456789ab", machine="Linux x86_64, 2 cores", device="cpu", num_devices=1)
     table = dict(title="few-shot", columns=["set", "accuracy"], rows=[["test", "0.600 ± 0.010"]])
     files = {"config": dict(seed=seed, init_from=f"{path}/source"), "manifest": manifest,
-             "result": dict(accuracy=accuracy, ci95=0.01, seconds=2.5, episodes_sha256="ab"),
+             "result": dict(fewshot=dict(accuracy=accuracy, ci95=0.01, episodes_sha256="ab"), seconds=2.5),
              "eval/fewshot": dict(tables=[table])}
     for name, content in files.items():
         (path / f"{name}.json").write_text(json.dumps(content))
@@ -149,12 +149,13 @@ def test_runs_of_several_seeds_become_a_mean_over_seeds(tmp_path):
 
 def test_replicas_of_one_run_become_a_mean_over_seeds(tmp_path):
     run = run_directory(tmp_path / "run", 0, 0.6)
-    rows = [dict(setting=dict(seed=4 + i), accuracy=accuracy) for i, accuracy in enumerate((0.5, 0.6, 0.7))]
+    rows = [dict(setting=dict(seed=4 + i), fewshot=dict(accuracy=accuracy))
+            for i, accuracy in enumerate((0.5, 0.6, 0.7))]
     result = json.loads((tmp_path / "run" / "result.json").read_text()) | {"replicas": rows}
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
     made = results.record(changed(), [run])
     assert made["claims"][0]["per_seed"] == pytest.approx([50, 60, 70]) and made["seeds"] == [4, 5, 6]
-    one = results.record(changed(claims=[CLAIM | dict(path="replicas/2/accuracy")]), [run])["claims"][0]
+    one = results.record(changed(claims=[CLAIM | dict(path="replicas/2/fewshot/accuracy")]), [run])["claims"][0]
     assert (one["value"], one["per_seed"]) == (pytest.approx(70.0), None)
 
 

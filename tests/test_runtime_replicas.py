@@ -96,7 +96,7 @@ def test_each_replica_is_its_own_single_run(toys, tmp_path, at_once):
     train.run(config, str(tmp_path / "all"), quiet=True)
     together, logged = final(tmp_path / "all"), lines(tmp_path / "all")
     result = json.loads((tmp_path / "all" / "result.json").read_text())
-    assert "w" not in result, "a mean over different settings says nothing"
+    assert "e" not in result, "a mean over different settings says nothing"
     for r in range(3):
         alone = tmp_path / str(r)
         train.run(settings(f"seed={seeds[r]}", f"optim.lr={rates[r]}", f"task.num_tasks={tasks[r]}"), str(alone),
@@ -108,7 +108,7 @@ def test_each_replica_is_its_own_single_run(toys, tmp_path, at_once):
             for name in ("loss", "grad_norm"):
                 assert a["by_replica"][name][r] == pytest.approx(b[name], rel=1e-4)
         for a, b in zip(lines(tmp_path / "all", "eval/history.jsonl"), lines(alone, "eval/history.jsonl"), strict=True):
-            assert a["replicas"][r]["w"] == pytest.approx(b["w"], rel=1e-4) and a["step"] == b["step"]
+            assert a["replicas"][r]["e"]["w"] == pytest.approx(b["e"]["w"], rel=1e-4) and a["step"] == b["step"]
         assert result["replicas"][r]["setting"] == {"seed": seeds[r], "optim.lr": rates[r], "task.num_tasks": tasks[r]}
     norms = logged[0]["by_replica"]["grad_norm"]
     assert norms[1] > 10 > norms[0], "the second replica is clipped hard, and nobody else"
@@ -181,9 +181,9 @@ def test_tasks_and_seeds_of_a_transformer_side_by_side(tmp_path):
         np.testing.assert_allclose(mine[name] if name == "step" else mine[name][1], leaf, rtol=1e-3, atol=2e-5,
                                    err_msg=name)
     row = result["replicas"][1]
-    assert row["seen_last"] == pytest.approx(alone["seen_last"], abs=0.05)
-    assert row["episodes_sha256"] == alone["episodes_sha256"], "evaluated on the episodes of its own tasks"
-    assert row["episodes_sha256"] != result["replicas"][2]["episodes_sha256"]
+    assert row["curves"]["seen_last"] == pytest.approx(alone["curves"]["seen_last"], abs=0.05)
+    assert row["curves"]["episodes_sha256"] == alone["curves"]["episodes_sha256"], "on the episodes of its own tasks"
+    assert row["curves"]["episodes_sha256"] != result["replicas"][2]["curves"]["episodes_sha256"]
     assert result["parameters"] == alone["parameters"]
     again = eval_program.run(str(tmp_path / "all"))
     assert [{**r, "skipped": 0} for r in again["replicas"]] == result["replicas"]

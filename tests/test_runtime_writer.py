@@ -98,3 +98,7 @@ def test_progress(tmp_path, capsys):
     assert out == "" and "4/4" in err and "loss 0.250" in err and err.count("\n") == 1
     Writer(str(tmp_path), 0, 4, quiet=True).write(4, {"loss": 1.0})
     assert capsys.readouterr().err == ""
+
+
+def test_nested_numbers_by_the_path_that_leads_to_each():
+    assert writer.flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": [4]}) == {"a": 1, "b/c": 2, "b/d/e": 3, "f": [4]}

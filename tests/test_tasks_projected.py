@@ -67,7 +67,7 @@ def test_trained_and_fresh_ids_are_disjoint(drawn):
         if split == "train" or split.startswith("seen"):
             assert set(batch.task_B.tolist()) == {0, 1, 2}
         else:
-            assert (batch.task_B >= projected.FRESH).all() and len(set(batch.task_B.tolist())) == NUM
+            assert (batch.task_B >= projected.FIRST_EVAL_ID).all() and len(set(batch.task_B.tolist())) == NUM
 
 
 PARTS = dict(train="train", seen="train", seen_image="heldout", unseen="heldout", new="new", identity="heldout",
@@ -130,7 +130,7 @@ def test_the_number_of_tasks_is_data(task):
     one, eight, all_ = (np.asarray(ids(build(num_tasks=k).data)) for k in (1, 8, 0))
     assert set(one.tolist()) == {0} and one.shape == (NUM,)
     assert len(set(eight.tolist())) > 3 and eight.max() < 8
-    assert len(set(all_.tolist())) == NUM and all_.max() < projected.FRESH and len(traces) == 1
+    assert len(set(all_.tolist())) == NUM and all_.max() < projected.FIRST_EVAL_ID and len(traces) == 1
 
 
 @pytest.mark.parametrize("changes, text", [

@@ -152,7 +152,7 @@ def test_a_run_writes_what_it_should(whole, tmp_path):
     assert [json.loads(line)["step"] for line in history.splitlines()] == [4, 8, 12]
     assert Checkpoints(str(tmp_path / "whole" / "checkpoints")).steps() == [8, 12]
     headline = json.load(open(tmp_path / "whole" / "result.json"))
-    assert headline["parameters"] == 2 and "w" in headline
+    assert headline["parameters"] == 2 and "w" in headline["e"]
 
 
 @pytest.mark.parametrize("step", [2, 4, 8, 10])

@@ -62,6 +62,16 @@ def test_ranges(check, good, bad):
             check(f=value)
 
 
+def test_fields():
+    validate.fields({"lr": 1, "hint": None}, ("lr", "hint", "clip"), ("lr",))
+    with pytest.raises(ConfigError, match=r"^lrr=1: unknown field; allowed: lr, clip \(nearest: lr\)$"):
+        validate.fields({"lrr": 1}, ("lr", "clip"))
+    with pytest.raises(ConfigError, match=r"^clip=\(missing\): this field must be given$"):
+        validate.fields({"lr": 1}, ("lr", "clip"))
+    with pytest.raises(ConfigError, match=r"^clip=\(missing\): or null$"):
+        validate.fields({}, ("lr", "clip"), ("clip",), missing="or null")
+
+
 def test_one_of_lists_and_hints():
     validate.one_of(("adam", "lion"), name="lion")
     with pytest.raises(ConfigError, match=r"name=adma: must be one of adam, lion \(nearest: adam\)"):

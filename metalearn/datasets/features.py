@@ -60,7 +60,9 @@ def split_features(
     pca            features kept of a PCA fitted on the meta-training images, scaled by one number to unit std;
                    0 keeps the z-scored pixels
 
-    Each dataset is normalised by one scalar mean and std over all its examples and pixels, after resizing.
+    Pixels are normalised, after resizing, by one scalar mean and std: those of the meta-training images, for the whole
+    dataset. A `new_dataset`, of which nothing is meta-trained on, is brought to unit scale by its own: those of its
+    training part, or of all its images where it makes no such division.
     A `new_dataset` given with any `split_by` replaces the new classes (that is what `eval --dataset` does); the
     training dataset itself is refused there (known by its hash: a copy with another dtype or order is not found out).
     """
@@ -79,9 +81,11 @@ def split_features(
     if test_N is None:
         test_N = np.random.default_rng(seed).permutation(len(raw.y_N)) < round(heldout_frac * len(raw.y_N))
     train_class_N = raw.y_N < train_classes if split_by == "class" else np.ones(len(raw.y_N), bool)
+    train_N = train_class_N & ~test_N
+    require(bool(train_N.any()), "heldout_frac", heldout_frac, f"leaves no image of dataset {dataset} to meta-train on")
     shape = target_shape(dataset, raw.x_NX.shape[1:], image_size, channels)
-    pixels_NX = _pixels(raw, shape)
-    project = _fit_pca(pixels_NX[train_class_N & ~test_N], pca) if pca else lambda x: x
+    pixels_NX = _pixels(raw, shape, train_N)
+    project = _fit_pca(pixels_NX[train_N], pca) if pca else lambda x: x
     features_NX = project(pixels_NX)
 
     part = lambda keep, labels=raw.y_N, x=features_NX: _part(x, labels, np.flatnonzero(keep))
@@ -94,20 +98,22 @@ def split_features(
         require(fits, "new_dataset", new_dataset,
                 f"has inputs of shape {other.x_NX.shape[1:]}, dataset {dataset} of {shape}: plain features cannot "
                 "be resized")
-        keep = np.ones(len(other.y_N), bool) if other.test_N is None else other.test_N
-        new = part(keep, other.y_N, project(_pixels(other, shape)))
+        scored_N = np.ones(len(other.y_N), bool) if other.test_N is None else other.test_N
+        fit_N = scored_N if scored_N.all() else ~scored_N
+        new = part(scored_N, other.y_N, project(_pixels(other, shape, fit_N)))
     else:
         new = part(~train_class_N if split_by == "class" and not train_class_N.all() else train_class_N & test_N)
     digest = hashlib.sha256("".join([raw.sha256, other.sha256]).encode()).hexdigest()
-    return Prepared(part(train_class_N & ~test_N), part(train_class_N & test_N), new,
+    return Prepared(part(train_N), part(train_class_N & test_N), new,
                     {"train": raw, "heldout": raw, "new": other}, digest)
 
 
-def _pixels(dataset: Dataset, shape: tuple[int, int, int]) -> np.ndarray:
-    """(N, height * width * channels), resized and z-scored by the dataset's own scalar mean and std."""
+def _pixels(dataset: Dataset, shape: tuple[int, int, int], fit_N: np.ndarray) -> np.ndarray:
+    """(N, height * width * channels), resized and z-scored by one scalar mean and std, those of the images `fit_N`."""
     x = reshape_images(dataset.x_NX, np.arange(len(dataset.x_NX)), shape)
     x = x.reshape(len(x), -1)
-    return (x - x.mean(dtype=np.float64).astype(np.float32)) / max(float(x.std(dtype=np.float64)), 1e-8)
+    fit = x[fit_N]
+    return (x - fit.mean(dtype=np.float64).astype(np.float32)) / max(float(fit.std(dtype=np.float64)), 1e-8)
 
 
 def _fit_pca(x_NX: np.ndarray, num: int):

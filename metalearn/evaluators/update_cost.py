@@ -18,7 +18,7 @@ def make(task: TaskDist, learner: Learner, *, batch: int, repeats: int, position
     """Measures `learner.grads` on a batch of `batch` episodes, `repeats` times: medians of time and of this process's
     CPU time. The second leaves out waiting for a core that others use; beside an accelerator it is the host's share.
 
-    positions  steps of each episode that one update reads (the window, or the episode): the unit of the rate
+    positions  steps of each episode that one update reads (the segment, or the episode): the unit of the rate
     """
     positive(batch=batch, repeats=repeats, positions=positions)
 

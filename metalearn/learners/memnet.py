@@ -176,38 +176,38 @@ def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Arra
     for i, (net, mine) in enumerate(zip(setup.nets, setup.parts(batch), strict=True)):
         name = str(i)
         if setup.rule in ("bptt", "bptt_equal_updates"):
-            g, seen, window = _whole(setup, net, params["net"][name], mine)
+            g, seen, segment = _whole(setup, net, params["net"][name], mine)
         else:
             own = {k: params[k][name] for k in ("adapter", "aux") if k in params}
             own |= {"net": params["net"][name], "feedback": params.get("feedback")}
-            g, seen, window, out[name], path, health = _segment(setup, net, own, inner[name], mine, k)
+            g, seen, segment, out[name], path, health = _segment(setup, net, own, inner[name], mine, k)
             paths.append((path, health))
         num = len(mine.mask_BT)
         for part, tree in g.items():
             grads.setdefault(part, {})[name] = jax.tree.map(lambda leaf, num=num: leaf / num, tree)
-        right_TB = losses.position_correct(seen["logits"], window.y_TB, setup.reader.targets)
-        all_means.append({"loss": Mean.of(seen["loss"], window.mask_TB),
-                          "accuracy": Mean.of(right_TB, window.mask_TB)})
+        right_TB = losses.position_correct(seen["logits"], segment.y_TB, setup.reader.targets)
+        all_means.append({"loss": Mean.of(seen["loss"], segment.mask_TB),
+                          "accuracy": Mean.of(right_TB, segment.mask_TB)})
     means = jax.tree.map(lambda *m: sum(m[1:], m[0]), *all_means)
     if setup.rule == "synthetic":
         path, health = synthesiser.merge(*zip(*paths, strict=True))
         grads, means = grads | path, means | health
     if setup.difficulty.start:
-        out |= curriculum_lib.climb(setup.difficulty, inner, seen["loss"], window.mask_TB, done)
+        out |= curriculum_lib.climb(setup.difficulty, inner, seen["loss"], segment.mask_TB, done)
         means["level"] = Mean.of(out["level"])
     return grads, out, means
 
 
 def _whole(setup: Setup, net: Network, params: PyTree, batch: Episodes):
     """Full backpropagation: ({net: gradient}, what was seen, the episode as one segment)."""
-    window = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1])
+    segment = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1])
 
-    def segment(params, _):
+    def read(params, _):
         state = net.initial_state(params, len(batch.mask_BT), setup.length)
-        return setup.reader.read_all(net, params, state, window)
+        return setup.reader.read_all(net, params, state, segment)
 
-    out = synthetic.grads_by_synthetic(segment, params, (), None)
-    return {"net": out.grads}, out.aux, window
+    out = synthetic.grads_by_synthetic(read, params, (), None)
+    return {"net": out.grads}, out.aux, segment
 
 
 def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: Episodes, k: Array):
@@ -215,20 +215,20 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
     path's gradients, its health)."""
     reader, options = setup.reader, setup.feedback
     num, T = len(batch.mask_BT), reader.steps
-    window, future_B = reader.cut(batch, k * T, T), segments.future_mask(batch, (k + 1) * T)
+    segment, future_B = reader.cut(batch, k * T, T), segments.future_mask(batch, (k + 1) * T)
     renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
     weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
     label_sum = lambda weight_BT: segments.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
     context_of = lambda seen: synthesiser.context(
-        options, batch, label_sum, (k + 1) * T, window,
-        losses.position_error(seen["logits"], window.y_TB, reader.targets), seen["loss"])
+        options, batch, label_sum, (k + 1) * T, segment,
+        losses.position_error(seen["logits"], segment.y_TB, reader.targets), seen["loss"])
 
-    def segment(trained, state):
+    def read(trained, state):
         state = renew(net.initial_state(trained["net"], num, setup.length), state)
         if weights is None:
-            return reader.read(net, trained["net"], state, window, first=options.aux > 0)
-        after, logits_TBV = fast_weights_lib.unroll(net, trained["net"], weights, state, window.x_TBX)
-        return reader.score(logits_TBV, after, window)
+            return reader.read(net, trained["net"], state, segment, first=options.aux > 0)
+        after, logits_TBV = fast_weights_lib.unroll(net, trained["net"], weights, state, segment.x_TBX)
+        return reader.score(logits_TBV, after, segment)
 
     def feedback(state, seen):
         delta = synthesiser.query(options, params["feedback"], params.get("adapter"), state, context_of(seen))
@@ -236,13 +236,13 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
 
     trained = {name: params[name] for name in ("net", "aux") if name in params}
     if setup.rule == "tbptt":
-        out = synthetic.grads_by_synthetic(segment, trained, inner["state"], None)
-        return out.grads, out.aux, window, {"state": out.state}, None, None
+        out = synthetic.grads_by_synthetic(read, trained, inner["state"], None)
+        return out.grads, out.aux, segment, {"state": out.state}, None, None
     auxiliary = None
     if options.aux:
         auxiliary = lambda p, seen, delta: synthesiser.auxiliary(options, p["aux"], seen["first"], delta, future_B)
     true_rate, synthetic_rate = fast_weights_lib.rates(setup.rates)
-    out = synthetic.grads_by_synthetic(segment, trained, inner["state"], feedback, true_rate=true_rate,
+    out = synthetic.grads_by_synthetic(read, trained, inner["state"], feedback, true_rate=true_rate,
                                        synthetic_rate=synthetic_rate, auxiliary=auxiliary)
     queried_B = segments.future_mask(batch, k * T) * (k > 0)  # the first state is a constant: no gradient is wanted
     path, carried, health = synthesiser.learn(options, params["feedback"], params.get("adapter"), inner, out.target,
@@ -251,14 +251,14 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
     if "context" in inner:
         carried["context"] = context_of(out.aux)
     if options.trace:
-        read = lambda state: segment(trained, state)[1]
         context_BC = carried.get("context", jnp.zeros((num, 0)))
-        carried["trace"] = synthesiser.trace(options, read, inner, out.state, context_BC, k)
+        carried["trace"] = synthesiser.trace(options, lambda state: read(trained, state)[1], inner, out.state,
+                                             context_BC, k)
     if weights is not None:
         before = renew(net.initial_state(params["net"], num, setup.length), inner["state"])
-        carried["weights"] = fast_weights_lib.step(setup.rates, net, params["net"], weights, before, window.x_TBX,
+        carried["weights"] = fast_weights_lib.step(setup.rates, net, params["net"], weights, before, segment.x_TBX,
                                                out.delta)
-    return out.grads, out.aux, window, carried, path, health
+    return out.grads, out.aux, segment, carried, path, health
 
 
 def _predict(setup: Setup, params: PyTree, carry: PyTree, batch: Episodes) -> Array:
@@ -284,12 +284,12 @@ def _predict_fast(setup: Setup, net: Network, params: PyTree, carry: PyTree, bat
 
     def body(state_and_weights, k):
         state, weights = state_and_weights
-        window = setup.reader.cut(batch, k * T, T)
-        after, logits_TBV = fast_weights_lib.unroll(net, own, weights, state, window.x_TBX)
-        context_BC = synthesiser.context(options, batch, None, (k + 1) * T, window, None, None)
+        segment = setup.reader.cut(batch, k * T, T)
+        after, logits_TBV = fast_weights_lib.unroll(net, own, weights, state, segment.x_TBX)
+        context_BC = synthesiser.context(options, batch, None, (k + 1) * T, segment, None, None)
         delta = synthesiser.query(options, params["feedback"], adapter, after, context_BC)
         delta = synthesiser.inject(options, delta, energy, segments.future_mask(batch, (k + 1) * T))
-        return (after, fast_weights_lib.step(setup.rates, net, own, weights, state, window.x_TBX, delta)), logits_TBV
+        return (after, fast_weights_lib.step(setup.rates, net, own, weights, state, segment.x_TBX, delta)), logits_TBV
 
     num = len(batch.mask_BT)
     first = (net.initial_state(own, num, length), fast_weights_lib.initial(setup.rates, own, num))

@@ -18,8 +18,8 @@ from metalearn.types import Array, Episodes, PyTree
 INPUTS = ("x", "x_and_last_label", "x_and_shown_label")
 
 
-class Window(NamedTuple):
-    """One segment of a batch; weight_TB makes the sum over a batch its mean loss times its size."""
+class Segment(NamedTuple):
+    """Some positions of a batch; weight_TB makes the sum over a batch its mean loss times its size."""
 
     x_TBX: Array
     y_TB: Array
@@ -65,7 +65,7 @@ class Reader(NamedTuple):
         """Labels as a network reads them."""
         return self.label_gain * labels(y, self.targets, self.outputs)
 
-    def cut(self, batch: Episodes, start: Array, steps: int) -> Window:
+    def cut(self, batch: Episodes, start: Array, steps: int) -> Segment:
         """The `steps` positions from `start` (traced)."""
 
         def of(a_BT):
@@ -84,33 +84,33 @@ class Reader(NamedTuple):
             y_TBV = self.vectors(of(batch.y_BT))
             x_TBX = jnp.concatenate([x_TBX, y_TBV * shown_TB1, shown_TB1], -1)
         scale = batch.mask_BT.shape[0] / jnp.maximum(batch.mask_BT.sum(), 1.0)
-        return Window(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)
+        return Segment(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)
 
-    def read(self, net: Network, params: PyTree, state: PyTree, window: Window, first: bool = False):
+    def read(self, net: Network, params: PyTree, state: PyTree, segment: Segment, first: bool = False):
         """(loss_B, state, extras) of one segment: the function of `synthetic`.
 
         extras {logits (T, B, V), loss (T, B)}, with `first` also the state after its first step.
         """
         unroll = functools.partial(run, net, params)
         if not first:
-            state, logits_TBV = unroll(state, window.x_TBX)
-            return self.score(logits_TBV, state, window)
-        early, first_1BV = unroll(state, window.x_TBX[:1])
-        state, rest_TBV = unroll(early, window.x_TBX[1:])
-        loss_B, state, extras = self.score(jnp.concatenate([first_1BV, rest_TBV]), state, window)
+            state, logits_TBV = unroll(state, segment.x_TBX)
+            return self.score(logits_TBV, state, segment)
+        early, first_1BV = unroll(state, segment.x_TBX[:1])
+        state, rest_TBV = unroll(early, segment.x_TBX[1:])
+        loss_B, state, extras = self.score(jnp.concatenate([first_1BV, rest_TBV]), state, segment)
         return loss_B, state, extras | {"first": early}
 
-    def score(self, logits_TBV: Array, state: PyTree, window: Window):
-        loss_TB = losses.position_loss(logits_TBV, window.y_TB, self.targets)
-        return (loss_TB * window.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
+    def score(self, logits_TBV: Array, state: PyTree, segment: Segment):
+        loss_TB = losses.position_loss(logits_TBV, segment.y_TB, self.targets)
+        return (loss_TB * segment.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
 
-    def read_all(self, net: Network, params: PyTree, state: PyTree, window: Window):
+    def read_all(self, net: Network, params: PyTree, state: PyTree, segment: Segment):
         """`read` over a whole episode; with `remat` the backward pass keeps only the states between segments."""
-        length, T = len(window.mask_TB), self.steps
+        length, T = len(segment.mask_TB), self.steps
         if not self.remat or length <= T:
-            return self.read(net, params, state, window)
+            return self.read(net, params, state, segment)
         pad = lambda a: jnp.pad(a, ((0, -length % T), *[(0, 0)] * (a.ndim - 1)))
-        pieces = jax.tree.map(lambda a: pad(a).reshape(-1, T, *a.shape[1:]), window)
+        pieces = jax.tree.map(lambda a: pad(a).reshape(-1, T, *a.shape[1:]), segment)
 
         def body(state, piece):
             loss_B, state, extras = jax.checkpoint(functools.partial(self.read, net))(params, state, piece)
@@ -122,7 +122,7 @@ class Reader(NamedTuple):
 
 
 def run(net: Network, params: PyTree, state: PyTree, x_TBX: Array) -> tuple[PyTree, Array]:
-    """(state, outputs_TBV): the network over a segment; windows are time-major, networks batch-major."""
+    """(state, outputs_TBV): the network over a segment; segments are time-major, networks batch-major."""
     state, out_BTV = net.apply(params, state, jnp.swapaxes(x_TBX, 0, 1))
     return state, jnp.swapaxes(out_BTV, 0, 1)
 

@@ -131,11 +131,11 @@ def inject(options: Options, delta: PyTree, energy: Array | None, future_B: Arra
     return synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
 
 
-def context(options: Options, batch: Episodes, label_sum, boundary: Array, window: segments.Window, error_TBV: Array,
+def context(options: Options, batch: Episodes, label_sum, boundary: Array, segment: segments.Segment, error_TBV: Array,
             loss_TB: Array) -> Array:
-    """What G sees at `boundary`, the end of the segment `window`."""
+    """What G sees at `boundary`, the end of `segment`."""
     return jax.lax.stop_gradient(synthetic.context(options.context, options.time_remaining, label_sum, batch.mask_BT,
-                                                   boundary, error_TBV, loss_TB, window.mask_TB))
+                                                   boundary, error_TBV, loss_TB, segment.mask_TB))
 
 
 def learn(options: Options, model: PyTree, adapter: PyTree | None, before: dict, target: PyTree, counts_B: Array):

@@ -8,6 +8,7 @@ from metalearn.measure import statistics
 from metalearn.reporting.runs import Run
 from metalearn.types import Result
 
+EVALUATORS = ("fewshot", "adaptation")  # no name of one is a name of the other
 # what a run may have measured, and the nearest neighbour on the very same episodes
 MEASURED = {"accuracy": "nearest_neighbour", "accuracy_test": "nearest_neighbour_test",
             "accuracy_new": "nearest_neighbour_new",
@@ -18,7 +19,8 @@ def learners(runs: Sequence[Run]) -> Result:
     """A row for each learner: means over seeds with their interval, each set beside its own nearest neighbour."""
     found: dict[str, list] = {}
     for run in runs:
-        found.setdefault(run.name, []).append(run.headline)
+        numbers = {k: v for evaluator in EVALUATORS for k, v in run.headline.get(evaluator, {}).items()}
+        found.setdefault(run.name, []).append(numbers | {"seconds": run.headline["seconds"]})
     columns = [k for k in MEASURED if any(k in h for hs in found.values() for h in hs)]
     neighbours = list(dict.fromkeys(MEASURED[k] for k in columns))
     rows, headline = [], {}

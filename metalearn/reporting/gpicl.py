@@ -13,10 +13,11 @@ UNLIMITED = 2**30  # what num_tasks=0 means
 
 def phases(runs: Sequence[Run]) -> Result:
     """The runs of one layout by K: means over seeds, dots per seed, and the course of training."""
-    at: dict[int, list] = {}
+    at: dict[int, list] = {}  # {K: [(numbers at the end, [{"step", ...numbers during training}])]}
     for overrides, headline, history in single(runs):
         if "learner.layout" not in overrides:
-            at.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append((headline, history))
+            course = [{"step": line["step"]} | line["curves"] for line in history]
+            at.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append((headline["curves"], course))
     Ks = sorted(at)
     mean = lambda K, name: sum(h[name] for h, _ in at[K]) / len(at[K])
     names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "unseen_last",
@@ -27,7 +28,7 @@ def phases(runs: Sequence[Run]) -> Result:
     headline["K_star"] = next((K for K, share in zip(Ks, general, strict=True) if share >= 0.5), None)
     for run in runs:
         if "learner.layout" in run.overrides:
-            headline[f"unseen_last_layout_{run.overrides['learner.layout']}"] = run.headline["unseen_last"]
+            headline[f"unseen_last_layout_{run.overrides['learner.layout']}"] = run.headline["curves"]["unseen_last"]
 
     shown = [min(K, 2**14) for K in Ks]  # unlimited is drawn at the right edge
     lines = (("seen", "learning_seen", "C0"), ("unseen", "learning_unseen", "C1"), ("new", "learning_newclass", "C2"))
@@ -65,7 +66,7 @@ def models(runs: Sequence[Run]) -> Result:
     """Every learner on the same task and episodes, a row each."""
     rows, headline = [], {}
     for run in runs:
-        h = run.headline
+        h = run.headline | run.headline["curves"]
         rows.append([run.name, h["parameters"], h["state_size"], f"{h['seen_last']:.3f}",
                      f"{h['unseen_last']:.3f} ± {h['unseen_ci95']:.3f}", f"{h['newclass_last']:.3f}",
                      f"{h['random_last']:.3f}", f"{h['unseen_1nn']:.3f}", f"{h['seconds']:.0f}"])

@@ -16,8 +16,8 @@ def cost(runs: Sequence[Run]) -> Result:
     headline, rows = {}, []
     for run in runs:
         rule = run.overrides["learner.rule"]
-        headline.setdefault(run.name, {})[rule] = {k: run.headline[k] for k in shown}
-        rows.append([run.name, rule, *(f"{run.headline[k]:.4g}" for k in shown)])
+        headline.setdefault(run.name, {})[rule] = {k: run.headline["cost"][k] for k in shown}
+        rows.append([run.name, rule, *(f"{run.headline['cost'][k]:.4g}" for k in shown)])
     cost_of = lambda rules, rule: rules[rule]["cpu_ms_per_update"]
     over = {name: cost_of(rules, "synthetic") / cost_of(rules, "tbptt") - 1 for name, rules in headline.items()
             if {"synthetic", "tbptt"} <= rules.keys()}
@@ -31,7 +31,8 @@ def copy(runs: Sequence[Run]) -> Result:
     headline, rows = {}, []
     for run in runs:
         # the level before the one that the curriculum stands at: training on one length forgets the shorter ones
-        segment, solved = str(run.overrides["learner.segment"]), [row["level"] - 1 for _, row, _ in single([run])]
+        segment = str(run.overrides["learner.segment"])
+        solved = [row["lengths"]["level"] - 1 for _, row, _ in single([run])]
         headline.setdefault(run.name, {})[segment] = solved
         rows.append([segment, run.name, _interval(solved, 1), ", ".join(map(str, solved))])
     table = {"title": "longest sequence solved (below .15 bit), by segment length T; mean ± 95 % over seeds",
@@ -45,11 +46,11 @@ def shared(runs: Sequence[Run]) -> Result:
     for run in runs:
         name, histories, areas = run.label, [history for _, _, history in single([run])], {}
         for kind in ("common", "rare"):
-            areas[kind] = [_mean(h[f"{kind}_accuracy"] for h in history) for history in histories]
+            areas[kind] = [_mean(h["rare"][f"{kind}_accuracy"] for h in history) for history in histories]
         if not name.startswith("source"):
             headline["area"][name], headline["area_rare"][name] = areas["common"], areas["rare"]
             rows.append([name, _interval(areas["common"]), _interval(areas["rare"])])
-            y = [_mean(h["rare_accuracy"] for h in at) for at in zip(*histories, strict=True)]
+            y = [_mean(h["rare"]["rare_accuracy"] for h in at) for at in zip(*histories, strict=True)]
             series.append({"name": name, "y": y, "ci95": None})
         x = [h["step"] // 8 for h in histories[0]]
     table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over 3 seeds",
@@ -64,7 +65,7 @@ def streams(runs: Sequence[Run]) -> Result:
     by names that begin with theirs), how far each is off its own."""
     headline, rows, series, x, levels, presentations = {}, [], [], [], {}, ("1", "2", "5", "10")
     for run in runs:
-        name, result, history = run.label, run.headline, run.history()
+        name, result, history = run.label, run.headline["instances"], run.history()
         targets = run.config().evaluators.instances.targets.to_dict()
         kind = {"LRUA memory": "MANN"}.get(name, name)
         headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
@@ -76,7 +77,8 @@ def streams(runs: Sequence[Run]) -> Result:
             rows.append([target, *(f"{row[p]:.3f}" for p in presentations)])
         x = [h["step"] for h in history]
         for p in ("2", "10"):
-            series.append({"name": f"{name}, {p}", "y": [h[f"instance_{p}"] for h in history], "ci95": None})
+            y = [h["instances"][f"instance_{p}"] for h in history]
+            series.append({"name": f"{name}, {p}", "y": y, "ci95": None})
     table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", *presentations], "rows": rows}
     curve = {"title": "new classes, presentations 2 and 10", "x": x, "xlabel": "updates", "ylabel": "accuracy",
              "series": series, "levels": levels}
@@ -94,9 +96,9 @@ def gated(runs: Sequence[Run]) -> Result:
         updates, replicas = 1 if arm.split()[-1] == "bptt" else length // 3, list(single([run]))
         found, cells = {}, []
         for kind in ("common", "rare"):
-            values = [row[f"{kind}_accuracy"] for _, row, _ in replicas]
-            found[kind] = [min((h["step"] // updates for h in history if h[f"{kind}_accuracy"] >= 0.9), default=None)
-                           for _, _, history in replicas]
+            values = [row["rare"][f"{kind}_accuracy"] for _, row, _ in replicas]
+            found[kind] = [min((h["step"] // updates for h in history if h["rare"][f"{kind}_accuracy"] >= 0.9),
+                               default=None) for _, _, history in replicas]
             for name, value in zip((f"{kind}_accuracy", f"{kind}_ci95"), interval(values), strict=True):
                 headline[name].setdefault(arm, {})[str(length)] = value
             cells.append(_interval(values))

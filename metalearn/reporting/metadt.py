@@ -18,9 +18,10 @@ def returns(runs: Sequence[Run]) -> Result:
 
     Runs named `world` are world models, and `explorer` learned from other data than the rest.
     """
-    worlds = [run.headline for run in runs if run.name == "world"]
+    worlds = [run.headline["world"] for run in runs if run.name == "world"]
     policies = [run for run in runs if run.name != "world"]
-    lines = {k: run.headline[k] for run in policies if run.name != "explorer" for k in REFERENCES if k in run.headline}
+    lines = {k: run.headline["few"][k] for run in policies if run.name != "explorer" for k in REFERENCES
+             if k in run.headline["few"]}
     named = [(run.name, run.workdir) for run in policies]
     found, won, known = (statistics.gather(named, fact) for fact in ("returns", "successes", "behaviour_returns"))
     behaviour_B = known["metadt"][""][0] if "metadt" in known else None

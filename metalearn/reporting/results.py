@@ -29,13 +29,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metalearn import cli
 from metalearn.measure import statistics
 from metalearn.runtime import workdir as workdir_lib
-from metalearn.validate import nearest, one_of, require, within
+from metalearn.validate import fields, nearest, one_of, require, within
 
 Record = dict[str, Any]
 
@@ -95,10 +95,8 @@ def check(record: Record) -> Record:
 
 
 def _fields(block: dict, types: dict) -> None:
-    for name in block:
-        require(name in types, name, block[name], "unknown field" + nearest(name, types))
+    fields(block, types, missing="this field must be given, null where it is not known")
     for name, kind in types.items():
-        require(name in block, name, "(missing)", "this field must be given, null where it is not known")
         value = block[name]
         fits = isinstance(value, kind) and not isinstance(value, bool)
         require(fits or value is None and name in NULLABLE, name, value, f"must be of type {_type_name(kind)}")
@@ -233,7 +231,7 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     """
     runs = [run for directory in directories for run in run_directories(directory)]
     configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
-    episodes = {r["episodes_sha256"] for r in numbers if isinstance(r.get("episodes_sha256"), str)}
+    episodes = {value for r in numbers for name, value in _leaves(r) if name == "episodes_sha256" and value}
     seeds = {setting["seed"] for config, result in zip(configs, numbers, strict=True)
              for setting in [row["setting"] for row in result.get("replicas", ())] or [config]}
     heads = [headline(directory) for directory in directories]
@@ -262,6 +260,13 @@ def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **
     return dict.fromkeys(RECORD) | dict(
         id=name, family=name.partition("_")[0], title=title, commands=commands, tables=[], notes=[],
         claims=[dict.fromkeys(CLAIM) | empty | shared | dict(name=k, path=v) for k, v in claims.items()])
+
+
+def _leaves(numbers: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of everything in nested numbers."""
+    for name, value in numbers.items() if isinstance(numbers, dict) else ():
+        for inside in value if isinstance(value, list) else [value]:
+            yield from _leaves(inside) if isinstance(inside, dict) else [(name, inside)]
 
 
 def _json(directory: str, name: str) -> dict:

@@ -18,7 +18,7 @@ class Run:
     label      what the sweep calls it, unique in the sweep; what stands before its first comma is shared by the runs
                that one row of a table is made of: "maml, seed 0", "maml, seed 1"
     overrides  the fields that the sweep changed
-    headline   its result.json
+    headline   its result.json: {evaluator: {name: number}}, and what is the run's own, as its seconds
     workdir    its work directory
     """
 

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from metalearn import lookup
 from metalearn.runtime import optimiser, replicas
 from metalearn.types import Evaluator, Learner, PyTree, TaskDist
-from metalearn.validate import call, multiple_of, nearest, nonnegative, positive, require, within
+from metalearn.validate import call, fields, multiple_of, nonnegative, positive, require, within
 
+RUN_S_OWN = ("step", "seconds", "parameters", "state_size", "skipped", "setting", "replicas", "intervals")
 SECTIONS = ("seed", "replicas", "task", "learner", "optim", "train", "evaluators", "init_from")
 
 
@@ -45,11 +46,7 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
     task   the config's own distribution, where `with_data` has got its data already
     """
     with within("config"):
-        for name in SECTIONS:
-            require(name in config, name, "(missing)", "every config has " + ", ".join(SECTIONS))
-        for name in config:
-            require(name in SECTIONS, name, config[name], "unknown field; allowed: " + ", ".join(SECTIONS)
-                    + nearest(name, SECTIONS))
+        fields(config, SECTIONS, missing="every config has " + ", ".join(SECTIONS))
         _check_train(config)
         task = task or _build("task", "tasks", config.task)
         learner = _build("learner", "learners", config.learner, task.spec)
@@ -68,6 +65,8 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
 
 
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:
+    for label in config.evaluators:
+        require(label not in RUN_S_OWN, f"evaluators.{label}", "", "a run's own numbers are called so: another label")
     return {name: _build(f"evaluators.{name}", "evaluators", block, task, learner)
             for name, block in config.evaluators.items()}
 
@@ -99,10 +98,8 @@ def _check_train(config: ConfigDict) -> None:
     require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
     with within("train"):
         train = config.train
-        for name in train:
-            require(name in names, name, train[name], "unknown field; allowed: " + ", ".join(names))
+        fields(train, names)
         for name in names:
-            require(name in train, name, "(missing)", "this field must be given")
             require(isinstance(train[name], int), name, train[name], "must be an integer")
         positive(**{k: train[k] for k in above_zero})
         nonnegative(eval_every=train.eval_every, devices=train.devices)

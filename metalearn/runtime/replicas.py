@@ -26,7 +26,7 @@ from metalearn.measure import statistics
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import optimiser
 from metalearn.types import Array, PyTree, Result, TaskDist
-from metalearn.validate import call, positive, require, within
+from metalearn.validate import call, fields, positive, require, within
 
 FIELDS = ("num", "at_once", "vary")
 
@@ -60,10 +60,7 @@ def plan(config: ConfigDict, task: TaskDist) -> Plan:
     """Reads and checks `config.replicas`; ConfigError names the field, and what may be varied."""
     with within("replicas"):
         block = config.replicas
-        for name in block:
-            require(name in FIELDS, name, block[name], "unknown field; allowed: " + ", ".join(FIELDS))
-        for name in FIELDS:
-            require(name in block, name, "(missing)", "this field must be given")
+        fields(block, FIELDS)
         for name in ("num", "at_once"):
             require(type(block[name]) is int, name, block[name], "must be an integer")
         positive(num=block.num)

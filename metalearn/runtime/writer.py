@@ -45,7 +45,7 @@ class Writer:
 
     def _to_tensorboard(self, step, numbers, group):
         if self.tensorboard is not None:
-            for name, value in plain(numbers).items():
+            for name, value in flat(plain(numbers)).items():
                 if isinstance(value, (int, float)):
                     self.tensorboard.add_scalar(f"{group}/{name}", value, step)
 
@@ -71,6 +71,14 @@ class Writer:
     def close(self) -> None:
         if self.tensorboard is not None:
             self.tensorboard.close()
+
+
+def flat(numbers: dict, prefix: str = "") -> dict:
+    """Nested numbers by the path that leads to each: {"curves": {"last": .8}} gives {"curves/last": .8}."""
+    found = {}
+    for name, value in numbers.items():
+        found |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def read(path: str) -> list[dict]:

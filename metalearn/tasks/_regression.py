@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.tasks import _ids
-from metalearn.tasks._ids import FRESH
+from metalearn.tasks._ids import FIRST_EVAL_ID
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive, require
 
-FIRST = {"train": 0, "val": FRESH, "test": FRESH + FRESH // 2}  # the first task id of each split
+# the first task id of each split
+FIRST = {"train": 0, "val": FIRST_EVAL_ID, "test": FIRST_EVAL_ID + FIRST_EVAL_ID // 2}
 
 
 def distribution(draw: Callable, *, shots: int, queries: int, num_tasks: int, task_seed: int, features: int,
@@ -28,7 +29,7 @@ def distribution(draw: Callable, *, shots: int, queries: int, num_tasks: int, ta
     T = shots + queries
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
-        limit = data["num_tasks"] if split == "train" else FRESH // 2
+        limit = data["num_tasks"] if split == "train" else FIRST_EVAL_ID // 2
         task_B = FIRST[split] + jax.random.randint(key, (num,), 0, limit)
         base = jax.random.key(data["task_seed"], impl="threefry2x32")
         x_BTX, y_BTY = jax.vmap(lambda task: draw(jax.random.fold_in(base, task), T))(task_B)

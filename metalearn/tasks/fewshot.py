@@ -103,7 +103,7 @@ def make(
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         data = jax.tree.map(jnp.asarray, data)  # outside jit they are numpy's, which a traced index refuses
-        below = data["num_tasks"] if split == "train" else _ids.FRESH
+        below = data["num_tasks"] if split == "train" else _ids.limit(0)
         task_B = jax.random.randint(key, (num,), 0, below)
         N = train_ways if split == "train" else ways
         draw = lambda task: _episode(data[split], _key(data["task_seed"], task, split), N, shots, queries, turns(split),

@@ -27,7 +27,7 @@ import numpy as np
 
 from metalearn import datasets
 from metalearn.tasks import _ids
-from metalearn.tasks._ids import FRESH
+from metalearn.tasks._ids import FIRST_EVAL_ID
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import fraction, require
 
@@ -84,8 +84,8 @@ def make(
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         key_id, key_bias, key_image = jax.random.split(key, 3)
         trained = split == "train" or split.startswith("seen")
-        task_B = jax.random.randint(key_id, (num,), 0, data["num_tasks"] if trained else FRESH)
-        task_B = task_B if trained else task_B + FRESH
+        task_B = jax.random.randint(key_id, (num,), 0, data["num_tasks"] if trained else FIRST_EVAL_ID)
+        task_B = task_B if trained else task_B + FIRST_EVAL_ID
         biased_B = jax.random.uniform(key_bias, (num,)) < (bias if split == "train" else 0.0)
         # every episode has its own key, so that what it shows does not depend on its place in the batch
         one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points)
