@@ -127,3 +127,24 @@ def test_refusals(made):
         taps.write(net.apply, {name: lambda value, _: value[..., :1]})(params, None, tokens)
     with pytest.raises(ConfigError, match="of=1: the function applies 1 networks"):
         taps.read(net.apply, of=1)(params, None, tokens)
+
+
+def test_what_is_applied_row_by_row_is_read_row_by_row_and_inner_steps_are_not():
+    """A learner that adapts each task by gradient steps, then answers: the answer's values, and no step's."""
+    net = network.make(NETWORKS["transformer"], network.NetworkSpec(V, X, "x", T, "float32", 1))
+    tokens_BLI = jax.random.normal(jax.random.key(0), (B, T, X))
+    params = net.init(jax.random.key(1), tokens_BLI)
+    answer = lambda params, tokens_LI: net.apply(params, None, tokens_LI[None])[1][0]
+
+    def adapted(tokens_LI):
+        grads = jax.grad(lambda p: (answer(p, tokens_LI) ** 2).mean())(params)
+        return answer(jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), tokens_LI)
+
+    out, inside = jax.jit(taps.read(taps.vmap(adapted)))(tokens_BLI)
+    np.testing.assert_allclose(out, jax.jit(jax.vmap(adapted))(tokens_BLI), rtol=1e-5, atol=1e-6)
+    for row in range(B):
+        one, its = taps.read(adapted)(tokens_BLI[row])
+        np.testing.assert_allclose(out[row], one, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(inside["blocks_1"][row], its["blocks_1"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="of=1: the function applies 1 networks"):
+        taps.read(adapted, of=1)(tokens_BLI[0])
