@@ -18,7 +18,8 @@ Target return: `task_max` the best logged return of that very task; `train_max` 
 `train_mean` the mean over training tasks of each one's best; `fixed`. With conditioning=rank it is rank 1.
 
 Reference lines on the same tasks: the expert that knows the parameters, the behaviour's mean and best, zero actions,
-uniform actions. Every random number in an episode is a function of (seed, method, round, task id, repeat).
+uniform actions. Every random number in an episode is a function of (seed, method, round, task id, repeat), the episode
+after n rounds having a number of its own, whatever `rounds` is.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from metalearn.types import Array, Evaluator, Learner, Result, TaskDist, Traject
 from metalearn.validate import nonnegative, one_of, positive, require
 
 METHODS = ("zero", "zero_sample", "few_none", "few_random", "few_gauss", "few_sample", "demo", "demo_median")
+AFTER = 2**20  # + n: the number of the deterministic episode after n rounds, past that of any adaptation episode
 TARGETS = ("task_max", "train_max", "train_mean", "fixed")
 
 
@@ -190,8 +192,8 @@ def _adapt(player: _Player, found: _Found, method: str, go, none: Trajectories, 
         best_E = np.maximum(best_E, got_E)
         paths.append(np.asarray(steps.obs_BTS)[::repeats][:4, :, :2].tolist())
         if r + 1 in after:
-            found.score(player.spec, f"{method}_{r + 1}", go(best, _knobs(), rounds + r))
-    found.score(player.spec, method, go(best, _knobs(), 2 * rounds))
+            found.score(player.spec, f"{method}_{r + 1}", go(best, _knobs(), AFTER + r + 1))
+    found.score(player.spec, method, go(best, _knobs(), AFTER + rounds))
 
 
 def _references(spec: TrajectorySpec, tests: _Tests, part: dict, repeats: int, root: Array) -> dict[str, np.ndarray]:
