@@ -61,7 +61,8 @@ def world(env: dict, sizes: dict, **changes) -> dict:
         learner=dict(name="world", **sizes, objective="model", noise=0.0),
         optim=common.adam(2e-3, decay="cosine"),
         train=common.train(batch=256, steps=3000, steps_per_call=100, log_every=500, save_every=3000),
-        evaluators=dict(world=dict(name="world_model", splits=("train", "validation", "test"), windows=8192, seed=1)),
+        evaluators=dict(world=dict(name="world_model", splits=("train", "validation", "test"), windows=8192, chunk=1024,
+                                   seed=1)),
     )
 
 

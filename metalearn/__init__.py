@@ -1,10 +1,40 @@
-"""Systems that learn to learn, as pure functions in JAX."""
+"""Systems that learn to learn, as pure functions in JAX.
+
+  numbers = metalearn.train("configs/gpicl.py:digits", "runs/gpicl")     # trains, saves, evaluates
+  numbers = metalearn.evaluate("runs/gpicl")                             # the same numbers from the checkpoint
+  learner = metalearn.load("runs/gpicl")                                 # to predict with, to act with, to look into
+"""
 
 __version__ = "0.1.0"
+
+# imports stand inside, so that importing the package starts no JAX
+
+
+def evaluate(workdir: str, overrides: tuple[str, ...] = (), step: int | None = None, suffix: str = "") -> dict:
+    """Evaluates the newest healthy checkpoint of a run, or `step`; {evaluator: {name: number}}, sizes and the step.
+
+    overrides   field=value of the run's config that this evaluation changes, as in
+                ("task.new_dataset=my_images.npz", "evaluators.curves.episodes=256")
+    suffix      of the files that it writes, eval/<evaluator><suffix>.json: "" replaces those of training
+
+    Raises ConfigError for a bad field or no run, CheckpointError when no checkpoint is healthy.
+    """
+    from metalearn import eval as program
+
+    return program.run(workdir, dict(o.partition("=")[::2] for o in overrides), step, suffix)
 
 
 def load(workdir: str, step: int | None = None, replica: int = 0):
     """A trained run to predict with; see `metalearn.api.load`."""
-    from metalearn import api  # here, so that importing the package starts no JAX
+    from metalearn import api
 
     return api.load(workdir, step, replica)
+
+
+def __getattr__(name: str):
+    """`metalearn.train`: the program's module, which is callable (see the end of it)."""
+    if name != "train":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module("metalearn.train")

@@ -1,10 +1,17 @@
-"""A trained run as something to predict with, on plain arrays.
+"""A trained run as something to predict with, on plain arrays, or to look into.
 
   learner = metalearn.load("runs/proto")
   logits_QV = learner.predict(x_support, y_support, x_query)
 
+  policy = metalearn.load("runs/metadt")
+  act_A = policy.act(observations, actions, rewards)
+
+  batch = learner.sample("test", 8)                             # or learner.episode(x_support, y_support, x_query)
+  outputs, inside = learner.read(batch)                         # {"blocks_0": its values, ...}
+  outputs = learner.write(batch, {"blocks_0": lambda value, position: value * 0})
+
 Inputs are as the run's task gives them to its learner: normalised, and projected where the task projects
-(`learner.normalise(images)` does it for few-shot images).
+(`learner.normalise(images)` does it for few-shot images); observations, actions and rewards as they are.
 """
 
 from __future__ import annotations
@@ -12,18 +19,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.nn import taps
+from metalearn.rl import acting, rollout
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import loop, replicas
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
-from metalearn.types import Episodes, EpisodeSpec, PyTree
-from metalearn.validate import require
+from metalearn.types import Array, Episodes, EpisodeSpec, Prompted, PyTree, Trajectories, TrajectorySpec
+from metalearn.validate import fraction, one_of, positive, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +55,55 @@ class Trained:
         Learners of support/query episodes take any sizes that they can; one that reads an episode in its order (in
         context) reads the support as it comes, then one query. ConfigError: sizes that do not fit, labels out of range.
         """
+        batch = self.episode(x_support, y_support, x_query)
+        out = np.asarray(self.outputs(batch))
+        return out[0, batch.support:] if batch.support else out[:, -1]
+
+    def act(self, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray,
+            prompt: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None, target: float | None = None) -> np.ndarray:
+        """The next action (A,), in -1 to 1, of a policy that has seen so much of its episode (Meta-DT and its kin).
+
+        observations   (T, S), the newest last: one at an episode's first step
+        actions, rewards   (T - 1, A) in -1 to 1 and (T - 1,): what was done and paid between them
+        prompt         (observations (P + 1, S), actions (P, A), rewards (P,)) of an earlier episode on the same task;
+                       None where there is none
+        target         what to aim at: a return, or with conditioning=rank a rank up to 1, the best; None is the mean
+                       over training tasks of each one's best return, or rank 1
+
+        It is the mean action, as the evaluator `returns` plays its deterministic episodes. ConfigError: a run without
+        a policy, arrays that do not fit or are longer than the task's episodes.
+        """
+        task = self.experiment.task
+        spec = task.spec
+        require(isinstance(spec, TrajectorySpec), "workdir", self.experiment.config.task.name,
+                "is no task of trajectories: it has nothing to act in")
+        obs_TS, act_TA, rew_T = _steps(spec, "", observations, actions, rewards)
+        time = len(rew_T)
+        require(time < spec.episode, "observations", len(obs_TS), f"must be at most {spec.episode}, an episode's steps")
+        if target is None:
+            target = 1.0 if spec.conditioning == "rank" else float(spec.statistics.best_return_B.mean())
+        if spec.conditioning == "rank":
+            fraction(target=target)
+        put = lambda a, values: a.at[0, :len(values)].set(values)
+        history = acting.begin(spec, np.full(1, target, np.float32))
+        history = history.replace(obs_BTS=put(history.obs_BTS, obs_TS), act_BTA=put(history.act_BTA, act_TA),
+                                  rew_BT=put(history.rew_BT, rew_T))
+        earlier = acting.no_prompt(spec, 1) if prompt is None else _prompt(spec, *prompt)
+        act_A = np.asarray(self._decide(self.params, self.carry, earlier, history, np.int32(time)))[0]
+        require(bool(np.isfinite(act_A).all()), "workdir", self.experiment.config.learner.name,
+                "acts by the task's hidden parameters, which nobody knows here")
+        return act_A
+
+    def sample(self, split: str, num: int, seed: int = 0, data: PyTree = None) -> Episodes | Prompted:
+        """`num` tasks' episodes of the run's own task, of one of its `splits`; `data` in the place of the task's."""
+        task = self.experiment.task
+        one_of(task.splits, split=split)
+        positive(num=num)
+        return self._sample(task.data if data is None else data, jax.random.key(seed, impl="threefry2x32"), split, num)
+
+    def episode(self, x_support: np.ndarray, y_support: np.ndarray, x_query: np.ndarray) -> Episodes:
+        """The batch that `predict` makes of the same arrays: support and queries side by side in one row, or, for a
+        learner that reads in order, a row for each query."""
         spec = self.experiment.task.spec
         require(isinstance(spec, EpisodeSpec), "workdir", self.experiment.config.task.name,
                 "is a task of trajectories: it has no support and queries")
@@ -53,12 +113,27 @@ class Trained:
         ways = self._check(spec, x_SX, y_S, x_QX)
         if spec.shots:
             asked = np.zeros((len(x_QX), *y_S.shape[1:]), y_S.dtype)
-            batch = _episodes(np.concatenate([x_SX, x_QX])[None], np.concatenate([y_S, asked])[None], len(x_SX), ways)
-            return np.asarray(self._outputs(self.params, self.carry, batch)[0, len(x_SX):])
+            return _episodes(np.concatenate([x_SX, x_QX])[None], np.concatenate([y_S, asked])[None], len(x_SX), ways)
         many = lambda a: np.broadcast_to(a, (len(x_QX), *a.shape))
         x_QTX = np.concatenate([many(x_SX), x_QX[:, None]], 1)
         y_QT = np.concatenate([many(y_S), np.zeros((len(x_QX), 1), y_S.dtype)], 1)
-        return np.asarray(self._outputs(self.params, self.carry, _episodes(x_QTX, y_QT, 0, ways))[:, -1])
+        return _episodes(x_QTX, y_QT, 0, ways)
+
+    def outputs(self, batch: Episodes | Prompted) -> Any:
+        """What the learner predicts of a whole batch: logits (B, T, V) of most, a dict of arrays of some."""
+        return self._predict(self.params, self.carry, batch)
+
+    def read(self, batch: Episodes | Prompted, of: int = 0) -> tuple[Any, dict[str, Array]]:
+        """(outputs, {site: value}): what stood inside the network meanwhile; see `metalearn.nn.taps`.
+
+        of   which network, where the learner applies several, or one several times: counted in their order
+        """
+        return self._read(self.params, self.carry, batch, of)
+
+    def write(self, batch: Episodes | Prompted, sites: Mapping[str, Callable]) -> Any:
+        """The outputs where each site's value is `sites[site](value, position)` in its place. ConfigError: no such
+        site, another shape. Compiled anew at each call."""
+        return jax.jit(taps.write(self.experiment.learner.predict, sites))(self.params, self.carry, batch)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """Pixels as the task's learner sees them: minus the meta-training images' mean, by their std."""
@@ -88,8 +163,32 @@ class Trained:
         return ways if any_ways else spec.outputs
 
     @functools.cached_property
-    def _outputs(self):
+    def _predict(self):
         return jax.jit(self.experiment.learner.predict)
+
+    @functools.cached_property
+    def _sample(self):
+        return jax.jit(self.experiment.task.sample, static_argnums=(2, 3))
+
+    @functools.cached_property
+    def _read(self):
+        predict = self.experiment.learner.predict
+        return jax.jit(lambda params, carry, batch, of: taps.read(predict, of=of)(params, carry, batch),
+                       static_argnums=3)
+
+    @functools.cached_property
+    def _decide(self):
+        spec, learner = self.experiment.task.spec, self.experiment.learner
+
+        @jax.jit
+        def decide(params, carry, prompt, history, time):
+            # parameters are not numbers, so that a policy that reads them is found out
+            unknown_1X = jnp.full((1, spec.param_size), jnp.nan)
+            act_BA, _ = acting.decide(spec, learner, params, carry, prompt, history, time, jnp.zeros(1, jnp.int32),
+                                      unknown_1X)
+            return jnp.clip(act_BA, -1, 1)
+
+        return decide
 
 
 def _episodes(x_BTX: np.ndarray, y_BT: np.ndarray, support: int, ways: int) -> Episodes:
@@ -98,6 +197,32 @@ def _episodes(x_BTX: np.ndarray, y_BT: np.ndarray, support: int, ways: int) -> E
     y_BT = jnp.asarray(y_BT, jnp.int32 if ways else jnp.float32)
     return Episodes(jnp.asarray(x_BTX, jnp.float32), y_BT, jnp.asarray(mask_BT), jnp.zeros(B, jnp.int32),
                     jnp.full((B, T), -1, jnp.int32), support=support, ways=ways)
+
+
+def _prompt(spec: TrajectorySpec, observations, actions, rewards) -> Trajectories:
+    """An earlier episode as the evaluator shows one: as long as the task's, masked where it ended before."""
+    obs_TS, act_TA, rew_T = _steps(spec, "prompt ", observations, actions, rewards)
+    P = len(rew_T)
+    require(1 <= P <= spec.episode, "prompt rewards", P, f"must be 1 to {spec.episode}, an episode's steps")
+    full = lambda a: np.pad(a, ((0, spec.episode - P),) + ((0, 0),) * (a.ndim - 1))[None]
+    on_BT = full(np.ones(P, np.float32))
+    return acting.as_prompt(spec, rollout.assemble(full(obs_TS[:-1]), full(act_TA), full(rew_T), full(obs_TS[1:]),
+                                                   np.zeros_like(on_BT), on_BT))
+
+
+def _steps(spec: TrajectorySpec, of: str, observations, actions, rewards) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The arrays in f32, checked: one more observation than actions and rewards."""
+    found = [np.asarray(a, np.float32) for a in (observations, actions, rewards)]
+    num = len(np.atleast_1d(found[2]))
+    for name, a, shape in zip(("observations", "actions", "rewards"), found,
+                              ((num + 1, spec.obs_size), (num, spec.act_size), (num,)), strict=True):
+        fits = a.shape == shape or (num == 0 and a.size == 0 and name == "actions")
+        require(fits, of + name, a.shape, f"must have shape {shape}, as rewards are {num}")
+        require(bool(np.isfinite(a).all()), of + name, "not finite", "must be finite numbers")
+    obs_TS, act_TA, rew_T = found
+    require(num == 0 or np.abs(act_TA).max() <= 1, of + "actions", float(np.abs(act_TA).max(initial=0)),
+            "must lie between -1 and 1")
+    return obs_TS, act_TA.reshape(num, spec.act_size), rew_T
 
 
 def load(workdir: str, step: int | None = None, replica: int = 0) -> Trained:

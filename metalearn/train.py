@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import time
+import types
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -197,6 +199,22 @@ class _signals:
     def __exit__(self, *_):
         for number, handler in self._old.items():
             signal.signal(number, handler)
+
+
+class _Callable(types.ModuleType):
+    """What makes `metalearn.train(...)` a call although `python -m metalearn.train` needs a module of that name."""
+
+    def __call__(self, config: str | ConfigDict, workdir: str, overrides: Iterable[str] = (),
+                 quiet: bool = True) -> dict[str, Any]:
+        """`run` for a config or for `FILE[:argument]` with overrides `field=value`, as on the command line."""
+        if isinstance(config, str):
+            config = config_lib.load(config, overrides)
+        else:
+            require(not overrides, "overrides", tuple(overrides), "are of a config's name: give them to config.load")
+        return run(config, workdir, quiet)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ Masks: 1 = counts.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -246,6 +247,11 @@ class TaskDist:
     facts: Mapping[str, Any]
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     collect: Callable | None = None
+
+    @functools.cached_property
+    def placed(self) -> PyTree:
+        """`data` on the device: put there once, for all that draw from this very record."""
+        return jax.device_put(self.data)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,6 +112,20 @@ def test_with_ranks_the_first_place_is_the_target(task):
         np.testing.assert_allclose(got, -np.linalg.norm(path - goal, axis=1).sum(), rtol=1e-4)
 
 
+def test_an_episode_does_not_depend_on_what_else_is_run(tmp_path):
+    """The one after a round is the same whether more rounds follow, and whatever the other test tasks are; where an
+    episode begins is random here, and so are the actions."""
+    fields = TASK | dict(env=dict(name="velocity", length=10))
+    task = lookup.build("tasks", "offline", **fields).collect(str(tmp_path))
+    fewer = dataclasses.replace(task, data=task.data | {"test": jax.tree.map(lambda a: a[1:], task.data["test"])})
+    returns = lambda task, **changes: run(task, follows_the_prompt, methods=("few_sample",), after=(1,),
+                                          **changes)["facts"]["returns"]
+    three, one, some = returns(task), returns(task, rounds=1), returns(fewer)
+    np.testing.assert_allclose(one["few_sample"], three["few_sample_1"], rtol=1e-5)
+    for name in ("few_sample_1", "few_sample"):
+        np.testing.assert_allclose(some[name], three[name][1:], rtol=1e-5)
+
+
 def test_refusals(task):
     for changes, text in ((dict(target="task_max"), "target=task_max: is knowledge of the test task"),
                           (dict(methods=("few",)), "methods=few"), (dict(after=(4,)), "after=4"),

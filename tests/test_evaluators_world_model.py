@@ -1,5 +1,7 @@
 """The world-model evaluator: a model that knows the reward has no error, a code that is the task has R^2 one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.evaluators import world_model
+from metalearn.measure import frozen
 from metalearn.types import Learner
 from metalearn.validate import ConfigError
 
@@ -16,24 +19,47 @@ TASK = dict(env=dict(name="velocity", length=10), data="", cache="", behaviour="
             conditioning="return", scale=10.0)
 
 
-def evaluate(task, knows: float):
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return lookup.build("tasks", "offline", **TASK).collect(str(tmp_path_factory.mktemp("data")))
+
+
+def evaluate(task, knows: float, chunk: int = 256, traced=None):
     def predict(params, carry, batch):
+        if traced is not None:
+            traced.append(batch)
         now = jax.tree.map(lambda a: a[:, 2:], batch.body)
         code_BTC = jnp.broadcast_to(batch.param_BX[:, None], (*now.rew_BT.shape, 1)) * knows
         return {"rew_BT": now.rew_BT + 0.5 * (1 - knows), "code_BTC": code_BTC}
     learner = Learner(None, None, predict, lambda length: 0)
-    fields = dict(splits=("train", "validation", "test"), windows=256, seed=0)
+    fields = dict(splits=("train", "validation", "test"), windows=256, chunk=chunk, seed=0)
     return lookup.build("evaluators", "world_model", task, learner, **fields).run((), ())
 
 
-def test_known_errors_and_codes(tmp_path):
-    task = lookup.build("tasks", "offline", **TASK).collect(str(tmp_path))
+def test_known_errors_and_codes(task):
     right, wrong = evaluate(task, 1.0)["headline"], evaluate(task, 0.0)["headline"]
     assert right["test_mse"] == 0 and right["probe_r2"] > 0.99
     np.testing.assert_allclose(wrong["test_mse"], 0.25, rtol=1e-5)
     assert wrong["probe_r2"] < 0.1 and wrong["episodes_sha256"] == right["episodes_sha256"]
     with pytest.raises(ConfigError, match="splits=tests"):
-        lookup.build("evaluators", "world_model", task, None, splits=("tests",), windows=8, seed=0)
+        lookup.build("evaluators", "world_model", task, None, splits=("tests",), windows=8, chunk=8, seed=0)
+
+
+def test_the_chunk_is_memory_and_nothing_else(task):
+    """One program for all splits, too; the variance of the reward and the probe would tell other windows."""
+    traced = []
+    whole, parts = evaluate(task, 0.5), evaluate(task, 0.5, chunk=64, traced=traced)
+    assert parts["headline"] == pytest.approx(whole["headline"]) and len(traced) == 1
+    assert parts["headline"]["episodes_sha256"] == parts["facts"]["episodes_sha256"]
+
+
+def test_windows_are_hashed_by_what_they_hold(task):
+    """Task, steps and rewards: another seed, other logs with the same shapes."""
+    part = task.data["test"]
+    other = part | {"logs": part["logs"].replace(rew_BT=part["logs"].rew_BT + 1)}
+    digest = lambda task, seed=0: frozen.Frozen(task, "test", 8, 8, seed).digest
+    changed = digest(dataclasses.replace(task, data=task.data | {"test": other}))
+    assert len({digest(task), digest(task, 1), changed}) == 3
 
 
 def test_the_interval_counts_tasks_and_not_windows():

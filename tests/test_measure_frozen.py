@@ -54,3 +54,24 @@ def test_the_hash_is_that_of_the_episodes_whatever_the_chunk():
 def test_two_datasets_with_the_same_labels_share_no_inputs_hash():
     a, b = (Frozen(dataclasses.replace(TASK, facts={"sha256": s}), "test", 8, 8, 0) for s in "ab")
     assert a.digest == b.digest and a.inputs_digest != b.inputs_digest
+
+
+def test_data_are_placed_once_and_are_an_argument_of_the_program(monkeypatch):
+    """Two sets of one task share the copy on the device; a task with other data draws by the same program."""
+    placed, traced = [], []
+    put = jax.device_put
+    monkeypatch.setattr(jax, "device_put", lambda data: placed.append(data) or put(data))
+
+    def add(data, key, split, num):
+        traced.append(split)
+        batch = sample(data, key, split, num)
+        return batch.replace(y_BT=batch.y_BT + data["level"])
+
+    task = dataclasses.replace(TASK, sample=add, data={"level": np.int32(0)})
+    for _ in range(2):
+        assert [len(b.task_B) for split in task.splits for b in Frozen(task, split, 8, 4, 0)] == [4] * 4
+    assert placed == [task.data] and traced == ["test", "other"]
+    higher = dataclasses.replace(task, data={"level": np.int32(5)})
+    np.testing.assert_array_equal(labels(task=higher, block=1, chunk=4, episodes=8) - 5,
+                                  labels(task=task, block=1, chunk=4, episodes=8))
+    assert traced == ["test", "other"]

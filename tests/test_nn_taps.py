@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import metalearn
 from metalearn import lookup
 from metalearn.nn import network, taps
 from metalearn.types import Episodes, EpisodeSpec
@@ -37,6 +38,14 @@ def gpicl():
     return learner, trained(jax.random.key(1)), batch
 
 
+def norm(p, x):
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+def dense(p, x):
+    return x @ p["kernel"] + p["bias"]
+
+
 def test_every_blocks_residual_by_hand(gpicl):
     """Each block's output is read; norm and head of the last one are the logits, of the queries alone."""
     learner, params, batch = gpicl
@@ -45,35 +54,60 @@ def test_every_blocks_residual_by_hand(gpicl):
     assert x_BLD.shape == (B, 2 * T, 8) and h_BLD.shape == (B, T, 8)
     np.testing.assert_allclose(x_BLD, inside["embed"] + inside["blocks_0/attention"] + inside["blocks_0/down"],
                                rtol=1e-5, atol=1e-6)
-    centred = h_BLD - h_BLD.mean(-1, keepdims=True)
-    normed = centred / jnp.sqrt(h_BLD.var(-1, keepdims=True) + 1e-6) * params["norm"]["scale"] + params["norm"]["bias"]
-    by_hand = normed @ params["head"]["kernel"] + params["head"]["bias"]
+    by_hand = dense(params["head"], norm(params["norm"], h_BLD))
     np.testing.assert_allclose(logits, by_hand, rtol=1e-4, atol=1e-5)
 
 
+def logits_without(params, inside, head: int) -> jax.Array:
+    """What a transformer of two blocks says without a head of the last one, by hand from what was read of it whole.
+
+    attention = sum over heads of heads_h W_h + b: the residual loses heads_h W_h, and the last block's feed-forward
+    layer, the norm and the output read what is left.
+    """
+    p, heads_BLHK = params["blocks_1"], inside["blocks_1/attention/heads"]
+    (_, asked, _, K) = heads_BLHK.shape
+    lost_BLD = heads_BLHK[:, :, head] @ p["attention"]["out"]["kernel"][head * K:(head + 1) * K]
+    x_BLD = inside["blocks_0"][:, -asked:] + inside["blocks_1/attention"] - lost_BLD
+    x_BLD = x_BLD + dense(p["down"], jax.nn.gelu(dense(p["up"], norm(p["norm_mlp"], x_BLD))))
+    return dense(params["head"], norm(params["norm"], x_BLD))
+
+
+def silence(head: int) -> dict:
+    return {"blocks_1/attention/heads": lambda y_BLHK, position: y_BLHK.at[:, :, head].set(0.0)}
+
+
 def test_zeroing_one_head_changes_the_logits_as_the_formula_says(gpicl):
-    """attention = sum over heads of heads_h W_h + b: without head 1 the residual loses heads_1 W_1, and the last block,
-    norm and head read what is left."""
     learner, params, batch = gpicl
     _, inside = taps.read(learner.predict)(params, (), batch)
-    K = 8 // H
-    out = params["blocks_1"]["attention"]["out"]["kernel"]
-    lost_BLD = inside["blocks_1/attention/heads"][:, :, 1] @ out[K:2 * K]
-    site = "blocks_1/attention/heads"
-    without = taps.write(learner.predict, {site: lambda y_BLHK, _: y_BLHK.at[:, :, 1].set(0.0)})
-    logits = jax.jit(without)(params, (), batch)
-
-    def formula():
-        p = params["blocks_1"]
-        x_BLD = inside["blocks_0"][:, -T:] + inside["blocks_1/attention"] - lost_BLD
-        norm = lambda p, x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(
-            x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
-        dense = lambda p, x: x @ p["kernel"] + p["bias"]
-        x_BLD = x_BLD + dense(p["down"], jax.nn.gelu(dense(p["up"], norm(p["norm_mlp"], x_BLD))))
-        return dense(params["head"], norm(params["norm"], x_BLD))
-
-    np.testing.assert_allclose(logits, formula(), rtol=1e-4, atol=1e-5)
+    logits = jax.jit(taps.write(learner.predict, silence(1)))(params, (), batch)
+    np.testing.assert_allclose(logits, logits_without(params, inside, 1), rtol=1e-4, atol=1e-5)
     assert np.abs(logits - learner.predict(params, (), batch)).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_both_in_a_transformer_that_has_learned(tmp_path):
+    """The digits config after 300 updates: every block's residual, and every head of the last block."""
+    fields = ["train.steps=300", "train.save_every=300", "evaluators.curves.sets=('unseen',)",
+              "evaluators.curves.episodes=256", "evaluators.curves.baselines=()"]
+    found = metalearn.train("configs/gpicl.py:digits", str(tmp_path / "run"), fields)["curves"]
+    learner = metalearn.load(str(tmp_path / "run"))
+    chance = 1 / learner.experiment.task.spec.outputs
+    assert found["unseen_last"] > chance + 0.2 and found["unseen_first"] < chance + 0.1
+
+    batch, params = learner.sample("unseen", 64, seed=3), learner.params
+    whole, inside = learner.read(batch)
+    residual_BLD = inside["embed"]
+    for i in range(2):
+        added_BLD = inside[f"blocks_{i}/attention"] + inside[f"blocks_{i}/down"]
+        residual_BLD = residual_BLD[:, -added_BLD.shape[1]:] + added_BLD
+        np.testing.assert_allclose(inside[f"blocks_{i}"], residual_BLD, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(whole, dense(params["head"], norm(params["norm"], residual_BLD)), rtol=1e-3, atol=1e-3)
+
+    right = lambda logits_BTV: float((logits_BTV.argmax(-1) == batch.y_BT)[:, -5:].mean())
+    without = [learner.write(batch, silence(head)) for head in range(4)]
+    for head, logits in enumerate(without):
+        np.testing.assert_allclose(logits, logits_without(params, inside, head), rtol=1e-3, atol=1e-3)
+    assert min(map(right, without)) < right(whole) - 0.02, "a head of the last block has a part in what it learned"
 
 
 NETWORKS = {"transformer": SIZES, "lstm": dict(name="lstm", hidden=4),
@@ -127,3 +161,25 @@ def test_refusals(made):
         taps.write(net.apply, {name: lambda value, _: value[..., :1]})(params, None, tokens)
     with pytest.raises(ConfigError, match="of=1: the function applies 1 networks"):
         taps.read(net.apply, of=1)(params, None, tokens)
+
+
+def test_what_is_applied_row_by_row_is_read_row_by_row_and_inner_steps_are_not():
+    """A learner that adapts each task by gradient steps, then answers: the answer's values, and no step's."""
+    net = network.make(NETWORKS["transformer"], network.NetworkSpec(V, X, "x", T, "float32", 1))
+    tokens_BLI = jax.random.normal(jax.random.key(0), (B, T, X))
+    params = net.init(jax.random.key(1), tokens_BLI)
+    answer = lambda params, tokens_LI: net.apply(params, None, tokens_LI[None])[1][0]
+
+    def adapted(tokens_LI):
+        grads = jax.grad(lambda p: (answer(p, tokens_LI) ** 2).mean())(params)
+        return answer(jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), tokens_LI)
+
+    out, inside = jax.jit(taps.read(taps.vmap(adapted)))(tokens_BLI)
+    np.testing.assert_allclose(out, jax.jit(jax.vmap(adapted))(tokens_BLI), rtol=1e-5, atol=1e-6)
+    alone = jax.jit(taps.read(adapted))
+    for row in range(B):
+        one, its = alone(tokens_BLI[row])
+        np.testing.assert_allclose(out[row], one, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(inside["blocks_1"][row], its["blocks_1"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="of=1: the function applies 1 networks"):
+        jax.eval_shape(taps.read(adapted, of=1), tokens_BLI[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 
 from metalearn import validate
-from metalearn.nn import backbone
+from metalearn.nn import backbone, taps
 from metalearn.nn import conv as conv_lib
 from metalearn.types import Array
 
@@ -14,7 +14,7 @@ class Conv4(nn.Module):
     """`depth` blocks of conv 3x3, norm, ReLU, max-pool (Vinyals et al. 2016): x_NHWC -> (features_ND, stats).
 
     down=stride: convolutions of stride 2 instead of max-pools (Finn et al. 2017, on Omniglot): a quarter of the work.
-    A context modulates the channels of every block and the features.
+    A context modulates the channels of every block and the features. Sites (`nn.taps`): `blocks_0`, ..., their outputs.
     """
 
     depth: int
@@ -36,6 +36,7 @@ class Conv4(nn.Module):
                 x_NHWD = conv_lib.Film(name=f"film_{i}")(x_NHWD, context_C)
             # ReLU and max commute, and pooled pixels are a quarter as many
             x_NHWD = nn.relu(conv_lib.max_pool(x_NHWD) if self.down == "max" else x_NHWD)
+            x_NHWD = taps.Site(name=f"blocks_{i}")(x_NHWD)
         h_ND = x_NHWD.reshape(x_NHWD.shape[0], -1)
         # channels are too few to say which of V classes is which: each class gets a share of them. Features are not
         return h_ND if context_C is None else conv_lib.Film(name="film")(h_ND, context_C), out

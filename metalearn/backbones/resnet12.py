@@ -5,13 +5,16 @@ from __future__ import annotations
 import flax.linen as nn
 
 from metalearn import validate
-from metalearn.nn import backbone
+from metalearn.nn import backbone, taps
 from metalearn.nn import conv as conv_lib
 from metalearn.types import Array
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks of three convolutions, leaky ReLU, max-pool; the mean over pixels (Oreshkin et al. 2018)."""
+    """Four residual blocks of three convolutions, leaky ReLU, max-pool; the mean over pixels (Oreshkin et al. 2018).
+
+    Sites (`nn.taps`): `blocks_0`, ..., their outputs.
+    """
 
     widths: tuple[int, ...]
     norm: str
@@ -39,6 +42,7 @@ class ResNet12(nn.Module):
             if context_C is not None:
                 x_NHWD = conv_lib.Film(name=f"film_{b}")(x_NHWD, context_C)
             x_NHWD = nn.leaky_relu(conv_lib.max_pool(x_NHWD), 0.1)  # increasing, so it commutes with the maximum
+            x_NHWD = taps.Site(name=f"blocks_{b}")(x_NHWD)
         return x_NHWD.mean((1, 2)), out
 
 

@@ -44,7 +44,7 @@ def make(task: TaskDist, learner: Learner, *, split: str, steps: int, episodes: 
         mean, half = statistics.interval(value_EI)
         headline = {f"{name}_{n}": mean[n] for n in sorted({0, 1, steps})}
         headline |= {f"{name}_{steps}_ci95": half[-1], f"{name}_nearest_neighbour": near,
-                     "adaptation_episodes_sha256": frozen.digest}
+                     "episodes_sha256": frozen.digest, "inputs_sha256": frozen.inputs_digest}
         rows = [[n, f"{m:.4f} ± {h:.4f}"] for n, (m, h) in enumerate(zip(mean, half, strict=True))]
         title = f"{facts['protocol']}: {name} on {episodes} frozen episodes"
         curve = {"title": facts["protocol"], "x": list(range(steps + 1)), "xlabel": "inner steps", "ylabel": name,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.measure import frozen as frozen_lib
 from metalearn.measure import losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive
@@ -16,7 +14,7 @@ from metalearn.validate import multiple_of, one_of, positive
 
 def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: int, chunk: int, seed: int,
          targets: dict) -> Evaluator:
-    """Presentations 1..upto on `episodes` frozen episodes of `split`, `chunk` at a time.
+    """Presentations 1..upto on `episodes` frozen episodes of `split`, `chunk` at a time (memory only).
 
     targets  {name: {"1": accuracy, ...}} from elsewhere, shown beside for comparison
     """
@@ -24,28 +22,22 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
     multiple_of("chunk", chunk, episodes=episodes)
     one_of(task.splits, split=split)
     ways, rare_from = task.spec.outputs, task.spec.outputs if task.spec.rare_from is None else task.spec.rare_from
+    frozen = frozen_lib.Frozen(task, split, episodes, chunk, seed)
 
     @jax.jit
-    def score(params, carry, data, key):
-        """Hits (B, upto) by label group (common, rare), their counts, and what was drawn."""
-        batch = task.sample(data, key, split, chunk)
+    def score(params, carry, batch):
+        """Hits (B, upto) by label group (common, rare), and their counts."""
         hit_BT = losses.correct(learner.predict(params, carry, batch), batch.y_BT)
         y_BTV = jax.nn.one_hot(batch.y_BT, ways)
         nth_BT = jnp.take_along_axis(jnp.cumsum(y_BTV, 1), batch.y_BT[..., None], -1)[..., 0]  # 1 at the first
         nth_BTI = (nth_BT[..., None] == jnp.arange(1, upto + 1)) * batch.mask_BT[..., None]
         groups_BTI = [nth_BTI * (batch.y_BT < rare_from)[..., None], nth_BTI * (batch.y_BT >= rare_from)[..., None]]
         hits = jnp.stack([jnp.einsum("bt,bti->bi", hit_BT, g) for g in groups_BTI])
-        return hits, jnp.stack([g.sum(1) for g in groups_BTI]), (batch.task_B, batch.y_BT, batch.index_BT)
-
-    @functools.cache
-    def data():
-        return jax.device_put(task.data)
+        return hits, jnp.stack([g.sum(1) for g in groups_BTI])
 
     def run(params, carry) -> Result:
-        keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), episodes // chunk)
-        out = [jax.device_get(score(params, carry, data(), key)) for key in keys]
-        hits, counts = (np.concatenate([o[i] for o in out], 1) for i in (0, 1))
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for o in out for a in o[2])).hexdigest()
+        out = [jax.device_get(score(params, carry, batch)) for batch in frozen]
+        hits, counts = (np.concatenate(of, 1) for of in zip(*out, strict=True))
         total_EI, count_EI = hits.sum(0), counts.sum(0)
         mean_I = total_EI.sum(0) / np.maximum(count_EI.sum(0), 1)
         # an episode without an i-th presentation has no accuracy there
@@ -64,7 +56,8 @@ def make(task: TaskDist, learner: Learner, *, split: str, upto: int, episodes: i
         curve = {"title": split, "x": list(range(1, upto + 1)), "xlabel": "presentation of a class",
                  "ylabel": "accuracy",
                  "series": [{"name": "learner", "y": mean_I, "ci95": half_I}], "levels": {"chance": 1 / ways}}
-        return {"headline": headline | {"episodes_sha256": digest}, "tables": [table], "curves": [curve],
-                "facts": {"seed": seed, "episodes": episodes}}
+        headline |= {"episodes_sha256": frozen.digest, "inputs_sha256": frozen.inputs_digest}
+        return {"headline": headline, "tables": [table], "curves": [curve],
+                "facts": {"seed": seed, "episodes": episodes, "episodes_sha256": frozen.digest}}
 
     return Evaluator(run)

@@ -16,7 +16,6 @@ identify if L(seen) >= tau; else memorise.
 from __future__ import annotations
 
 import functools
-import hashlib
 
 import jax
 import numpy as np
@@ -61,22 +60,20 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
         return all_of_it, joined, np.flatnonzero(np.concatenate(masks).min(0) > 0)
 
     def run(params, carry) -> Result:
-        scores, curves, digests, inputs = {}, [], {}, {}
+        scores, curves, drawn = {}, [], {}
         for split in sets:
-            drawn, hits, scored_T = frozen(split)
-            digests[split], inputs[split] = drawn.digest, drawn.inputs_digest
-            hit_ET = np.concatenate([score(params, carry, batch) for batch in drawn])
+            drawn[split], hits, scored_T = frozen(split)
+            hit_ET = np.concatenate([score(params, carry, batch) for batch in drawn[split]])
             rows = {"learner": hit_ET} | hits
             scores[split] = {name: _summary(h[:, scored_T]) for name, h in rows.items()}
             if len(scored_T) > 1:
                 series = [_series(name, h) for name, h in rows.items()]
                 curves.append({"title": split, "x": list(range(hit_ET.shape[1])), "xlabel": "examples seen",
                                "ylabel": "accuracy", "series": series, "levels": {"chance": 1 / ways}})
-        digest, inputs_digest = (hashlib.sha256("".join(of[s] for s in sorted(of)).encode()).hexdigest()
-                                 for of in (digests, inputs))
+        digest, inputs_digest = frozen_lib.together(drawn)
         facts = {"seed": seed, "episodes": episodes, "block": block, "episodes_sha256": digest,
-                 "inputs_sha256": inputs_digest, "set_sha256": digests, "dataset_sha256": task.facts.get("sha256"),
-                 "dataset": task.facts.get("dataset"),
+                 "inputs_sha256": inputs_digest, "set_sha256": {name: of.digest for name, of in drawn.items()},
+                 "dataset_sha256": task.facts.get("sha256"), "dataset": task.facts.get("dataset"),
                  "new_dataset": task.facts.get("new_dataset"), "num_tasks": task.facts.get("num_tasks"),
                  "scores": scores}
         headline = _headline(scores, 1 / ways) | {"new_dataset": task.facts.get("new_dataset"),

@@ -5,31 +5,21 @@ Rare classes are the labels from `rare_from` on, a fact of the task.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-
 import jax
-import numpy as np
 
+from metalearn.measure import frozen as frozen_lib
 from metalearn.measure import losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import one_of, positive, require
 
 
 def make(task: TaskDist, learner: Learner, *, split: str, episodes: int, seed: int) -> Evaluator:
-    """Evaluates `episodes` frozen episodes of `split`, a function of (task, seed)."""
+    """Evaluates `episodes` frozen episodes of `split`, all at once."""
     positive(episodes=episodes)
     one_of(task.splits, split=split)
     require(task.spec.rare_from is not None, "name", "rare_recall", "needs a task with rare classes")
     rare_from = task.spec.rare_from
-
-    @functools.cache
-    def frozen():
-        data = jax.device_put(task.data)
-        draw = jax.jit(lambda data, key: task.sample(data, key, split, episodes))
-        batch = draw(data, jax.random.key(seed, impl="threefry2x32"))
-        drawn = jax.device_get([batch.task_B, batch.y_BT])
-        return batch, hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in drawn)).hexdigest()
+    frozen = frozen_lib.Frozen(task, split, episodes, episodes, seed)
 
     @jax.jit
     def score(params, carry, batch):
@@ -39,11 +29,12 @@ def make(task: TaskDist, learner: Learner, *, split: str, episodes: int, seed: i
         return [losses.Mean.of(hit_BT, batch.mask_BT * which_BT).compute() for which_BT in (~rare_BT, rare_BT)]
 
     def run(params, carry) -> Result:
-        batch, digest = frozen()
-        common, rare = (float(a) for a in score(params, carry, batch))
+        common, rare = (float(a) for a in score(params, carry, *frozen))
         table = {"title": f"accuracy on split {split}", "columns": ["labels", "accuracy"],
                  "rows": [["common", f"{common:.3f}"], ["rare", f"{rare:.3f}"]]}
-        headline = {"common_accuracy": common, "rare_accuracy": rare, "episodes_sha256": digest}
-        return {"headline": headline, "tables": [table], "facts": {"seed": seed, "episodes": episodes}}
+        headline = {"common_accuracy": common, "rare_accuracy": rare, "episodes_sha256": frozen.digest,
+                    "inputs_sha256": frozen.inputs_digest}
+        return {"headline": headline, "tables": [table],
+                "facts": {"seed": seed, "episodes": episodes, "episodes_sha256": frozen.digest}}
 
     return Evaluator(run)

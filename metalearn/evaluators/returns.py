@@ -18,7 +18,8 @@ Target return: `task_max` the best logged return of that very task; `train_max` 
 `train_mean` the mean over training tasks of each one's best; `fixed`. With conditioning=rank it is rank 1.
 
 Reference lines on the same tasks: the expert that knows the parameters, the behaviour's mean and best, zero actions,
-uniform actions. Every random number in an episode is a function of (seed, method, round, task id, repeat).
+uniform actions. Every random number in an episode is a function of (seed, method, round, task id, repeat), the episode
+after n rounds having a number of its own, whatever `rounds` is.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.measure import statistics
-from metalearn.rl import rollout
-from metalearn.types import Array, Evaluator, Learner, Prompted, Result, TaskDist, Trajectories, TrajectorySpec
+from metalearn.rl import acting, rollout
+from metalearn.types import Array, Evaluator, Learner, Result, TaskDist, Trajectories, TrajectorySpec
 from metalearn.validate import nonnegative, one_of, positive, require
 
 METHODS = ("zero", "zero_sample", "few_none", "few_random", "few_gauss", "few_sample", "demo", "demo_median")
+AFTER = 2**20  # + n: the number of the deterministic episode after n rounds, past that of any adaptation episode
 TARGETS = ("task_max", "train_max", "train_mean", "fixed")
 
 
@@ -74,10 +76,10 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
             key = jax.random.fold_in(root, number)
             go = lambda prompt, knobs, r, key=key: player.play(
                 params, carry, prompt, knobs, tests, target_E, tests.keys(jax.random.fold_in(key, r)))
-            none = player.blank(len(target_E), spec.episode)
+            none = acting.no_prompt(spec, len(target_E))
             if method.startswith("demo"):
-                prompt = player.padded(_demonstrations(part, 0.5 if method == "demo_median" else 1.0, repeats))
-                found.score(spec, method, go(prompt, _knobs(), 0))
+                logged = _demonstrations(part, 0.5 if method == "demo_median" else 1.0, repeats)
+                found.score(spec, method, go(acting.as_prompt(spec, logged), _knobs(), 0))
             elif method.startswith("zero"):
                 found.score(spec, method, go(none, _knobs(sample=float(method == "zero_sample")), 0))
             else:
@@ -122,58 +124,31 @@ class _Player:
 
     def play(self, params, carry, prompt: Trajectories, knobs: dict, tests: _Tests, target_E, keys_E) -> Trajectories:
         """One episode on each test task. Methods differ in arrays alone, so all of them are one program."""
-        steps = jax.tree.map(jnp.asarray, self.blank(len(target_E), max(self.spec.episode, self.spec.window)))
-        memory = (steps, jnp.zeros_like(steps.rew_BT), jnp.asarray(target_E))
         fixed = (params, carry, prompt, knobs, jnp.asarray(tests.id_E), jnp.asarray(tests.param_EX))
+        history = acting.begin(self.spec, target_E)
         if self.spec.env.host is None:
-            return self._scanned(fixed, memory, jnp.asarray(tests.param_EX), keys_E)
-        return rollout.run(self.spec.env, functools.partial(self._act_jitted, *fixed), memory, tests.param_EX, keys_E)
+            return self._scanned(fixed, history, jnp.asarray(tests.param_EX), keys_E)
+        return rollout.run(self.spec.env, functools.partial(self._act_jitted, *fixed), history, tests.param_EX, keys_E)
 
     @functools.cached_property
     def _scanned(self):
-        return jax.jit(lambda fixed, memory, param_EX, keys_E: rollout.run(
-            self.spec.env, functools.partial(self._act, *fixed), memory, param_EX, keys_E))
+        return jax.jit(lambda fixed, history, param_EX, keys_E: rollout.run(
+            self.spec.env, functools.partial(self._act, *fixed), history, param_EX, keys_E))
 
     @functools.cached_property
     def _act_jitted(self):
         return jax.jit(self._act)
 
-    def _act(self, params, carry, prompt, knobs, id_E, param_EX, memory, time, obs_BS, rew_B, keys_B):
-        """Memory is the episode so far, with what each step was conditioned on and what the next one is; the network
-        sees the episode's last K steps and the h before them."""
-        h, K = self.spec.history, self.spec.window
-        steps, conditioning_BT, target_B = memory
-        put = lambda a, value: jax.lax.dynamic_update_slice_in_dim(a, value[:, None].astype(a.dtype), h + time, 1)
-        previous = jnp.maximum(time - 1, 0)
-        late = lambda a, value: jnp.where(time > 0, jax.lax.dynamic_update_slice_in_dim(
-            a, value[:, None].astype(a.dtype), h + previous, 1), a)
-        target_B = target_B if self.spec.conditioning == "rank" else target_B - rew_B
-        conditioning_BT = put(conditioning_BT, target_B)
-        steps = steps.replace(
-            rew_BT=late(steps.rew_BT, rew_B), next_BTS=late(steps.next_BTS, obs_BS), obs_BTS=put(steps.obs_BTS, obs_BS),
-            mask_BT=put(steps.mask_BT, jnp.ones_like(rew_B)), time_BT=put(steps.time_BT, jnp.full(rew_B.shape, time)))
-        first = jnp.maximum(time - K + 1, 0)
-        window, seen_BT = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, h + K, 1),
-                                       (steps, conditioning_BT))
-        out = self.learner.predict(params, carry, Prompted(prompt, window, seen_BT, id_E, param_EX))
-        act_BA, std_BA = (jnp.take(out[name], time - first, axis=1) for name in ("act_BTA", "std_BTA"))
+    def _act(self, params, carry, prompt, knobs, id_E, param_EX, history, time, obs_BS, rew_B, keys_B):
+        """A policy of `rollout.run` whose memory is the history."""
+        history = acting.observe(history, time, obs_BS, rew_B)
+        act_BA, std_BA = acting.decide(self.spec, self.learner, params, carry, prompt, history, time, id_E, param_EX)
         keys_BK, A = jax.vmap(lambda k: jax.random.split(k, 3))(keys_B), act_BA.shape[1]
         act_BA += knobs["sample"] * std_BA * rollout.normal(keys_BK[:, 0], A)
         act_BA += knobs["noise"] * rollout.normal(keys_BK[:, 1], A)
         act_BA = jnp.where(time < knobs["random"], rollout.uniform_actions(keys_BK[:, 2], A), act_BA)
         act_BA = jnp.clip(act_BA, -1, 1)
-        return (steps.replace(act_BTA=put(steps.act_BTA, act_BA)), conditioning_BT, target_B), act_BA
-
-    def blank(self, num: int, steps: int) -> Trajectories:
-        """An empty stretch of history + `steps` steps for each of `num` episodes."""
-        zeros = lambda *tail, dtype=np.float32: np.zeros((num, self.spec.history + steps, *tail), dtype)
-        S, A = self.spec.obs_size, self.spec.act_size
-        return Trajectories(zeros(S), zeros(A), zeros(), zeros(S), zeros(), zeros(dtype=np.int32), zeros(dtype=bool),
-                            zeros(dtype=bool), zeros())
-
-    def padded(self, steps: Trajectories) -> Trajectories:
-        """With empty history before the first step."""
-        return jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (self.spec.history, 0)) + ((0, 0),) * (a.ndim - 2)), steps)
+        return acting.acted(history, time, act_BA), act_BA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,12 +188,12 @@ def _adapt(player: _Player, found: _Found, method: str, go, none: Trajectories, 
         got_E = _return(steps)
         returns.append(got_E)
         best = jax.tree.map(lambda new, old, better=got_E > best_E: jnp.where(
-            better.reshape(-1, *[1] * (new.ndim - 1)), new, old), player.padded(steps), best)
+            better.reshape(-1, *[1] * (new.ndim - 1)), new, old), acting.as_prompt(player.spec, steps), best)
         best_E = np.maximum(best_E, got_E)
         paths.append(np.asarray(steps.obs_BTS)[::repeats][:4, :, :2].tolist())
         if r + 1 in after:
-            found.score(player.spec, f"{method}_{r + 1}", go(best, _knobs(), rounds + r))
-    found.score(player.spec, method, go(best, _knobs(), 2 * rounds))
+            found.score(player.spec, f"{method}_{r + 1}", go(best, _knobs(), AFTER + r + 1))
+    found.score(player.spec, method, go(best, _knobs(), AFTER + rounds))
 
 
 def _references(spec: TrajectorySpec, tests: _Tests, part: dict, repeats: int, root: Array) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ def make(task: TaskDist, learner: Learner, *, batch: int, repeats: int, position
     positive(batch=batch, repeats=repeats, positions=positions)
 
     def run(params, carry) -> Result:
-        data, key = jax.device_put(task.data), jax.random.key(0, impl="threefry2x32")
+        data, key = task.placed, jax.random.key(0, impl="threefry2x32")
         drawn = jax.jit(lambda data: task.sample(data, key, task.splits[0], batch))(data)
         _, fresh = jax.eval_shape(learner.init, key, drawn)
         carry = jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), fresh)  # the batch may differ from training's

@@ -9,24 +9,26 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import jax
 import numpy as np
 
+from metalearn.measure import frozen as frozen_lib
 from metalearn.measure import statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
-from metalearn.validate import one_of, positive
+from metalearn.validate import multiple_of, one_of, positive
 
 PENALTY = 1e-4  # per sample, on inputs of unit spread
 
 
-def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: int, seed: int) -> Evaluator:
-    """`windows` frozen windows of each split; the probe needs `train` and `test` among them."""
-    positive(windows=windows)
+def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: int, chunk: int,
+         seed: int) -> Evaluator:
+    """`windows` frozen windows of each split, `chunk` at a time (memory only); the probe needs `train` and `test`."""
+    positive(windows=windows, chunk=chunk)
+    multiple_of("chunk", chunk, windows=windows)
     for name in splits:
         one_of(task.splits, splits=name)
     h, std_S = task.spec.history, task.spec.statistics.obs_std_S
+    frozen = {split: frozen_lib.Frozen(task, split, windows, chunk, seed) for split in splits}
 
     @jax.jit
     def look(params, carry, batch):
@@ -37,22 +39,18 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
             found["reward"] = (out["rew_BT"] - now.rew_BT) ** 2
         if "next_BTS" in out:
             found["state"] = (((out["next_BTS"] - now.next_BTS) / std_S) ** 2).mean(-1)
-        return found | {"mask": now.mask_BT, "time": now.time_BT, "param": batch.param_BX, "rew": now.rew_BT}
-
-    draw = jax.jit(lambda data, key, split: task.sample(data, key, split, windows), static_argnums=2)
+        return found | {"mask": now.mask_BT, "time": now.time_BT, "param": batch.param_BX, "rew": now.rew_BT,
+                        "task": batch.task_B}
 
     def run(params, carry) -> Result:
-        headline, rows, seen, sha = {}, [], {}, hashlib.sha256()
-        for i, split in enumerate(splits):
-            batch = draw(task.data, jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), i), split)
-            found = seen[split] = jax.device_get(look(params, carry, batch))
-            ids_B = np.asarray(batch.task_B)
-            for a in (ids_B, np.asarray(batch.body.rew_BT)):
-                sha.update(np.ascontiguousarray(a).tobytes())
+        headline, rows, seen = {}, [], {}
+        for split in splits:
+            parts = [jax.device_get(look(params, carry, batch)) for batch in frozen[split]]
+            found = seen[split] = jax.tree.map(lambda *a: np.concatenate(a), *parts)
             for what in ("reward", "state"):
                 if what in found:
                     mean = float(found[what][found["mask"] > 0].mean())
-                    half = task_interval(found[what], found["mask"] > 0, ids_B)
+                    half = task_interval(found[what], found["mask"] > 0, found["task"])
                     name = f"{split}_mse" if what == "reward" or "reward" not in found else f"{split}_state_mse"
                     headline[name] = mean
                     rows.append([split, what, statistics.text(mean, half, 5)])
@@ -61,9 +59,9 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], windows: 
             headline["probe_r2"] = _probe(seen["train"], seen["test"])
         tables = [{"title": "world model on frozen windows (± 95 % interval over tasks)",
                    "columns": ["split", "predicts", "mean squared error"], "rows": rows}]
-        facts = {"seed": seed, "windows": windows, "episodes_sha256": sha.hexdigest(),
-                 "data_sha256": task.facts["sha256"]}
-        return {"headline": headline | {"episodes_sha256": facts["episodes_sha256"]}, "tables": tables,
+        digest, inputs = frozen_lib.together(frozen)
+        facts = {"seed": seed, "windows": windows, "episodes_sha256": digest, "data_sha256": task.facts["sha256"]}
+        return {"headline": headline | {"episodes_sha256": digest, "inputs_sha256": inputs}, "tables": tables,
                 "curves": [_by_step(seen["test"])] if "test" in seen else [], "facts": facts}
 
     return Evaluator(run)

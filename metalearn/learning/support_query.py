@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.measure import losses
+from metalearn.nn import taps
 from metalearn.types import Array, Episodes, EpisodeSpec, Learner, Mean
 from metalearn.validate import require
 
@@ -79,7 +80,7 @@ def by_steps(spec: EpisodeSpec, adapt: Callable, answer: Callable, eval_steps: i
 
     def each(batch: Episodes, one: Callable) -> Array:
         x_BSX, y_BS, x_BQX, _ = parts(batch)
-        return jax.vmap(one)(x_BSX, y_BS, x_BQX, batch.task_B)
+        return taps.vmap(one)(x_BSX, y_BS, x_BQX, batch.task_B)
 
     def predict(params, carry, batch: Episodes):
         def one(x_SX, y_S, x_QX, task):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.types import Episodes, TaskDist
+from metalearn.types import Array, Episodes, Prompted, TaskDist
 
 
 class Frozen:
@@ -22,9 +23,12 @@ class Frozen:
     does. A block of 1 gives every episode a key of its own; larger ones draw faster. `chunk` is how many are held and
     scored at a time: memory only; one of the two must be a multiple of the other.
 
-    Iterating gives batches of `chunk`. `digest` is the SHA-256 of all task ids, labels (or targets) and dataset items;
+    Iterating gives batches of `chunk`, `Episodes` or `Prompted`. `digest` is the SHA-256 of what was `drawn`;
     `inputs_digest` that of it and the dataset's own hash, so that two datasets with the same labels differ. Inputs
     themselves are not hashed: projected and normalised, they differ in their last bits between machines.
+
+    The task's data are an argument of the program that draws: of tasks that differ in them alone
+    (`dataclasses.replace(task, data=...)`), all draw by one.
     """
 
     def __init__(self, task: TaskDist, split: str, episodes: int, chunk: int, seed: int, block: int = 1):
@@ -38,27 +42,24 @@ class Frozen:
         key = jax.random.fold_in(key, zlib.crc32(self._split.encode()) & 0x7FFFFFFF)
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(-(-self._num // self._block)))
 
-    @functools.cached_property
-    def _data(self):
-        return jax.device_put(self._task.data)
-
-    def __iter__(self) -> Iterator[Episodes]:
+    def __iter__(self) -> Iterator[Episodes | Prompted]:
         blocks = max(1, self._chunk // self._block)  # drawn at a time
         for first in range(0, len(self._keys), blocks):
-            drawn = draw(self._data, self._keys[first:first + blocks], self._task.sample, self._split, self._block)
-            wanted = min(len(drawn.task_B), self._num - first * self._block)
+            batch = draw(self._task.placed, self._keys[first:first + blocks], self._task.sample, self._split,
+                         self._block)
+            wanted = min(len(batch.task_B), self._num - first * self._block)
             for i in range(0, wanted, self._chunk):
-                yield jax.tree.map(lambda a, part=slice(i, min(i + self._chunk, wanted)): a[part], drawn)
+                yield jax.tree.map(lambda a, part=slice(i, min(i + self._chunk, wanted)): a[part], batch)
 
     @functools.cached_property
     def digest(self) -> str:
         sha = hashlib.sha256()
         for batch in self:
-            # row by row, so that the hash does not depend on the chunk either; float targets to 4 decimals,
-            # because their last bit depends on the machine
-            y = np.asarray(batch.y_BT)
-            y = y if np.issubdtype(y.dtype, np.integer) else np.round(y, 4) + 0.0
-            for row in zip(np.asarray(batch.task_B), y, np.asarray(batch.index_BT), strict=True):
+            # row by row, so that the hash does not depend on the chunk either; floats to 4 decimals, because their
+            # last bit depends on the machine
+            arrays = [np.asarray(a) for a in drawn(batch)]
+            arrays = [a if np.issubdtype(a.dtype, np.integer) else np.round(a, 4) + 0.0 for a in arrays]
+            for row in zip(*arrays, strict=True):
                 sha.update(b"".join(np.ascontiguousarray(a).tobytes() for a in row))
         return sha.hexdigest()
 
@@ -67,11 +68,26 @@ class Frozen:
         return hashlib.sha256(f"{self._task.facts.get('sha256', '')} {self.digest}".encode()).hexdigest()
 
 
+def together(sets: Mapping[Any, Frozen]) -> tuple[str, str]:
+    """(digest, inputs digest) of several sets, in the order of their names."""
+    of = [sets[name] for name in sorted(sets)]
+    return tuple(hashlib.sha256("".join(digests).encode()).hexdigest()
+                 for digests in ([f.digest for f in of], [f.inputs_digest for f in of]))
+
+
+def drawn(batch: Episodes | Prompted) -> tuple[Array, ...]:
+    """What says which episodes these are, each array (B, ...): task ids with labels (or targets) and dataset items, or
+    with the step numbers and rewards of prompts and windows."""
+    if isinstance(batch, Prompted):
+        return batch.task_B, *(a for part in (batch.prompt, batch.body) for a in (part.time_BT, part.rew_BT))
+    return batch.task_B, batch.y_BT, batch.index_BT
+
+
 # compiled once for all evaluators of one task: those of several replicas differ in their data alone
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def draw(data, keys, sample, split, block):
     """`block` episodes with each key, one after another."""
     if len(keys) == 1:
         return sample(data, keys[0], split, block)
-    drawn = jax.vmap(lambda key: sample(data, key, split, block))(keys)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), drawn)
+    batches = jax.vmap(lambda key: sample(data, key, split, block))(keys)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), batches)

@@ -90,13 +90,13 @@ def embed(net: Backbone, params: PyTree, carry: PyTree, x_BSX: Array, x_BQX: Arr
     """(h_BSD, h_BQD, carry) of support and queries, one set of weights for all tasks, under the net's norm policy."""
     S = x_BSX.shape[1]
     if net.norm == "batch":
-        each = jax.vmap(lambda x: net.apply(params, x)[0])
+        each = taps.vmap(lambda x: net.apply(params, x)[0])
         return each(x_BSX), each(x_BQX), carry
     if net.norm == "episode":
         def one(x_SX, x_QX):
             h_SD, stats = net.apply(params, x_SX)
             return h_SD, net.apply(params, x_QX, stats)[0]
-        return *jax.vmap(one)(x_BSX, x_BQX), carry
+        return *taps.vmap(one)(x_BSX, x_BQX), carry
     x_BTX = jnp.concatenate([x_BSX, x_BQX], 1)
     given = carry if net.norm == "running" and not train else None
     h_ND, stats = net.apply(params, _merge(x_BTX), given)

@@ -7,8 +7,8 @@ only. Values of a segment are (B, L, ...).
     outputs, values = taps.read(learner.predict)(params, carry, batch)
     outputs = taps.write(learner.predict, {"blocks_0/attention/heads": fn})(params, carry, batch)
 
-`read` and `write` wrap any function that applies networks, as long as it does so in its own trace: not under a `jit`,
-`vmap` or `scan` of its own. Jit the wrapped function.
+`read` and `write` wrap any function that applies networks; jit the wrapped function. What it does under a `grad` or
+`scan` of its own (the inner steps of a learner that adapts) is not read; under `taps.vmap` it is.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 from metalearn.types import Array, PyTree
 from metalearn.validate import nearest, require
 
-_READING: contextvars.ContextVar[list | None] = contextvars.ContextVar("reading", default=None)
+# of the `read` around: where networks leave their values, and the trace in which they may
+_READING: contextvars.ContextVar[tuple[list, Any] | None] = contextvars.ContextVar("reading", default=None)
 
 
 class Site(nn.Module):
@@ -38,7 +40,7 @@ class Site(nn.Module):
 
 def apply(module: nn.Module, params: PyTree, *args: Any, **options: Any) -> Any:
     """`module.apply`, which also leaves the sites' values with the `read` around it, where there is one."""
-    found = _READING.get()
+    found = _here()
     if found is None:
         return module.apply({"params": params}, *args, **options)
     out, left = module.apply({"params": params}, *args, mutable=["intermediates"], **options,
@@ -53,16 +55,42 @@ def read(fn: Callable, *, of: int = 0) -> Callable:
 
     @functools.wraps(fn)
     def reading(*args: Any, **kw: Any):
-        found: list[dict[str, Array]] = []
-        token = _READING.set(found)
-        try:
-            out = fn(*args, **kw)
-        finally:
-            _READING.reset(token)
+        out, found = _listen(fn, *args, **kw)
         require(of < len(found), "of", of, f"the function applies {len(found)} networks")
         return out, found[of]
 
     return reading
+
+
+def vmap(fn: Callable) -> Callable:
+    """`jax.vmap(fn)` whose networks' values a `read` around it gets, with the mapped axis first."""
+
+    @functools.wraps(fn)
+    def mapped(*args: Any):
+        outer = _here()
+        if outer is None:
+            return jax.vmap(fn)(*args)
+        out, found = jax.vmap(functools.partial(_listen, fn))(*args)
+        outer.extend(found)
+        return out
+
+    return mapped
+
+
+def _listen(fn: Callable, *args: Any, **kw: Any) -> tuple[Any, list[dict[str, Array]]]:
+    """(what `fn` returns, the values of every network that it applies in this trace)."""
+    found: list[dict[str, Array]] = []
+    token = _READING.set((found, get_opaque_trace_state(convention="flax")))
+    try:
+        return fn(*args, **kw), found
+    finally:
+        _READING.reset(token)
+
+
+def _here() -> list | None:
+    """Where values are left: nowhere without a `read`, or in a trace that it is not in, which they must not leave."""
+    found, trace = _READING.get() or (None, None)
+    return found if trace == get_opaque_trace_state(convention="flax") else None
 
 
 def write(fn: Callable, sites: Mapping[str, Callable]) -> Callable:
