@@ -5,7 +5,8 @@
   bash launch/local.sh sweep --config=configs/fewshot.py:sinusoid,maml,pretrained --out=runs/sinusoid     12 minutes
   bash launch/local.sh benchmark --memory --config=configs/fewshot.py:memory,chunked      cost of second order, 1 minute
 
-Tasks: TASKS; learners: LEARNERS, for `memory` plain remat chunked truncated first; digits,maml,backbone=mlp swaps that.
+Tasks: TASKS; learners: LEARNERS, for `memory` plain remat chunked truncated first; digits,maml,backbone=mlp swaps that,
+and digits,embedded_transformer,network=lstm what reads the episode.
 
   results/fewshot_digits: matchingnet 93.1
   results/fewshot_omniglot_protonet: 5-way 1-shot 97.58 ± 0.28
@@ -22,7 +23,7 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg, words = common.words(arg, backbone=common.BACKBONES, learner=LEARNERS)
+    arg, words = common.words(arg, backbone=common.BACKBONES, learner=LEARNERS, network=common.NETWORKS)
     task, _, learner = arg.partition(",")
     learner = words.get("learner", learner)
     make = common.choose(task, TASKS, "digits")
@@ -40,6 +41,10 @@ def get_config(arg: str = "") -> ConfigDict:
         block[last] = value
     if "backbone" in words:
         config["learner"]["backbone"] = dict(common.BACKBONES[words["backbone"]])
+    if "network" in words:
+        if "network" not in config["learner"]:
+            common.refuse(arg, f"learner={config['learner']['name']} takes no network")
+        config["learner"]["network"] = dict(common.NETWORKS[words["network"]])
     return ConfigDict(config)
 
 
@@ -212,7 +217,7 @@ LEARNERS = dict(
     protonet=_with("protonet"),
     matchingnet=_with("matchingnet", scale=10.0),
     r2d2=_with("r2d2", penalty=1.0, scale=1.0),
-    embedded_transformer=_with("embedded_transformer", depth=2, width=64, num_heads=4, mlp=128),
+    embedded_transformer=_with("embedded_transformer", network=common.NETWORKS["transformer"] | dict(mlp=128)),
     maml=_maml(),
     fomaml=_maml(order="first"),
     anil=_maml(adapt="head", inner_steps=3),

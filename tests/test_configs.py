@@ -95,6 +95,8 @@ def test_one_word_swaps_a_network_a_learner_or_a_backbone():
     assert config_lib.load(f"{ROOT}/configs/gpicl.py:smoke,learner=maml").learner.meta is True
     few = config_lib.load(f"{ROOT}/configs/fewshot.py:smoke,learner=maml,backbone=mlp")
     assert (few.learner.name, few.learner.backbone.name) == ("maml", "mlp")
+    few = config_lib.load(f"{ROOT}/configs/fewshot.py:smoke,embedded_transformer,network=ntm")
+    assert (few.learner.name, few.learner.network.name) == ("embedded_transformer", "ntm")
     assert config_lib.load(f"{ROOT}/configs/memnet.py:smoke,network=lstm").learner.network.name == "lstm"
 
 
@@ -103,6 +105,7 @@ def test_one_word_swaps_a_network_a_learner_or_a_backbone():
     ("gpicl.py:smoke,netwrk=ntm", "netwrk=ntm: unknown word; .*nearest: network"),
     ("gpicl.py:smoke,network=", "must be one of transformer"), ("gpicl.py:smoke,network=gated", "must be one of"),
     ("gpicl.py:smoke,learner=sgd,network=ntm", "learner=sgd takes no network"),
+    ("fewshot.py:smoke,maml,network=ntm", "learner=maml takes no network"),
     ("gpicl.py:smok,network=ntm", "smok: .*nearest: smoke"), ("fewshot.py:smoke,backbone=conv", "nearest: conv4")])
 def test_words_that_are_not_known_are_refused_with_the_nearest(spec, text):
     with pytest.raises(ConfigError, match=text):

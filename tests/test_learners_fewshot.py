@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
 from configs import fewshot as configs
+from metalearn.learners import embedded_transformer
 from metalearn.learning.gradients import inner_loop
+from metalearn.nn import network as network_nn
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import loop
@@ -41,13 +44,26 @@ def test_gradients_are_finite_and_reach_every_parameter(name, golden):
     assert out.shape == (*batch.y_BT.shape, 3) and np.isfinite(out).all()
 
 
-@pytest.mark.parametrize("name", ["protonet", "matchingnet", "r2d2", "embedded_transformer", "maml", "imaml"])
+@pytest.mark.parametrize("name", ["protonet", "matchingnet", "r2d2", "embedded_transformer", "maml", "imaml",
+                                  "embedded_transformer,network=lstm"])
 def test_an_answer_does_not_depend_on_the_queries_labels(name):
     experiment, state, batch = _parts(f"smoke,{name}")
     S = int((batch.mask_BT[0] == 0).sum())
     other = batch.replace(y_BT=batch.y_BT.at[:, S:].set(0))
     predict = jax.jit(experiment.learner.predict)
     np.testing.assert_array_equal(predict(state.params, state.carry, batch), predict(state.params, state.carry, other))
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm"])
+def test_a_query_reads_the_support_and_itself(name):
+    net = network_nn.make(common.NETWORKS[name], network_nn.NetworkSpec(3, 4, "support_query", 6, "float32", 1))
+    tokens_BLI = jax.random.normal(_key(0), (2, 6, 7))
+    params = net.init(_key(1), tokens_BLI)
+    together = embedded_transformer.read(net, params, tokens_BLI, 4)
+    alone = [embedded_transformer.read(net, params, tokens_BLI[:, jnp.array([0, 1, 2, 3, q])], 4) for q in (4, 5)]
+    np.testing.assert_allclose(together, jnp.concatenate(alone, 1), atol=1e-6)
+    other = embedded_transformer.read(net, params, tokens_BLI.at[:, 0].add(1.0), 4)
+    assert (np.abs(together - other).max(-1) > 1e-6).all()
 
 
 @pytest.mark.parametrize("name", ["protonet", "matchingnet", "r2d2"])

@@ -53,7 +53,8 @@ class NetworkSpec:
 
     outputs     V
     features    X; a token begins with the input x_t, of so many entries
-    layout      what a token holds: the layouts of `learners.incontext`, the inputs of `learners.memnet`
+    layout      what a token holds: the layouts of `learners.incontext`, the inputs of `learners.memnet`, or
+                support_query (`learners.embedded_transformer`)
     length      tokens of the longest sequence (places, where places have a code)
     dtype       what matrix products are computed in
     unroll      steps per iteration of a compiled scan

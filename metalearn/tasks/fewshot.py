@@ -13,7 +13,9 @@ results are tabled by source.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,83 +66,89 @@ def make(
 
     Every image is normalised by one scalar mean and std, those of the meta-training classes.
     """
-    for field, value in dict(ways=ways, shots=shots, queries=queries).items():
-        require(value >= (2 if field == "ways" else 1), field, value, f"must be at least {2 if field == 'ways' else 1}")
-    require(train_ways == 0 or train_ways >= 2, "train_ways", train_ways, "must be 0 (as ways) or at least 2")
-    one_of(FORMS, form=form)
-    one_of(("none", "train", "all"), rotations=rotations)
+    protocol = Protocol(ways, train_ways or ways, shots, queries, rotations, form)
+    protocol.check()
     one_of((0, 1, 3), channels=channels)
     require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
     limit = _ids.limit(num_tasks)
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    train_ways = train_ways or ways
-    turns = lambda split: 4 if rotations == "all" or rotations == split == "train" else 1
 
     sources = {"train": (dataset, train_split), "val": (dataset, val_split), "test": (dataset, test_split)}
     if new_dataset:
         sources["new"] = (new_dataset, "all")
-    chosen = {split: (names, train_split if which == "trained" and split in ("val", "test") else which)
-              for split, (names, which) in sources.items()}
-    loaded = {split: _load(*named, f"{split}_split", image_size, channels) for split, named in chosen.items()}
+    loaded = {split: _load(names, train_split if which == "trained" and split in ("val", "test") else which,
+                           f"{split}_split", image_size, channels) for split, (names, which) in sources.items()}
     _check_disjoint(sources, loaded)
-    image_shape = loaded["train"][0].x_NX.shape[1:]
-    for split, members in loaded.items():
-        for member in members:
-            have = member.x_NX.shape[1:]
-            require(have == image_shape, "new_dataset" if split == "new" else "dataset", member.name,
-                    f"has images of shape {have}, the others of {image_shape}: set image_size and channels")
-            _check(member, turns(split), train_ways if split == "train" else ways, shots + queries, split,
-                   "train_ways" if split == "train" and train_ways != ways else "ways")
-    square = image_shape[0] == image_shape[1]
-    require(rotations == "none" or square, "rotations", rotations, f"needs square images, not {image_shape}")
+    image_shape = _check_images(loaded, protocol)
 
-    pixels = [member.x_NX for member in loaded["train"]]
-    mean = float(np.mean([p.mean(dtype=np.float64) for p in pixels]))
-    std = max(float(np.sqrt(np.mean([((p - mean) ** 2).mean(dtype=np.float64) for p in pixels]))), 1e-8)
+    mean, std = _statistics(loaded["train"])
     parts = {split: _join(members, mean, std) for split, members in loaded.items()}
+    # the class of an item (before rotation), which learners and reports may ask for and sampling does not
+    class_N = {split: part.pop("class_N") for split, part in parts.items()}
     data = {"num_tasks": limit, "task_seed": np.int32(task_seed)} | parts
-    S = train_ways * shots, ways * shots
-
-    def sample(data, key: Array, split: str, num: int) -> Episodes:
-        data = jax.tree.map(jnp.asarray, data)  # outside jit they are numpy's, which a traced index refuses
-        below = data["num_tasks"] if split == "train" else _ids.limit(0)
-        task_B = jax.random.randint(key, (num,), 0, below)
-        N = train_ways if split == "train" else ways
-        draw = lambda task: _episode(data[split], _key(data["task_seed"], task, split), N, shots, queries, turns(split),
-                                     form)
-        x_BTX, y_BT, index_BT = jax.vmap(draw)(task_B)
-        if flat:
-            x_BTX = x_BTX.reshape(*y_BT.shape, -1)
-        mask_BT = jnp.ones(y_BT.shape, jnp.float32)
-        if form == "support_query":
-            mask_BT = mask_BT.at[:, : S[split != "train"]].set(0.0)
-        support = 0 if form == "stream" else S[split != "train"]
-        return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT, support=support, ways=N)
-
-    digests = {split: [m.sha256 for m in members] for split, members in loaded.items()}
-    asked = form == "stream"  # everywhere: then nothing is support
+    stream = form == "stream"
     spec = EpisodeSpec(
         length=ways * (shots + queries), features=int(np.prod(image_shape)), targets="classes", outputs=ways,
-        image_shape=None if flat else image_shape, shots=0 if asked else shots, queries=0 if asked else queries,
-        train_outputs=train_ways, class_N=parts["train"]["class_N"],
-        num_classes=sum(m.num_classes for m in loaded["train"]) * turns("train"))
-    facts = {
-        "dataset": dataset, "new_dataset": new_dataset or dataset,
-        "protocol": f"{ways}-way {shots}-shot, {queries} queries per class"
-                    + {"none": "", "train": ", x4 rotations in training", "all": ", x4 rotations"}[rotations]
-                    + (", stream" if form == "stream" else "") + f", {image_shape[0]}x{image_shape[1]}",
-        "num_tasks": num_tasks, "mean": mean, "std": std,
-        "sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16],
-        "splits": {split: {"dataset": named[0], "classes": sum(m.num_classes for m in loaded[split]) * turns(split),
-                           "of": named[1], "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
-                           "split_sha256": [m.split_sha256 for m in loaded[split]]}
-                   for split, named in sources.items()},
-        # what an item of the datasets is: its class (before rotation), and where that class comes from
-        "class_N": {split: part.pop("class_N") for split, part in parts.items()},
-        "source_V": {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
-                     for split, members in loaded.items()},
-    }
-    return TaskDist(data, sample, tuple(sources), spec, facts, {"num_tasks": _ids.limit})
+        image_shape=None if flat else image_shape, shots=0 if stream else shots, queries=0 if stream else queries,
+        train_outputs=protocol.train_ways, class_N=class_N["train"],
+        num_classes=sum(m.num_classes for m in loaded["train"]) * protocol.turns("train"))
+    facts = {"dataset": dataset, "new_dataset": new_dataset or dataset, "protocol": protocol.text(image_shape),
+             "num_tasks": num_tasks, "mean": mean, "std": std, "class_N": class_N}
+    facts |= _provenance(sources, loaded, protocol)
+    return TaskDist(data, functools.partial(_sample, protocol, flat), tuple(sources), spec, facts,
+                    {"num_tasks": _ids.limit})
+
+
+class Protocol(NamedTuple):
+    """What an episode is; see `make`. `train_ways` is never 0 here."""
+
+    ways: int
+    train_ways: int
+    shots: int
+    queries: int
+    rotations: str
+    form: str
+
+    def check(self) -> None:
+        """ConfigError where a field is wrong whatever the data are."""
+        for field, least in (("ways", 2), ("shots", 1), ("queries", 1)):
+            value = getattr(self, field)
+            require(value >= least, field, value, f"must be at least {least}")
+        require(self.train_ways >= 2, "train_ways", self.train_ways, "must be 0 (as ways) or at least 2")
+        one_of(FORMS, form=self.form)
+        one_of(("none", "train", "all"), rotations=self.rotations)
+
+    def ways_in(self, split: str) -> int:
+        """Classes of an episode."""
+        return self.train_ways if split == "train" else self.ways
+
+    def turns(self, split: str) -> int:
+        """Classes that the quarter turns of one class make."""
+        return 4 if self.rotations == "all" or self.rotations == split == "train" else 1
+
+    def support(self, split: str) -> int:
+        """Positions at an episode's start that are shown with their labels and do not count."""
+        return 0 if self.form == "stream" else self.ways_in(split) * self.shots
+
+    def text(self, image_shape: tuple[int, ...]) -> str:
+        """The protocol in words."""
+        turned = {"none": "", "train": ", x4 rotations in training", "all": ", x4 rotations"}[self.rotations]
+        stream = ", stream" if self.form == "stream" else ""
+        return (f"{self.ways}-way {self.shots}-shot, {self.queries} queries per class{turned}{stream}, "
+                f"{image_shape[0]}x{image_shape[1]}")
+
+
+def _sample(protocol: Protocol, flat: bool, data, key: Array, split: str, num: int) -> Episodes:
+    """`TaskDist.sample` of a protocol."""
+    data = jax.tree.map(jnp.asarray, data)  # outside jit they are numpy's, which a traced index refuses
+    task_B = jax.random.randint(key, (num,), 0, data["num_tasks"] if split == "train" else _ids.limit(0))
+    draw = lambda task: _episode(data[split], _key(data["task_seed"], task, split), protocol, split)
+    x_BTX, y_BT, index_BT = jax.vmap(draw)(task_B)
+    if flat:
+        x_BTX = x_BTX.reshape(*y_BT.shape, -1)
+    support = protocol.support(split)
+    mask_BT = jnp.ones(y_BT.shape, jnp.float32).at[:, :support].set(0.0)
+    return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT, support=support, ways=protocol.ways_in(split))
 
 
 def _load(names: str, which: str, field: str, image_size: int, channels: int) -> list[datasets.Dataset]:
@@ -167,12 +175,49 @@ def _check_disjoint(sources: dict[str, tuple[str, str]], loaded: dict[str, list[
                 + ("" if split == "new" else "; `trained` says so on purpose"))
 
 
-def _check(dataset: datasets.Dataset, turns: int, ways: int, examples: int, split: str, field: str) -> None:
-    have = dataset.num_classes * turns
-    require(ways <= have, field, ways, f"must be at most {have}, the classes of {dataset.name} in the {split} split")
+def _check_images(loaded: dict[str, list[datasets.Dataset]], protocol: Protocol) -> tuple[int, ...]:
+    """(height, width, channels) of all images; ConfigError where they differ, or are too few for the protocol."""
+    image_shape = loaded["train"][0].x_NX.shape[1:]
+    for split, members in loaded.items():
+        for member in members:
+            have = member.x_NX.shape[1:]
+            require(have == image_shape, "new_dataset" if split == "new" else "dataset", member.name,
+                    f"has images of shape {have}, the others of {image_shape}: set image_size and channels")
+            _check_enough(member, protocol, split)
+    square = image_shape[0] == image_shape[1]
+    require(protocol.rotations == "none" or square, "rotations", protocol.rotations,
+            f"needs square images, not {image_shape}")
+    return image_shape
+
+
+def _check_enough(dataset: datasets.Dataset, protocol: Protocol, split: str) -> None:
+    have, ways = dataset.num_classes * protocol.turns(split), protocol.ways_in(split)
+    require(ways <= have, "ways" if ways == protocol.ways else "train_ways", ways,
+            f"must be at most {have}, the classes of {dataset.name} in the {split} split")
     fewest = int(np.unique(dataset.y_N, return_counts=True)[1].min())
-    require(examples <= fewest, "queries", examples,
+    require(protocol.shots + protocol.queries <= fewest, "queries", protocol.shots + protocol.queries,
             f"shots + queries must be at most {fewest}, the fewest examples of a class: {dataset.name}, {split} split")
+
+
+def _statistics(members: list[datasets.Dataset]) -> tuple[float, float]:
+    """(mean, std) of pixels, every source having the same weight, as in sampling."""
+    mean = float(np.mean([m.x_NX.mean(dtype=np.float64) for m in members]))
+    variance = np.mean([((m.x_NX - mean) ** 2).mean(dtype=np.float64) for m in members])
+    return mean, max(float(np.sqrt(variance)), 1e-8)
+
+
+def _provenance(sources: dict[str, tuple[str, str]], loaded: dict[str, list[datasets.Dataset]],
+                protocol: Protocol) -> dict:
+    """What reports say of the data: hashes, the classes of each split and where each comes from."""
+    digests = {split: [m.sha256 for m in members] for split, members in loaded.items()}
+    splits = {split: {"dataset": names, "classes": sum(m.num_classes for m in loaded[split]) * protocol.turns(split),
+                      "of": which, "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
+                      "split_sha256": [m.split_sha256 for m in loaded[split]]}
+              for split, (names, which) in sources.items()}
+    source_V = {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
+                for split, members in loaded.items()}
+    return {"sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16], "splits": splits,
+            "source_V": source_V}
 
 
 def _join(members: list[datasets.Dataset], mean: float, std: float) -> dict:
@@ -223,8 +268,9 @@ def choose(key: Array, total: Array, num: int) -> Array:
     return jax.random.permutation(key_order, taken)
 
 
-def _episode(part, key, ways, shots, queries, turns, form):
+def _episode(part, key, protocol: Protocol, split: str):
     """One episode: (x_TX, y_T, index_T); index counts a drawing turned k times as row + k * (rows of the dataset)."""
+    ways, turns, shots, queries = protocol.ways_in(split), protocol.turns(split), protocol.shots, protocol.queries
     key_source, key_class, key_example, key_order = jax.random.split(key, 4)
     source = jax.random.randint(key_source, (), 0, part["first_P"].shape[0])
     num_classes = part["classes_P"][source]
@@ -238,7 +284,7 @@ def _episode(part, key, ways, shots, queries, turns, form):
     ids_VE = jnp.arange(ways * (shots + queries)).reshape(ways, -1)
     order_T = jnp.concatenate([jax.random.permutation(key_support, ids_VE[:, :shots].reshape(-1)),
                                jax.random.permutation(key_query, ids_VE[:, shots:].reshape(-1))])
-    if form == "stream":
+    if protocol.form == "stream":
         order_T = jax.random.permutation(key_all, order_T)
     row_T, y_T = row_VE.reshape(-1)[order_T], order_T // (shots + queries)
     turn_T = turn_V[y_T]
