@@ -126,7 +126,8 @@ class Trained:
     def read(self, batch: Episodes | Prompted, of: int = 0) -> tuple[Any, dict[str, Array]]:
         """(outputs, {site: value}): what stood inside the network meanwhile; see `metalearn.nn.taps`.
 
-        of   which network, where the learner applies several, or one several times: counted in their order
+        of   which network, where the learner applies several, or one several times: counted in their order,
+             or from -1, the last: a Meta-DT's transformer, which reads what its world model said before
         """
         return self._read(self.params, self.carry, batch, of)
 

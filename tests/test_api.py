@@ -192,6 +192,19 @@ def test_reading_what_a_few_shot_learner_embeds(protonet):
     mean_BVD = np.einsum("bsv,bsd->bvd", y_BSV, h_BSD) / y_BSV.sum(1)[..., None]
     far_BQV = ((h_BQD[:, :, None] - mean_BVD[:, None]) ** 2).sum(-1)
     np.testing.assert_allclose(outputs[:, batch.support:], -far_BQV, rtol=1e-3, atol=1e-3)
+    same = learner.write(batch, {last: lambda value, position: 0 * value})[:, batch.support:]
+    np.testing.assert_allclose(same, 0, atol=1e-6)  # all embeddings alike, no class is nearer than another
+
+
+def test_reading_what_a_policy_acts_by(policy):
+    """Its transformer is the last network applied: head of the norm of the state tokens are its actions."""
+    batch = policy.sample("test", 2, seed=1)
+    outputs, inside = policy.read(batch, of=-1)
+    np.testing.assert_allclose(outputs["act_BTA"], np.tanh(inside["head"]), rtol=1e-5, atol=1e-6)
+    _, world = policy.read(batch)
+    np.testing.assert_allclose(outputs["code_BTC"], world["encoder"], rtol=1e-5, atol=1e-6)
+    rest = policy.write(batch, {"block_0": lambda value, position: 0 * value})["act_BTA"]
+    np.testing.assert_allclose(rest, np.broadcast_to(rest[0, 0], rest.shape), atol=1e-6)  # nothing is left to act by
 
 
 def test_one_call_trains_and_one_evaluates(tmp_path, incontext):

@@ -103,11 +103,13 @@ def test_the_state_size_is_that_of_the_stream(seen):
 
 def test_tokens_by_hand():
     x, y = jnp.asarray([[[1.0, 2], [3, 4], [5, 6]]]), jnp.asarray([[1, 0, 1]])
-    assert incontext.tokens(x, y, 2, "shifted")[0].tolist() == [[1, 2, 0, 0], [3, 4, 0, 1], [5, 6, 1, 0]]
-    assert incontext.tokens(x, y, 2, "previous_example")[0].tolist() == [
-        [1, 2, 0, 0, 0, 0], [3, 4, 1, 2, 0, 1], [5, 6, 3, 4, 1, 0]]
-    assert incontext.tokens(x, y, 2, "query")[0].tolist() == [
-        [1, 2, 0, 1], [3, 4, 1, 0], [5, 6, 0, 1], [1, 2, 0, 0], [3, 4, 0, 0], [5, 6, 0, 0]]
+    one = 2**0.5  # as long as two features of unit spread
+    for layout, expected in {
+        "shifted": [[1, 2, 0, 0], [3, 4, 0, one], [5, 6, one, 0]],
+        "previous_example": [[1, 2, 0, 0, 0, 0], [3, 4, 1, 2, 0, one], [5, 6, 3, 4, one, 0]],
+        "query": [[1, 2, 0, one], [3, 4, one, 0], [5, 6, 0, one], [1, 2, 0, 0], [3, 4, 0, 0], [5, 6, 0, 0]],
+    }.items():
+        np.testing.assert_allclose(incontext.tokens(x, y, 2, layout)[0], expected, rtol=1e-6, err_msg=layout)
     assert incontext.query_mask(3).astype(int).tolist() == [
         [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0],
         [0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 1, 0], [1, 1, 0, 0, 0, 1]]

@@ -20,7 +20,7 @@ FEEDBACK = dict(context="none", time_remaining=False, hidden=0, heads=(), gamma=
 RATES = dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5, leak=1.0, match="")
 NSE = dict(name="nse", slots=4, width=3, hidden=4, controller="lstm", similarity="dot", memory="constant")
 LSTM = dict(name="lstm", hidden=4)
-BASE = dict(network=LSTM, networks=(), inputs="x", label_gain=1.0, rule="synthetic", segment=3, feedback=FEEDBACK,
+BASE = dict(network=LSTM, networks=(), inputs="x", label_scale=1.0, rule="synthetic", segment=3, feedback=FEEDBACK,
             fast_weights=RATES, curriculum=dict(initial_difficulty=0, bits=0.15), unroll=1, remat=False)
 
 
@@ -345,15 +345,18 @@ def test_label_context_needs_labels():
         lookup.build("learners", "memnet", spec, **BASE | dict(feedback=FEEDBACK | dict(context="label")))
 
 
-def test_label_gain_makes_labels_among_the_inputs_louder():
+def test_label_scale_makes_labels_among_the_inputs_louder():
     task, _ = build()
     batch = draw(task)
     cut = lambda gain: segments.Reader("x_and_last_label", "classes", 4, 7, False, gain).cut(batch, 0, 7).x_TBX
     np.testing.assert_array_equal(cut(4.0)[..., -4:], 4 * cut(1.0)[..., -4:])
     np.testing.assert_array_equal(cut(4.0)[..., :-4], cut(1.0)[..., :-4])
-    assert cut(1.0)[1:, :, -4:].sum() == batch.y_BT[:, 1:].size
-    with pytest.raises(ConfigError, match="label_gain"):
-        build(label_gain=0.0)
+    x_TBX = np.asarray(cut(1.0))
+    assert not x_TBX[0, :, -4:].any() and (x_TBX[1:, :, -4:] > 0).sum() == batch.y_BT[:, 1:].size
+    each = (x_TBX.shape[-1]) / 2  # squared length of a part of two
+    np.testing.assert_allclose((x_TBX[1:, :, -4:] ** 2).sum(-1), each, rtol=1e-5)
+    with pytest.raises(ConfigError, match="label_scale"):
+        build(label_scale=0.0)
 
 
 def test_a_replicas_difficulty_segments_and_adam_do_not_know_of_the_others():

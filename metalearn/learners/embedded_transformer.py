@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.learning import support_query
-from metalearn.nn import addressing
+from metalearn.nn import addressing, tokens
 from metalearn.nn import backbone as backbone_lib
 from metalearn.nn import network as network_nn
 from metalearn.types import Array, Episodes, Learner, PyTree
@@ -35,9 +35,8 @@ def make(spec, *, backbone: dict, network: dict) -> Learner:
         S, Q = h_BSD.shape[1], h_BQD.shape[1]
         y_BSV = jax.nn.one_hot(y_BS, V) if spec.classes else y_BS
         label_BLV = jnp.concatenate([y_BSV, jnp.zeros((len(y_BSV), Q, V))], 1)
-        # as long as a label, which hundreds of features would drown: then nothing is learned for thousands of updates
         h_BLD = addressing.unit(jnp.concatenate([h_BSD, h_BQD], 1), 1e-6)
-        tokens_BLI = jnp.concatenate([h_BLD, label_BLV], -1) * h_BLD.shape[-1] ** 0.5
+        tokens_BLI = tokens.join([h_BLD, label_BLV], [1.0, 1.0 if spec.classes else V])
         return read(net, params["reader"], tokens_BLI, S), carry
 
     def init(key, batch: Episodes):

@@ -22,6 +22,7 @@ import numpy as np
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.measure import losses
 from metalearn.nn import network as network_nn
+from metalearn.nn import tokens as tokens_nn
 from metalearn.types import Array, Episodes, Learner, Stream
 from metalearn.validate import one_of, require
 
@@ -75,12 +76,15 @@ def tokens(x_BTX: Array, y_BT: Array, ways: int, layout: str) -> Array:
     y_BTV = jax.nn.one_hot(y_BT, ways)
     before = lambda a: jnp.pad(a, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     if layout == "shifted":
-        return jnp.concatenate([x_BTX, before(y_BTV)], -1)
+        return token(x_BTX, before(y_BTV))
     if layout == "previous_example":
-        return jnp.concatenate([x_BTX, before(x_BTX), before(y_BTV)], -1)
-    support = jnp.concatenate([x_BTX, y_BTV], -1)
-    query = jnp.concatenate([x_BTX, jnp.zeros_like(y_BTV)], -1)
-    return jnp.concatenate([support, query], 1)
+        return token(x_BTX, before(x_BTX), before(y_BTV))
+    return jnp.concatenate([token(x_BTX, y_BTV), token(x_BTX, jnp.zeros_like(y_BTV))], 1)
+
+
+def token(*parts: Array) -> Array:
+    """Inputs, normalised by the task to unit spread, then a one-hot label (or zeros), each with an equal say."""
+    return tokens_nn.join(parts, [*(x.shape[-1] for x in parts[:-1]), 1.0])
 
 
 def query_mask(length: int) -> np.ndarray:
@@ -106,13 +110,13 @@ def _stream(net: network_nn.Network, ways: int, features: int, layout: str) -> S
         label_BV = jax.nn.one_hot(y_prev_B, ways)  # -1 gives zeros: the first position has no label before it
         t, read = state.position, state.net
         if layout == "query":
-            support_BI = jnp.concatenate([state.x_prev_BX, label_BV], -1)
+            support_BI = token(state.x_prev_BX, label_BV)
             after, _ = net.step(params, read, support_BI)
             read = jax.tree.map(lambda new, old: jnp.where(t > 0, new, old), after, read)  # at t = 0 there is none
-            _, logits_BV = net.step(params, read, jnp.concatenate([x_BX, jnp.zeros_like(label_BV)], -1))
+            _, logits_BV = net.step(params, read, token(x_BX, jnp.zeros_like(label_BV)))
             return StreamState(t + 1, x_BX, read), logits_BV  # a query is read by nobody later: its state is dropped
         parts = [x_BX, label_BV] if layout == "shifted" else [x_BX, state.x_prev_BX, label_BV]
-        read, logits_BV = net.step(params, read, jnp.concatenate(parts, -1))
+        read, logits_BV = net.step(params, read, token(*parts))
         return StreamState(t + 1, x_BX, read), logits_BV
 
     return Stream(init, step)

@@ -36,7 +36,7 @@ from metalearn.validate import call, multiple_of, one_of, positive, require, wit
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
 
 
-def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float, rule: str, segment: int,
+def make(spec, *, network: dict, networks: tuple, inputs: str, label_scale: float, rule: str, segment: int,
          feedback: dict, fast_weights: dict, curriculum: dict, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 
@@ -46,7 +46,7 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float
                 model, each on its own part of the batch
     inputs      x | x_and_last_label (MANN's protocol: the label comes one step late) | x_and_shown_label (support, then
                 queries: labels stand beside the inputs that are not asked)
-    label_gain  what labels among the inputs are multiplied by: a one-hot label beside an image of 400 pixels is faint
+    label_scale  factor on labels among the inputs, which at 1 have the same say as the rest (`nn.tokens`)
     rule        see the module
     segment     T, steps that one update reads: at most the episode's length
     feedback    the synthesiser of synthetic gradients, see `synthesiser.make`
@@ -57,7 +57,7 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float
     """
     one_of(RULES, rule=rule)
     one_of(segments.INPUTS, inputs=inputs)
-    positive(unroll=unroll, label_gain=label_gain)
+    positive(unroll=unroll, label_scale=label_scale)
     length, outputs = spec.length, spec.outputs
     require(1 <= segment <= length, "segment", segment, f"must lie between 1 and the episode's length {length}")
     require(inputs != "x_and_last_label" or not spec.answers_early, "inputs", inputs,
@@ -72,7 +72,7 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_gain: float
         rates = call(fast_weights_lib.make, rule, options.context, len(nets), **fast_weights)
     with within("curriculum"):
         schedule = call(curriculum_lib.make, spec, len(nets), **curriculum)
-    reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_gain)
+    reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_scale)
     setup = Setup(nets, reader, room, rule, options, rates, schedule)
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
@@ -302,7 +302,7 @@ def _stream(setup: Setup) -> Stream:
 
     def step(params, state, x_BX, y_prev_B):
         if setup.reader.inputs == "x_and_last_label":
-            x_BX = jnp.concatenate([x_BX, setup.reader.vectors(y_prev_B)], -1)
+            x_BX = setup.reader.token(x_BX, y_prev_B)
         return net.step(params["net"]["0"], state, x_BX)
 
     return Stream(lambda params, num, length: net.initial_state(params["net"]["0"], num, length), step)

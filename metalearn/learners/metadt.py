@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from metalearn.learning.gradients import grads_from_loss
-from metalearn.nn import decision
+from metalearn.nn import decision, taps
 from metalearn.nn import world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted, Trajectories, TrajectorySpec
 from metalearn.validate import fraction, multiple_of, nonnegative, one_of, positive, require, within
@@ -159,13 +159,13 @@ class _Policy:
 
     def predict(self, params, carry, batch: Prompted):
         """{act_BTA, std_BTA} of the window (std zero for the mse head); with a world model {code_BTC, error_BT} too."""
-        mean_BTA, log_std_BTA = self._act(params, batch, _row_keys(batch))
-        std_BTA = jnp.zeros_like(mean_BTA) if log_std_BTA is None else jnp.exp(log_std_BTA)
-        out = {"act_BTA": mean_BTA, "std_BTA": std_BTA}
+        out = {}
         if self.uses_world:
             found = self._read(params, batch.body)
-            out |= {k: found[k] for k in ("code_BTC", "error_BT")}
-        return out
+            out = {k: found[k] for k in ("code_BTC", "error_BT")}
+        mean_BTA, log_std_BTA = self._act(params, batch, _row_keys(batch))  # the transformer last: see nn.taps
+        std_BTA = jnp.zeros_like(mean_BTA) if log_std_BTA is None else jnp.exp(log_std_BTA)
+        return {"act_BTA": mean_BTA, "std_BTA": std_BTA} | out
 
     def _act(self, params, batch: Prompted, keys_B, on_B=None, rng=None):
         """(mean_BTA, log_std_BTA) of the window's actions; `on_B` switches prompts, `rng` is given in training."""
@@ -182,7 +182,7 @@ class _Policy:
         if on_B is not None and self.prompted:
             piece["on_B"] *= on_B
         rngs = None if rng is None else {"dropout": rng}
-        out_BTA = self.net.apply({"params": params["policy"]}, piece, body, rng is not None, rngs=rngs)
+        out_BTA = taps.apply(self.net, params["policy"], piece, body, rng is not None, rngs=rngs)
         actions = self.spec.act_size
         mean_BTA = jnp.tanh(out_BTA[..., :actions])
         log_std_BTA = jnp.clip(out_BTA[..., actions:] - 0.5, -2.5, 1.0) if self.head == "gaussian" else None
@@ -216,7 +216,7 @@ class _Policy:
 
     def _read(self, params, steps: Trajectories) -> dict[str, Array]:
         """What the frozen world model says of a stretch; nothing flows back into it."""
-        found = self.model.apply({"params": stop_gradient(params["world"])}, steps)
+        found = taps.apply(self.model, stop_gradient(params["world"]), steps)
         unit_S, rew_std = world_lib.state_unit(self.spec, self.model.decoders), self.spec.statistics.rew_std
         return found | {"error_BT": world_lib.errors(found, steps, self.spec.history, unit_S, rew_std)}
 

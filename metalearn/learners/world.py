@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from metalearn.learning.gradients import grads_from_loss
-from metalearn.nn import addressing, decision
+from metalearn.nn import addressing, decision, taps
 from metalearn.nn import world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted, TrajectorySpec
 from metalearn.validate import nonnegative, one_of
@@ -85,7 +85,7 @@ def make(spec: TrajectorySpec, *, decoders: str, embed: int, hidden: int, code: 
 
     def predict(params, carry, batch: Prompted):
         """{code_BTC, error_BT, rew_BT?, next_BTS?} of the bodies' windows."""
-        found = net.apply({"params": params["world"]}, batch.body)
+        found = taps.apply(net, params["world"], batch.body)
         unit_S = world_lib.state_unit(spec, decoders)
         return found | {"error_BT": world_lib.errors(found, batch.body, h, unit_S, rew_std)}
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn.measure import losses
+from metalearn.nn import tokens
 from metalearn.nn.network import Network
 from metalearn.types import Array, Episodes, PyTree
 
@@ -51,7 +52,7 @@ class Reader(NamedTuple):
 
     inputs   x | x_and_last_label | x_and_shown_label, see `learners.memnet`
     targets, outputs   kind and size of the answers
-    steps    T, of a segment           remat, label_gain   see `learners.memnet`
+    steps    T, of a segment           remat, label_scale   see `learners.memnet`
     """
 
     inputs: str
@@ -59,11 +60,15 @@ class Reader(NamedTuple):
     outputs: int
     steps: int
     remat: bool
-    label_gain: float
+    label_scale: float
 
-    def vectors(self, y: Array) -> Array:
-        """Labels as a network reads them."""
-        return self.label_gain * labels(y, self.targets, self.outputs)
+    def token(self, x: Array, y: Array, shown: Array | None = None) -> Array:
+        """(..., X), labels (-1: none) and, with x_and_shown_label, whether they are shown (..., 1) as one token."""
+        y_V = labels(y, self.targets, self.outputs)
+        power = 1.0 if self.targets == "classes" else y_V.shape[-1]
+        if shown is None:
+            return tokens.join([x, y_V], [x.shape[-1], power], [1.0, self.label_scale])
+        return tokens.join([x, y_V * shown, shown], [x.shape[-1], power, 1.0], [1.0, self.label_scale, 1.0])
 
     def cut(self, batch: Episodes, start: Array, steps: int) -> Segment:
         """The `steps` positions from `start` (traced)."""
@@ -75,14 +80,13 @@ class Reader(NamedTuple):
 
         x_TBX = of(batch.x_BTX.reshape(*batch.x_BTX.shape[:2], -1))
         if self.inputs == "x_and_last_label":
-            seen_TBV = self.vectors(of(jnp.roll(batch.y_BT, 1, axis=1)))
-            first_T = (start + jnp.arange(steps) == 0)[:, None, None]
-            x_TBX = jnp.concatenate([x_TBX, jnp.where(first_T, 0.0, seen_TBV)], -1)
+            before_BT = jnp.roll(batch.y_BT, 1, axis=1)
+            none = jnp.full_like(before_BT[:, :1], -1 if self.targets == "classes" else 0)
+            x_TBX = self.token(x_TBX, of(jnp.concatenate([none, before_BT[:, 1:]], 1)))
         mask_TB = of(batch.mask_BT)
         if self.inputs == "x_and_shown_label":  # support; the last feature tells a shown zero from an queried one
             shown_TB1 = 1 - mask_TB[..., None]
-            y_TBV = self.vectors(of(batch.y_BT))
-            x_TBX = jnp.concatenate([x_TBX, y_TBV * shown_TB1, shown_TB1], -1)
+            x_TBX = self.token(x_TBX, of(batch.y_BT), shown_TB1)
         scale = batch.mask_BT.shape[0] / jnp.maximum(batch.mask_BT.sum(), 1.0)
         return Segment(x_TBX, of(batch.y_BT), mask_TB, mask_TB * scale)
 

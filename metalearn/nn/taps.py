@@ -51,12 +51,12 @@ def apply(module: nn.Module, params: PyTree, *args: Any, **options: Any) -> Any:
 
 def read(fn: Callable, *, of: int = 0) -> Callable:
     """`fn` that returns (what it returned, {site: value}): the values of the network that it applies, or of the
-    `of`-th one where it applies several (or one several times)."""
+    `of`-th one where it applies several (or one several times); -1 is the last."""
 
     @functools.wraps(fn)
     def reading(*args: Any, **kw: Any):
         out, found = _listen(fn, *args, **kw)
-        require(of < len(found), "of", of, f"the function applies {len(found)} networks")
+        require(-len(found) <= of < len(found), "of", of, f"the function applies {len(found)} networks")
         return out, found[of]
 
     return reading
@@ -97,7 +97,7 @@ def write(fn: Callable, sites: Mapping[str, Callable]) -> Callable:
     """`fn` with the value of each site replaced by `sites[site](value, position)`.
 
     position   where the value stands in its segment: (L,) int32 for a value (B, L, ...), a scalar for a value of one
-               step, (B, ...). A site that no network has is refused.
+               step, (B, ...). Of images and vectors it says nothing. A site that no network has is refused.
     """
 
     @functools.wraps(fn)
@@ -125,7 +125,8 @@ def _intercept(sites: Mapping[str, Callable], seen: set[str]):
         if context.method_name != "__call__":
             return call(*args, **kw)
         if not module.path:
-            with _on(lengths, args[1].shape[1]):
+            tokens = args[1] if len(args) > 1 else None  # of a network that reads them, see `nn.network`
+            with _on(lengths, tokens.shape[1] if isinstance(tokens, jax.Array) else 0):
                 return call(*args, **kw)
         seen.add(path)
         out = call(*args, **kw)
@@ -133,7 +134,8 @@ def _intercept(sites: Mapping[str, Callable], seen: set[str]):
             return out
         value = _value(out)
         require(value is not None, "site", path, "returns no single array")
-        position = steps[-1] if steps else jnp.arange(lengths[-1], dtype=jnp.int32)[-value.shape[1]:]
+        length = max(lengths[-1], value.shape[1])
+        position = steps[-1] if steps else jnp.arange(length, dtype=jnp.int32)[length - value.shape[1]:]
         new = sites[path](value, position)
         require(new.shape == value.shape, "site", path, f"was {value.shape}; what is written is {new.shape}")
         return tuple(new if part is value else part for part in out) if isinstance(out, tuple) else new
