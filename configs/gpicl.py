@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 from configs import common
 
 TASKS = (*(2**e for e in (0, 3, 5, 6, 7, 8, 9, 10, 12)), 0)  # K of the phase diagram
-CONTROLS = ("seen_random_labels", "unseen_random_labels", "seen_relabelled")
+RECALL = ("seen_random_labels", "seen_relabelled", "seen_old_labels")
+CONTROLS = ("unseen_random_labels", *RECALL)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -70,7 +71,7 @@ def phases() -> dict:
     config = digits()
     config["learner"]["layout"] = "previous_example"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
-    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
+    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random", *RECALL), baselines=("1nn",))
     return config
 
 

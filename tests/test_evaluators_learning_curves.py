@@ -31,6 +31,12 @@ def scores(ci=0.0, **sets):
     ("identify", 0.1, dict(seen=(0.3, 0.9), unseen=(0.2, 0.3))),  # .10 - .084 is below tau, the point estimate above
     ("general", 0.05, dict(seen=(0.3, 0.9), unseen=(0.2, 0.3))),  # .10 - .042 is not
     ("not trained", 0.1, dict(seen=(0.2, 0.3), unseen=(0.2, 0.2))),
+    ("dataset-general, recalls", 0.0,
+     dict(seen=(0.2, 0.9), unseen=(0.2, 0.8), new=(0.2, 0.5), seen_random_labels=(0.6, 0.6))),
+    ("general, recalls", 0.0, dict(seen=(0.2, 0.9), unseen=(0.2, 0.8), seen_random_labels=(0.26, 0.26))),
+    ("general", 0.0, dict(seen=(0.2, 0.9), unseen=(0.2, 0.8), seen_random_labels=(0.24, 0.24))),
+    ("general", 0.02, dict(seen=(0.2, 0.9), unseen=(0.2, 0.8), seen_random_labels=(0.26, 0.26))),  # .26 - .017
+    ("memorise", 0.0, dict(seen=(0.9, 0.92), unseen=(0.2, 0.22), seen_random_labels=(0.9, 0.9))),
     (None, 0.0, dict(seen=(0.2, 0.9), new=(0.2, 0.9)))])
 def test_the_phase_rule(phase, ci, sets):
     assert learning_curves.phase(scores(ci, **sets), CHANCE) == phase

@@ -71,7 +71,8 @@ def test_trained_and_fresh_ids_are_disjoint(drawn):
 
 
 PARTS = dict(train="train", seen="train", seen_image="heldout", unseen="heldout", new="new", identity="heldout",
-             seen_random_labels="train", unseen_random_labels="heldout", seen_relabelled="train")
+             seen_random_labels="train", unseen_random_labels="heldout", seen_relabelled="train",
+             seen_old_labels="train")
 
 
 @pytest.mark.parametrize("split, part", PARTS.items())
@@ -86,16 +87,25 @@ def test_inputs_are_the_task_s_projection_of_pictures_of_the_right_part(task, dr
     np.testing.assert_allclose(batch.x_BTX, np.einsum("bxz,btz->btx", A, f_BTX), atol=1e-4)
     true_BT = np.argsort(order, 1)[np.arange(NUM)[:, None], class_BT]
     right = true_BT == batch.y_BT
-    if split.endswith("random_labels"):
-        assert right[:, -1].all() and 0.05 < right[:, :-1].mean() < 0.4
+    if split.endswith("_labels"):  # the context's labels are not the id's, the last is, and it alone is scored
+        assert right[:, -1].all() and 0.05 < right[:, :-1].mean() < 0.5
         assert (batch.mask_BT[:, -1] == 1).all() and (batch.mask_BT[:, :-1] == 0).all()
     else:
         assert (batch.mask_BT == 1).all()
         assert right.all() or split == "seen_relabelled"
-    if split == "seen_relabelled":  # the A of its id, and one consistent order per episode that is not the id's
-        assert right.mean() < 0.5
-        for y, c in zip(batch.y_BT, class_BT, strict=True):
+    if split in ("seen_relabelled", "seen_old_labels"):  # one consistent order per episode that is not the id's
+        context = slice(-1 if split == "seen_old_labels" else None)
+        assert right[:, context].mean() < 0.5
+        for y, c in zip(batch.y_BT[:, context], class_BT[:, context], strict=True):
             assert len(set(zip(y, c, strict=True))) == len(set(y)) == len(set(c))
+
+
+def test_relabelling_keeps_the_classes_of_a_task_that_has_a_part_of_them(task):
+    key, three = jax.random.key(0, impl="threefry2x32"), build(ways=3)
+    batch = jax.jit(lambda data: three.sample(data, key, "seen_old_labels", NUM))(three.data)
+    class_BT = features(task, "train", np.asarray(batch.index_BT))[1]
+    for own_V, c, y in zip(of(0, batch.task_B)[1], class_BT, batch.y_BT, strict=True):
+        assert set(c) <= set(own_V[:3]) and own_V[y[-1]] == c[-1]
 
 
 def test_random_points_come_back_with_their_labels(drawn):

@@ -10,7 +10,10 @@ last alone where only that is scored):
 
 Phase of one run, tau = .05, every "at least" meant at the lower end of the one-sided 95 % interval: not trained if
 last(seen) is not at least c + tau; else general if L(unseen) >= tau (dataset-general if also L(new) >= tau); else
-identify if L(seen) >= tau; else memorise.
+identify if L(seen) >= tau; else memorise. Where `seen_random_labels` was measured and its last >= c + tau, a general
+learner also *recalls*: it gives true labels that its context does not say, so part of what it shows on trained tasks
+is memory ("general, recalls"). The share of a trained task's old labels under fresh ones is the last of
+`seen_old_labels`; a learner that only learns has chance there.
 """
 
 from __future__ import annotations
@@ -122,12 +125,14 @@ def phase(scores: dict, chance: float) -> str | None:
     """The decision rule above; None where `seen` and `unseen` were not both measured."""
     if not {"seen", "unseen"} <= scores.keys():
         return None
-    seen, unseen, new = (scores.get(s, {}).get("learner") for s in ("seen", "unseen", "new"))
+    of = lambda split: scores.get(split, {}).get("learner")
+    seen, unseen, new, random = of("seen"), of("unseen"), of("new"), of("seen_random_labels")
+    above = lambda s: s is not None and _at_least(s["last"], s["last_ci95"], chance + TAU)
     learns = lambda s: s is not None and _at_least(s["learning"], s["learning_ci95"], TAU)
-    if not _at_least(seen["last"], seen["last_ci95"], chance + TAU):
+    if not above(seen):
         return "not trained"
     if learns(unseen):
-        return "dataset-general" if learns(new) else "general"
+        return ("dataset-general" if learns(new) else "general") + (", recalls" if above(random) else "")
     return "identify" if learns(seen) else "memorise"
 
 
@@ -136,7 +141,7 @@ def _headline(scores: dict, chance: float) -> dict:
     for split, rows in scores.items():
         label, s = LABELS.get(split, split), rows["learner"]
         out |= {f"{label}_last": s["last"], f"{label}_ci95": s["last_ci95"]}
-        if not split.endswith("random_labels"):
+        if not split.endswith("_labels"):  # of those only the last position is scored
             out |= {f"{label}_first": s["first"], f"learning_{label}": s["learning"]}
         out |= {f"{label}_{name}": rows[name]["last"] for name in rows if name == "1nn"}
     for label in ("unseen", "newclass"):

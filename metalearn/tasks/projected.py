@@ -14,7 +14,10 @@ Splits that `sample` knows (all but `train` leave the permutations unbiased):
   identity        A = 1, fresh rho, held-out images
   unseen_random_labels, seen_random_labels   labels of the context drawn anew, the last one true: a learner falls
                   to chance, one that knows the task from x alone does not
-  seen_relabelled the A of a trained id under a fresh rho: an identifier keeps the old labels, a learner follows
+  seen_relabelled the A and the classes of a trained id under a fresh rho: an identifier keeps the old labels, a
+                  learner follows
+  seen_old_labels the same, but the last label is what the id's own rho says, and it alone is scored: chance for a
+                  learner, since old and fresh label agree as often as chance
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import fraction, require
 
 SPLITS = ("train", "seen", "seen_image", "unseen", "new", "random", "identity", "unseen_random_labels",
-          "seen_random_labels", "seen_relabelled")
+          "seen_random_labels", "seen_relabelled", "seen_old_labels")
 
 
 def make(
@@ -91,7 +94,7 @@ def make(
         one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points)
         x_BTX, y_BT, index_BT = jax.vmap(one)(jax.random.split(key_image, num), task_B, biased_B)
         mask_BT = jnp.ones((num, length), jnp.float32)
-        if split.endswith("random_labels"):  # only the last label is true, so only it can be scored
+        if split.endswith("_labels"):  # the last label alone is of another kind, so only it can be scored
             mask_BT = mask_BT.at[:, :-1].set(0.0)
         return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT, ways=ways)
 
@@ -122,15 +125,15 @@ def _episode(data, key, task, biased, split, ways, length, random_points):
     """One episode: (x_TX, y_T, index_T)."""
     key_draws, key_extra = jax.random.split(key)
     where = {"train": "train", "seen": "train", "new": "new", "seen_random_labels": "train",
-             "seen_relabelled": "train"}.get(split, "heldout")
+             "seen_relabelled": "train", "seen_old_labels": "train"}.get(split, "heldout")
     part = data[where]
     num_features, num_classes = part["x_NX"].shape[1], part["start_V"].shape[0]
     A_XX, order_V = draw_task(data["task_seed"], task, num_features, num_classes)
     if split == "identity":
         A_XX = jnp.eye(num_features)
-    if split == "seen_relabelled":
-        order_V = _permutation(key_extra, num_classes)
-    order_V = jnp.where(biased, jnp.arange(num_classes), order_V)[:ways]
+    own_V = order_V = jnp.where(biased, jnp.arange(num_classes), order_V)[:ways]
+    if split in ("seen_relabelled", "seen_old_labels"):
+        order_V = own_V[_permutation(key_extra, ways)]
 
     # every integer of the episode comes from one draw of uniforms: each separate draw costs a second of compiling
     class_u_T, example_u_T, label_u_T = jax.random.uniform(key_draws, (3, length))
@@ -147,4 +150,6 @@ def _episode(data, key, task, biased, split, ways, length, random_points):
         x_TX, index_T = part["x_NX"][row_T], part["index_N"][row_T]
         if split.endswith("random_labels"):
             y_T = jnp.where(jnp.arange(length) == length - 1, y_T, below(label_u_T, ways))
+        if split == "seen_old_labels":
+            y_T = y_T.at[-1].set(jnp.argmax(own_V == class_T[-1]))
     return x_TX @ A_XX.T, y_T, index_T
