@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 METALEARN_EXTRAS="${METALEARN_EXTRAS:-dev}" metalearn_setup
 cd "$metalearn_root"
-arguments=(-n 2 --dist worksteal)  # each worker keeps to its half, so that a module compiles once
+arguments=(-n 2 --dist worksteal --durations=10)  # each worker keeps to its half, so that a module compiles once
 marker="not slow"
 for argument in "$@"; do
   if [ "$argument" = --slow ]; then marker=""; else arguments+=("$argument"); fi
