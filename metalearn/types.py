@@ -198,7 +198,7 @@ class EpisodeSpec:
     image_shape   (height, width, channels) where inputs are images, else None
     shots, queries   support and query examples (per class, where there are classes); 0 where all positions are asked
     train_outputs    classes of a training episode, where training has another number of them
-    max_level     the highest difficulty in training; 0 where the task has no levels
+    max_difficulty   the highest difficulty in training, `data["difficulty"]`; 0 where tasks do not differ in it
     rare_from     labels from here on are rare; None where none are
     answers_early   labels hold an answer at positions before the one where it is asked
     class_N, num_classes   the class of each meta-training example, and how many there are; for learners that name them
@@ -212,7 +212,7 @@ class EpisodeSpec:
     shots: int = 0
     queries: int = 0
     train_outputs: int = 0
-    max_level: int = 0
+    max_difficulty: int = 0
     rare_from: int | None = None
     answers_early: bool = False
     class_N: Any = None
