@@ -51,7 +51,8 @@ def digits() -> dict:
         optim=common.adam(1e-3, warmup_steps=100),
         train=common.train(batch=64, steps=2000),
         evaluators=dict(curves=dict(name="learning_curves", sets=sets, episodes=1024, block=256, chunk=256, seed=1,
-                                    baselines=("1nn", "class_mean", "ridge", "online_softmax"))),
+                                    baselines=("1nn", "class_mean", "lda", "ridge", "rbf_ridge",
+                                               "online_softmax"))),
     )
 
 
