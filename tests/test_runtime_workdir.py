@@ -82,7 +82,8 @@ def test_a_directory_with_other_files_is_refused(tmp_path, config):
     assert workdir.check(str(tmp_path), config) == (True, ())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"evaluators": {"../x": {}}}', "[" * 100000, '"x"', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"evaluators": {"../x": {}}}', "[" * 100000, '"x"',
+                                  "\xff"])
 def test_a_broken_config_json(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin1"))
     with pytest.raises(ConfigError, match="not valid JSON"):
