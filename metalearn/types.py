@@ -238,6 +238,8 @@ class TaskDist:
             into or read from a cache there; until then `data` is None. None where the data are there from the start
     traced  {name: function} of the config's fields that act through the leaf `data[name]` alone, function(value) being
             that leaf (ConfigError for a bad value): what replicas of a run may vary
+    pool(name) -> TaskDist   this distribution with the examples of dataset `name` in the place of the split `new`
+            (ConfigError where it is absent or unfit); None where a task has no such split
     """
 
     data: PyTree
@@ -247,6 +249,7 @@ class TaskDist:
     facts: Mapping[str, Any]
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     collect: Callable | None = None
+    pool: Callable | None = None
 
     @functools.cached_property
     def placed(self) -> PyTree:
