@@ -95,7 +95,7 @@ def test_the_config_names_the_table_by_its_argument(config, tmp_path):
     for run in runs:
         run["overrides"]["learner.segment"] = 2
         with open(os.path.join(run["workdir"], "result.json"), "w", encoding="utf-8") as file:
-            json.dump({"lengths": {"level": run["overrides"]["seed"] + 2}}, file)
+            json.dump({"length_generalisation": {"difficulty": run["overrides"]["seed"] + 2}}, file)
     assert sweep.summarise(config, runs, out)["longest_solved"]["seed 2"] == {"2": [3]}
 
 
