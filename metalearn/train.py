@@ -156,7 +156,7 @@ def _run(experiment: Experiment, mesh: Mesh, held: workdir_lib.Held, stop: signa
         save()
     try:
         with stop.at_once():
-            headline = evaluate(experiment, state.params, state.carry, workdir)
+            headline = evaluate(experiment, state.params, state.carry, workdir, step)
     except signals.Interrupted:
         raise stopped(stop.number) from None
     held.check()

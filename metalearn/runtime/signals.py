@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Callable
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -18,11 +19,14 @@ class Noted:
     last   the program ends with the block: schedulers send a signal twice, and the second must not kill on the way out
            what the first has been answered with
 
+    call   what a signal calls, where whoever notes it waits for others
+
     Outside the main thread (a notebook's worker) signals keep their meaning.
     """
 
     def __init__(self, last: bool = False):
         self.number, self.last = 0, last
+        self.call: Callable[[], None] | None = None
         self._old, self._raises = {}, False
 
     def __enter__(self) -> Noted:
@@ -37,6 +41,8 @@ class Noted:
 
     def _note(self, number: int, frame) -> None:
         first, self.number = not self.number, self.number or number
+        if self.call:
+            self.call()
         if first and self._raises:
             raise Interrupted
 

@@ -82,7 +82,7 @@ def lock(directory: str, flag: str) -> Iterator[IO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            raise ConfigError(flag, directory, f"in use by {file.read(200).strip() or 'another process'}") from None
+            raise ConfigError(flag, directory, f"in use by {_owner(file.read(200))}") from None
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -96,6 +96,14 @@ def _remove_left(workdir: str) -> None:
             found = _LEFT.fullmatch(name)
             if found and (folder == workdir or not _alive(int(found[1]))):
                 os.remove(os.path.join(folder, name))
+
+
+def _owner(text: str) -> str:
+    """Who holds a lock, by what its file says."""
+    found = re.fullmatch(r"pid (\d+) on (.*)\n", text)
+    if found and found[2] == socket.gethostname() and not _alive(int(found[1])):
+        return f"processes that pid {found[1]}, which is gone, has started"
+    return text.strip() or "another process"
 
 
 def _alive(pid: int) -> bool:
@@ -139,7 +147,7 @@ def _may_change(field: str) -> bool:
     return any(field == known or field.startswith(known + ".") for known in MAY_CHANGE)
 
 
-def plain(workdir: str) -> None:
+def plain(workdir: str, flag: str = "--workdir") -> None:
     """ConfigError where anything in a work directory is a link, a pipe or another special file: following one would
     read, wait for, overwrite or delete what is not the run's."""
     for folder, folders, files in os.walk(workdir):
@@ -147,7 +155,7 @@ def plain(workdir: str) -> None:
             path = os.path.join(folder, name)
             with contextlib.suppress(FileNotFoundError):  # a step that training deletes meanwhile
                 mode = os.lstat(path).st_mode
-                require(stat.S_ISREG(mode) or stat.S_ISDIR(mode), "--workdir", path,
+                require(stat.S_ISREG(mode) or stat.S_ISDIR(mode), flag, path,
                         "is a link or a special file; a work directory holds files and folders of its own")
 
 
