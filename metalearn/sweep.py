@@ -118,7 +118,7 @@ class Trainers:
     def run(self, runs: list[dict]) -> None:
         """Runs what has no result yet, stage after stage. Output goes to OUT/logs/<name>.txt."""
         os.makedirs(os.path.join(self.out, "logs"), exist_ok=True)
-        # runs of one sweep differ in numbers, not in programs: the first compiles for all. What is compiled is executed:
+        # runs of one sweep differ in numbers, not in programs: the first compiles for all. What is compiled is run:
         # it is not kept in a directory that may have come from elsewhere
         with tempfile.TemporaryDirectory(prefix="metalearn-compiled-") as cache:
             self._environment = {"JAX_COMPILATION_CACHE_DIR": cache,
