@@ -36,10 +36,12 @@ from metalearn.types import Array, Mean, PyTree, TrainState
 from metalearn.validate import multiple_of, require
 
 
-def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Noted | None = None) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Noted | None = None,
+        strict: bool = False) -> dict[str, Any]:
     """Trains, saves, evaluates; returns the headline numbers.
 
-    stop   who notes signals, where that outlasts the run
+    stop     who notes signals, where that outlasts the run
+    strict   a damaged newest checkpoint is an error, in the place of going on from the one before
 
     Raises ConfigError before anything is written or any device is used, Stopped after a signal (state saved), Failure
     where it cannot go on: a full disk, no healthy checkpoint, updates that are not finite.
@@ -60,16 +62,16 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
                 mesh = sharding.make_mesh(config.train.devices)
                 multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
             with workdir_lib.hold(workdir, config) as held:
-                return _run(experiment, mesh, held, stop, quiet)
+                return _run(experiment, mesh, held, stop, quiet, strict)
         except signals.Interrupted:
             raise Stopped(stop.number, "before its first update; there is nothing to save") from None
 
 
-def _run(experiment: Experiment, mesh: Mesh, held: workdir_lib.Held, stop: signals.Noted,
-         quiet: bool) -> dict[str, Any]:
+def _run(experiment: Experiment, mesh: Mesh, held: workdir_lib.Held, stop: signals.Noted, quiet: bool,
+         strict: bool) -> dict[str, Any]:
     """What one process does of a run: from where the last one stopped to the end, or to a signal."""
     began, config, workdir = time.monotonic(), experiment.config, held.path
-    plan, train, checkpoints = experiment.plan, config.train, _checkpoints(workdir, config.train.keep)
+    plan, train, checkpoints = experiment.plan, config.train, _checkpoints(workdir, config.train.keep, strict)
     attempt, unfinished = manifest.rolled_back(workdir)
     if unfinished is not None:  # killed before it had deleted what it went back from
         checkpoints.drop(after=unfinished or -1)
@@ -169,8 +171,8 @@ def _run(experiment: Experiment, mesh: Mesh, held: workdir_lib.Held, stop: signa
     return headline
 
 
-def _checkpoints(workdir: str, keep: int = 1) -> Checkpoints:
-    return Checkpoints(os.path.join(workdir, "checkpoints"), keep)
+def _checkpoints(workdir: str, *args: Any) -> Checkpoints:
+    return Checkpoints(os.path.join(workdir, "checkpoints"), *args)
 
 
 def _finished(config: ConfigDict, workdir: str) -> dict[str, Any] | None:
@@ -279,12 +281,13 @@ def main() -> int:
     parser = cli.Parser(__doc__, prog="python -m metalearn.train")
     parser.add_argument("--config", required=True, help="FILE[:argument], e.g. configs/gpicl.py:digits")
     parser.add_argument("--workdir", required=True, help="where the run lives; reused to go on")
+    parser.add_argument("--strict", action="store_true", help="do not go on from an earlier checkpoint than the newest")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
     args = parser.parse()
     config = config_lib.load(args.config, args.overrides)
     with signals.Noted(last=True) as stop:
         try:
-            headline = run(config, args.workdir, args.quiet, stop)
+            headline = run(config, args.workdir, args.quiet, stop, args.strict)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             return cli.EXIT_SIGNAL

@@ -33,11 +33,14 @@ class CheckpointError(Failure):
 
 
 class Checkpoints:
-    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save`."""
+    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save` and `drop`.
 
-    def __init__(self, directory: str, keep: int = 2):
+    strict   a damaged newest step is an error: no earlier one is taken in its place
+    """
+
+    def __init__(self, directory: str, keep: int = 2, strict: bool = False):
         self.directory = os.path.abspath(directory)  # a relative one fails inside Orbax at restore
-        self.keep = keep
+        self.keep, self.strict = keep, strict
         self._manager = None
 
     def _open(self) -> ocp.CheckpointManager:
@@ -102,7 +105,7 @@ class Checkpoints:
         if not steps or (step is not None and step not in self.steps()):
             raise FileNotFoundError(f"no checkpoint{'' if step is None else f' of step {step}'} in {self.directory}")
         wrong = []
-        for candidate in reversed(steps):
+        for candidate in steps[-1:] if self.strict else reversed(steps):
             try:
                 return self._restore_one(candidate, template)
             except ConfigError:
