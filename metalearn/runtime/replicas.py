@@ -29,6 +29,7 @@ from metalearn.types import Array, PyTree, Result, TaskDist
 from metalearn.validate import call, fields, positive, require, within
 
 FIELDS = ("num", "at_once", "vary")
+MOST = 2**16  # each has a line of settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,7 @@ def plan(config: ConfigDict, task: TaskDist) -> Plan:
         for name in ("num", "at_once"):
             require(type(block[name]) is int, name, block[name], "must be an integer")
         positive(num=block.num)
+        require(block.num <= MOST, "num", block.num, f"must be at most {MOST}")
         require(0 <= block.at_once <= block.num, "at_once", block.at_once, f"must lie between 0 (all) and {block.num}")
         vary = _varied(config, task)
     seeds = vary.get("seed", tuple(config.seed + r for r in range(block.num)))
