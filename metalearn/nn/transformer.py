@@ -25,7 +25,7 @@ def normal(scale: float):
 class Attention(nn.Module):
     """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots.
 
-    `last` keeps the last so many queries only: what nobody reads later need not be computed.
+    `last` keeps the last so many queries only, or those of a slice: what nobody reads later need not be computed.
     Sites (`nn.taps`): `heads`, what each head mixed, (B, L, H, K); `weights_BHLL`, to be read only, never formed else.
     """
 
@@ -46,7 +46,7 @@ class Attention(nn.Module):
             k_BLHK, v_BLHK = cache["k"].astype(q_BLHK.dtype), cache["v"].astype(q_BLHK.dtype)
         if last is not None:
             mask_LL = np.tri(x_BLD.shape[1], dtype=bool) if mask_LL is None else mask_LL
-            q_BLHK, mask_LL = q_BLHK[:, -last:], mask_LL[..., -last:, :]
+            q_BLHK, mask_LL = q_BLHK[:, _kept(last)], mask_LL[..., _kept(last), :]
         if mask_LL is None:
             y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, is_causal=True)
         else:
@@ -57,6 +57,10 @@ class Attention(nn.Module):
             self.sow("intermediates", "weights_BHLL", _weights(q_BLHK, k_BLHK, causal if mask_LL is None else mask))
         y_BLD = taps.Site(name="heads")(y_BLHK).reshape(*q_BLHK.shape[:2], D)
         return nn.Dense(D, dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
+
+
+def _kept(last: int | slice) -> slice:
+    return last if isinstance(last, slice) else slice(-last, None)
 
 
 def _weights(q_BLHK: Array, k_BLHK: Array, mask: Array) -> Array:
@@ -81,7 +85,7 @@ class Block(nn.Module):
         y, cache = Attention(self.num_heads, self.depth, self.dtype, name="attention")(
             norm("norm_attention")(x_BLD), mask_LL, cache, position, last)
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x_BLD = (x_BLD if last is None else x_BLD[:, -last:]) + drop(y)
+        x_BLD = (x_BLD if last is None else x_BLD[:, _kept(last)]) + drop(y)
         h_BLF = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
         out = nn.Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="down")
         return x_BLD + drop(out({"gelu": nn.gelu, "relu": nn.relu}[self.activation](h_BLF))), cache
