@@ -89,7 +89,7 @@ def policy(env: dict, sizes: dict, **changes) -> dict:
 
 
 def point_world() -> dict:
-    """After 3,000 updates the error past the first steps is five times what it is after 30,000; the paper has 212,000."""
+    """After 3,000 updates the error past the first steps is several times that after 30,000; the paper has 212,000."""
     config = world(POINT, SIZES, behaviour="search", window=20, start_frac=1.0)  # whole episodes
     config["train"] |= dict(batch=16, steps=30_000, log_every=2000, save_every=30_000)
     config["evaluators"]["world"] |= dict(windows=1024, chunk=256)
@@ -257,7 +257,7 @@ def sweep(arg: str = "point"):
         data.pop("task.task_seed")
     if arg == "encoders":
         kinds = [(objective, seed) for objective in ENCODERS for seed in range(SEEDS)]
-        single = {"task.window": 1, "task.start_frac": 0.0, "train.batch": 256}  # tasks are told apart by whole contexts
+        single = {"task.window": 1, "task.start_frac": 0.0, "train.batch": 256}  # tasks are told apart row by row
         for objective, seed in kinds:
             yield {"_label": f"world, {objective}, seed {seed}", "_config": "configs/metadt.py:point_world",
                    "learner.objective": objective, "seed": seed} | single | data

@@ -46,7 +46,7 @@ def test_known_errors_and_codes(task):
 
 
 def test_an_unpredictable_first_step_hides_the_rest(task):
-    """Off by 1 where the context is not whole (two steps of history), by .1 after: the second error has its own name."""
+    """Off by 1 where the context is not whole (two steps of history), by .1 after: that error has its own name."""
     def predict(params, carry, batch):
         now = jax.tree.map(lambda a: a[:, 2:], batch.body)
         return {"rew_BT": now.rew_BT + jnp.where(now.time_BT < 2, 1.0, 0.1), "code_BTC": now.rew_BT[..., None]}

@@ -8,9 +8,9 @@
   walker_param  physics               v + 1 - 0.001 |a|^2
 
 v is displacement over the step's time. Nothing terminates. Cheetah-Dir has two tasks in all, as published: test tasks
-are training tasks, and a few drawn ones may all have the same direction. Physics parameters are exponents: mass, inertia and friction
-are multiplied by 1.5^p, joint damping by 1.3^p, p ~ U(-3, 3), element by element. The simulator is no part of JAX and
-keeps its state: environments advance in lock-step on the host (`Env.host`). Needs the extra `rl`.
+are training tasks, and a few drawn ones may all have the same direction. Physics parameters are exponents: mass,
+inertia and friction are multiplied by 1.5^p, joint damping by 1.3^p, p ~ U(-3, 3), element by element. The simulator is
+no part of JAX and keeps its state: environments advance in lock-step on the host (`Env.host`). Needs the extra `rl`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def make(*, robot: str, length: int, observe_x: bool) -> Env:
 
         return np.stack([see(d) for d in datas]).astype(np.float32), advance
 
-    facts = {"name": f"mujoco_{robot}", "version": 2 if robot == "walker_param" else 1, "mujoco": mujoco.__version__, "act_size": int(model.nu),
+    facts = {"name": f"mujoco_{robot}", "version": 2 if robot == "walker_param" else 1,
+             "mujoco": mujoco.__version__, "act_size": int(model.nu),
              "obs_size": len(see(mujoco.MjData(model))), "rewards_differ": not robot.endswith("param"), "dt": dt}
     if cheetah:  # the fastest first: what `gaits` climbs along
         facts["targets"] = np.linspace(3.0, 0.075, 12) if robot == "cheetah_vel" else np.array([1.0, -1.0])
