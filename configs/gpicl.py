@@ -19,7 +19,9 @@ from ml_collections import ConfigDict
 from configs import common
 
 TASKS = (*(2**e for e in (0, 3, 5, 6, 7, 8, 9, 10, 12)), 0)  # K of the phase diagram
-CONTROLS = ("seen_random_labels", "unseen_random_labels", "seen_relabelled")
+RECALL = ("seen_random_labels", "seen_relabelled", "seen_old_labels")
+CONTROLS = ("unseen_random_labels", *RECALL)
+POOLS = tuple(f"pool:{name}" for name in ("textures", "blobs", "mnist", "fashion_mnist", "emnist/letters", "omniglot"))
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -36,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def digits() -> dict:
     """The main job: scikit-learn's 8x8 digits, classes 0-4 for meta-training, 5-9 never used."""
-    sets = ("seen", "seen_image", "unseen", "new", "random", "identity", *CONTROLS)
+    sets = ("seen", "seen_image", "unseen", "new", "random", "identity", *CONTROLS, *POOLS)
     return dict(
         seed=0,
         init_from="",
@@ -44,13 +46,14 @@ def digits() -> dict:
         task=dict(name="projected", dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22,
                   new_dataset="",
                   image_size=0, channels=0, pca=32, ways=5, length=20, num_tasks=0, bias=0.0, random_points=10,
-                  task_seed=0),
+                  task_seed=0, mixture=(), spectra=0.0),
         learner=dict(name="incontext", layout="query", dtype="float32",
                      network=dict(common.NETWORKS["transformer"])),
         optim=common.adam(1e-3, warmup_steps=100),
         train=common.train(batch=64, steps=2000),
         evaluators=dict(curves=dict(name="learning_curves", sets=sets, episodes=1024, block=256, chunk=256, seed=1,
-                                    baselines=("1nn", "class_mean", "ridge", "online_softmax"))),
+                                    baselines=("1nn", "class_mean", "lda", "ridge", "rbf_ridge",
+                                               "online_softmax"))),
     )
 
 
@@ -70,7 +73,7 @@ def phases() -> dict:
     config = digits()
     config["learner"]["layout"] = "previous_example"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
-    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
+    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random", *RECALL), baselines=("1nn",))
     return config
 
 

@@ -61,7 +61,7 @@ def learner(network: dict, **changes) -> dict:
     return dict(name="memnet", network=network, networks=(), inputs="x", label_scale=1.0, rule="synthetic", segment=3,
                 feedback=feedback(), fast_weights=dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5,
                                                        leak=1.0, match=""),
-                curriculum=dict(start=0, bits=0.15), unroll=4, remat=False) | changes
+                curriculum=dict(initial_difficulty=0, bits=0.15), unroll=4, remat=False) | changes
 
 
 def optim(lr: float, feedback_lr: float, **changes) -> dict:
@@ -129,8 +129,8 @@ def copying(task: dict, network: dict, **changes) -> dict:
         learner=learner(network, **changes),
         optim=optim(1e-3, 1e-4, clip=1.0),
         train=common.train(batch=32, steps=20000, steps_per_call=200, log_every=1000, save_every=20000),
-        evaluators=dict(lengths=dict(name="length_generalisation", lengths=lengths, solved_bits=0.15, episodes=128,
-                                     seed=1)),
+        evaluators=dict(length_generalisation=dict(name="length_generalisation", lengths=lengths, solved_bits=0.15,
+                                                   episodes=128, seed=1)),
     )
 
 
@@ -139,10 +139,11 @@ NTM = dict(name="ntm", slots=32, width=12, hidden=64, reads=1, controller="ffn",
 
 
 def copy() -> dict:
-    """A segment shorter than the dependency: the level rises by one when the loss falls below .15 bit. In small: an
+    """A segment shorter than the dependency: difficulty rises by one when the loss falls below .15 bit. In small: an
     LSTM of 16 units, rows of 2 bits, 3 seeds of 32 episodes."""
     config = copying(dict(bits=2, max_length=8, repeats=1, exact=True), SMALL, segment=4,
-                     feedback=feedback(gamma=0.9, clip=1.0, gate=True), curriculum=dict(start=1, bits=0.15))
+                     feedback=feedback(gamma=0.9, clip=1.0, gate=True),
+                     curriculum=dict(initial_difficulty=1, bits=0.15))
     config["optim"] = optim(3e-3, 3e-4, clip=1.0)
     config["train"] |= dict(steps=COPY_UPDATES, save_every=COPY_UPDATES, log_every=2000, steps_per_call=1000)
     return config
@@ -151,7 +152,7 @@ def copy() -> dict:
 def repeat_copy() -> dict:
     config = copy()
     config["task"] |= dict(max_length=5, repeats=3)
-    config["evaluators"]["lengths"] |= dict(lengths=tuple(range(1, 11)))
+    config["evaluators"]["length_generalisation"] |= dict(lengths=tuple(range(1, 11)))
     return config
 
 
@@ -179,7 +180,7 @@ def associative_recall() -> dict:
     config["learner"] |= dict(segment=23, network=NTM | dict(slots=48, width=16, memory="flat"))
     config["optim"] = optim(2e-3, 2e-4, clip=10.0, decay="cosine")
     config["train"] |= dict(batch=16, steps=8000, save_every=2000, eval_every=1000)
-    config["evaluators"]["lengths"] |= dict(lengths=tuple(range(2, 13)))
+    config["evaluators"]["length_generalisation"] |= dict(lengths=tuple(range(2, 13)))
     return config
 
 
@@ -204,8 +205,8 @@ def omniglot_online(network: str = "lrua") -> dict:
         learner=learner(nets[network], inputs="x_and_last_label", rule="bptt", segment=10),
         optim=optim(1e-3, 1e-4, clip=10.0),
         train=common.train(batch=16, steps=100000, steps_per_call=100, log_every=500, save_every=5000, eval_every=5000),
-        evaluators=dict(instances=dict(name="kth_presentation", split="test", upto=10, episodes=512, chunk=128, seed=1,
-                                       targets=MANN)),
+        evaluators=dict(kth_presentation=dict(name="kth_presentation", split="test", upto=10, episodes=512, chunk=128,
+                                              seed=1, targets=MANN)),
     )
 
 
@@ -226,7 +227,7 @@ def strokes_stream(network: str = "lrua") -> dict:
     config["task"] |= dict(dataset="strokes", train="classes:0-499", test="classes:500-599", image_size=0)
     config["learner"]["network"] |= dict(hidden=64)
     config["train"] |= dict(steps=4000, save_every=1000, eval_every=500)
-    config["evaluators"]["instances"] |= dict(targets={})
+    config["evaluators"]["kth_presentation"] |= dict(targets={})
     return config
 
 
@@ -234,7 +235,7 @@ def rare_stream() -> dict:
     """A stream in which a tenth of what is shown is a rare class: five labels nine times each, one five times."""
     config = omniglot_online()
     config["task"] |= dict(ways=6, shots=9, rare_ways=1, rare_shots=5)
-    config["evaluators"]["instances"] |= dict(upto=5, targets={})
+    config["evaluators"]["kth_presentation"] |= dict(upto=5, targets={})
     return config
 
 
@@ -244,7 +245,7 @@ def digits_stream() -> dict:
     config["task"] |= dict(dataset="digits", train="classes:0-4", test="classes:5-9", image_size=0, ways=3, shots=5)
     config["learner"]["network"] |= dict(slots=16, width=12, hidden=32, reads=1)
     config["train"] |= dict(steps=3000, save_every=3000, eval_every=1000)
-    config["evaluators"]["instances"] |= dict(upto=5, targets={})
+    config["evaluators"]["kth_presentation"] |= dict(upto=5, targets={})
     return config
 
 
@@ -284,9 +285,8 @@ def few_shot_stream() -> dict:
     config = few_shot()
     config["task"] |= dict(form="stream", shots=5, queries=1)
     config["learner"] |= dict(inputs="x_and_last_label")
-    config["evaluators"] = dict(instances=dict(name="kth_presentation", split="test", upto=6, episodes=256, chunk=64,
-                                               seed=1,
-                                               targets={}))
+    config["evaluators"] = dict(kth_presentation=dict(name="kth_presentation", split="test", upto=6, episodes=256,
+                                                      chunk=64, seed=1, targets={}))
     return config
 
 

@@ -198,7 +198,7 @@ class EpisodeSpec:
     image_shape   (height, width, channels) where inputs are images, else None
     shots, queries   support and query examples (per class, where there are classes); 0 where all positions are asked
     train_outputs    classes of a training episode, where training has another number of them
-    max_level     the highest difficulty in training; 0 where the task has no levels
+    max_difficulty   the highest difficulty in training, `data["difficulty"]`; 0 where tasks do not differ in it
     rare_from     labels from here on are rare; None where none are
     answers_early   labels hold an answer at positions before the one where it is asked
     class_N, num_classes   the class of each meta-training example, and how many there are; for learners that name them
@@ -212,7 +212,7 @@ class EpisodeSpec:
     shots: int = 0
     queries: int = 0
     train_outputs: int = 0
-    max_level: int = 0
+    max_difficulty: int = 0
     rare_from: int | None = None
     answers_early: bool = False
     class_N: Any = None
@@ -238,6 +238,8 @@ class TaskDist:
             into or read from a cache there; until then `data` is None. None where the data are there from the start
     traced  {name: function} of the config's fields that act through the leaf `data[name]` alone, function(value) being
             that leaf (ConfigError for a bad value): what replicas of a run may vary
+    pool(name) -> TaskDist   this distribution with the examples of dataset `name` in the place of the split `new`
+            (ConfigError where it is absent or unfit); None where a task has no such split
     """
 
     data: PyTree
@@ -247,6 +249,7 @@ class TaskDist:
     facts: Mapping[str, Any]
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     collect: Callable | None = None
+    pool: Callable | None = None
 
     @functools.cached_property
     def placed(self) -> PyTree:

@@ -48,7 +48,7 @@ def test_lengths_share_one_program_and_their_episodes_depend_on_nothing_else():
     assert traced == ["sample", "predict"]
     alone = run(4)
     assert several["right_by_length"]["4"] == alone["right_by_length"]["4"]
-    drawn = frozen.Frozen(dataclasses.replace(task, data=task.data | {"level": np.int32(4)}), "exact", 16, 2, 1)
+    drawn = frozen.Frozen(dataclasses.replace(task, data=task.data | {"difficulty": np.int32(4)}), "exact", 16, 2, 1)
     mask_BT, even_B = (np.concatenate(a) for a in zip(*((b.mask_BT, b.task_B % 2 == 0) for b in drawn), strict=True))
     assert alone["right_by_length"]["4"] == pytest.approx(even_B.mean()) and 0 < even_B.mean() < 1
     assert (mask_BT.sum(1) == 4).all()
@@ -58,10 +58,10 @@ def test_lengths_share_one_program_and_their_episodes_depend_on_nothing_else():
 def test_says_where_a_curriculum_stands():
     task = lookup.build("tasks", "copy", **TASK)
     climber = Learner(None, None, knows_up_to(6).predict, None,
-                      batch_schedule=lambda data, carry: (data | {"level": carry["level"]}, 0))
+                      batch_schedule=lambda data, carry: (data | {"difficulty": carry["difficulty"]}, 0))
     evaluator = lookup.build("evaluators", "length_generalisation", task, climber, lengths=(1,), solved_bits=0.15,
                              episodes=4, seed=1)
-    assert evaluator.run((), {"level": jnp.array(2)})["headline"]["level"] == 2
+    assert evaluator.run((), {"difficulty": jnp.array(2)})["headline"]["difficulty"] == 2
 
 
 def test_refuses_no_lengths_and_those_past_twice_the_training_length():

@@ -16,7 +16,7 @@ def temp_bytes(rule, length):
     task = lookup.build("tasks", "gated_recall", symbols=4, length=length, rare_frac=0.5, task_seed=0)
     learner = lookup.build("learners", "memnet", task.spec, network=NETWORK, networks=(), inputs="x",
                            label_scale=1.0, rule=rule, segment=4, feedback=FEEDBACK, fast_weights=RATES,
-                           curriculum=dict(start=0, bits=0.1), unroll=1, remat=False)
+                           curriculum=dict(initial_difficulty=0, bits=0.1), unroll=1, remat=False)
     batch = task.sample(task.data, jax.random.key(0), "train", 4)
     params, carry = learner.init(jax.random.key(0), batch)
     evaluator = lookup.build("evaluators", "update_cost", task, learner, batch=4, repeats=1, positions=4)

@@ -21,7 +21,7 @@ RATES = dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5, leak=1.0
 NSE = dict(name="nse", slots=4, width=3, hidden=4, controller="lstm", similarity="dot", memory="constant")
 LSTM = dict(name="lstm", hidden=4)
 BASE = dict(network=LSTM, networks=(), inputs="x", label_scale=1.0, rule="synthetic", segment=3, feedback=FEEDBACK,
-            fast_weights=RATES, curriculum=dict(start=0, bits=0.15), unroll=1, remat=False)
+            fast_weights=RATES, curriculum=dict(initial_difficulty=0, bits=0.15), unroll=1, remat=False)
 
 
 def build(task_changes=None, **changes):
@@ -254,7 +254,7 @@ def test_rates_weigh_own_loss_and_synthetic_gradient():
     ("feedback.context", dict(feedback=FEEDBACK | dict(context="labels"))),
     ("feedback.gamma", dict(feedback=FEEDBACK | dict(gamma=1.5))),
     ("network.slots", dict(network=NSE | dict(slots=0))), ("network.width", dict(network=NSE | dict(width=0))),
-    ("curriculum.start", dict(curriculum=dict(start=2, bits=0.1))),
+    ("curriculum.initial_difficulty", dict(curriculum=dict(initial_difficulty=2, bits=0.1))),
     ("feedback.adapter", dict(networks=({}, dict(hidden=6)))),
     ("feedback.adapter", dict(feedback=FEEDBACK | dict(adapter="linear"))),
     ("feedback.heads", dict(network=NSE, networks=({}, dict(controller="ffn")),
@@ -359,10 +359,10 @@ def test_label_scale_makes_labels_among_the_inputs_louder():
         build(label_scale=0.0)
 
 
-def test_a_replicas_levels_segments_and_adam_do_not_know_of_the_others():
-    """Levels rise with every batch, and a higher level takes more updates: replicas do not keep step."""
+def test_a_replicas_difficulty_segments_and_adam_do_not_know_of_the_others():
+    """Difficulty rises with every batch, and a higher one takes more updates: replicas do not keep step."""
     small = ["task.max_length=2", "learner.network.hidden=3", "learner.segment=2", "learner.curriculum.bits=9",
-             "learner.unroll=1", "train.batch=2", "train.devices=1", "evaluators.lengths.lengths=(1, 2)"]
+             "learner.unroll=1", "train.batch=2", "train.devices=1", "evaluators.length_generalisation.lengths=(1, 2)"]
 
     def states(*changes):
         experiment = experiment_lib.build(config_lib.load("configs/memnet.py:copy", [*small, *changes]))

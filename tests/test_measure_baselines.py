@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from sklearn import covariance, kernel_ridge
 
 from metalearn.measure import baselines
 
@@ -46,6 +47,30 @@ def test_ridge(episode, answers):
     for t in range(1, T):
         w = np.linalg.solve(x1[:t].T @ x1[:t] + np.eye(X + 1), x1[:t].T @ np.eye(V)[y[:t]])
         np.testing.assert_allclose(answers["ridge"][t], x1[t] @ w, atol=1e-4)
+
+
+def test_lda(episode, answers):
+    """scikit-learn's shrinkage of the covariance within classes; the plain metric while every class has one example."""
+    x, y = episode
+    for t in range(1, T):
+        known = {v: x[:t][y[:t] == v].astype(np.float64) for v in set(y[:t])}
+        residuals = np.concatenate([rows - rows.mean(0) for rows in known.values()])
+        found = covariance.ledoit_wolf(residuals, assume_centered=True)[0] if residuals.any() else np.eye(X)
+        for v in range(V):
+            away = x[t] - known[v].mean(0) if v in known else None
+            expected = -np.inf if away is None else -away @ np.linalg.solve(found, away)
+            np.testing.assert_allclose(answers["lda"][t, v], expected, rtol=2e-3, atol=1e-3)
+    assert (answers["lda"][0] == -np.inf).all()
+
+
+def test_rbf_ridge(episode, answers):
+    x, y = episode
+    assert np.abs(answers["rbf_ridge"][0]).max() < 1e-6
+    for t in range(1, T):
+        pairs = ((x[:t, None] - x[None, :t]) ** 2).sum(-1)[~np.eye(t, dtype=bool)]
+        model = kernel_ridge.KernelRidge(alpha=0.1, kernel="rbf", gamma=1 / pairs.mean() if t > 1 else 1.0)
+        expected = model.fit(x[:t], np.eye(V)[y[:t]]).predict(x[t:t + 1])[0]
+        np.testing.assert_allclose(answers["rbf_ridge"][t], expected, atol=1e-4)
 
 
 def test_online_softmax_takes_one_adam_step_per_example(episode, answers):

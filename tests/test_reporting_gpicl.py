@@ -8,7 +8,8 @@ from metalearn.reporting.runs import Run
 
 def numbers(last):
     names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "newclass_last",
-             "random_last", "memorisation", "unseen_ci95", "unseen_1nn")
+             "random_last", "memorisation", "unseen_ci95", "unseen_1nn", "seen_random_labels_last",
+             "seen_relabelled_last", "seen_old_labels_last")
     curves = dict.fromkeys(names, 0.25) | {"unseen_last": last, "phase": "general" if last > 0.5 else "memorise"}
     return {"curves": curves, "seconds": 1.0, "parameters": 5, "state_size": 7}
 
@@ -31,3 +32,17 @@ def test_phases_by_number_of_tasks_unlimited_last(tmp_path):
     assert head["K"] == [8, gpicl.UNLIMITED] and head["seeds"] == [2, 1] and head["unseen_last"] == [0.25, 0.8]
     assert head["K_star"] == gpicl.UNLIMITED and head["unseen_last_layout_query"] == 0.9
     assert made["tables"][0]["rows"][0][:3] == [8, 2, "2 x memorise"]
+    assert len(made["tables"][0]["rows"][0]) == len(made["tables"][0]["columns"])
+
+
+def test_the_border_with_recall_and_without_it():
+    runs = []
+    for K, phase, recalled in ((8, "dataset-general, recalls", 0.6), (16, "general", 0.2)):
+        found = numbers(0.8)
+        found["curves"] |= dict(phase=phase, seen_random_labels_last=recalled)
+        runs.append(Run(f"K = {K}", {"task.num_tasks": K}, found, ""))
+    made = gpicl.phases(runs)
+    assert made["headline"]["K_star"] == 8 and made["headline"]["K_star_without_recall"] == 16
+    column = made["tables"][0]["columns"].index("true label, random context")
+    assert [row[column] for row in made["tables"][0]["rows"]] == ["0.600", "0.200"]
+    assert made["tables"][0]["rows"][0][2] == "1 x dataset-general, recalls"

@@ -25,11 +25,11 @@ def test_overhead_of_synthetic_over_truncated():
     assert [row[:2] for row in found["tables"][0]["rows"]] == [["a", "tbptt"], ["a", "synthetic"], ["b", "synthetic"]]
 
 
-def test_longest_solved_is_below_the_level_that_the_curriculum_stands_at():
-    rows = lambda level: {"replicas": [{"setting": {"seed": i}, "lengths": {"level": at}}
-                                       for i, at in enumerate(level)]}
-    runs = [Run(f"{name}, T=2", {"learner.segment": 2}, rows(level), "")
-            for name, level in (("plain", [3, 4, 3]), ("traced", [5, 5, 5]))]
+def test_longest_solved_is_below_the_difficulty_that_the_curriculum_stands_at():
+    rows = lambda difficulty: {"replicas": [{"setting": {"seed": i}, "length_generalisation": {"difficulty": at}}
+                                       for i, at in enumerate(difficulty)]}
+    runs = [Run(f"{name}, T=2", {"learner.segment": 2}, rows(difficulty), "")
+            for name, difficulty in (("plain", [3, 4, 3]), ("traced", [5, 5, 5]))]
     found = memnet.copy(runs)["headline"]["longest_solved"]
     assert found == {"plain": {"2": [2, 3, 2]}, "traced": {"2": [4, 4, 4]}}
 
@@ -37,10 +37,10 @@ def test_longest_solved_is_below_the_level_that_the_curriculum_stands_at():
 def test_distance_to_the_target_and_the_curve_over_training(tmp_path):
     at = ("1", "2", "5", "10")
     targets = {"MANN of others": dict.fromkeys(at, 0.9), "LSTM of others": dict.fromkeys(at, 0.6)}
-    config = json.dumps({"evaluators": {"instances": {"targets": targets}}})
+    config = json.dumps({"evaluators": {"kth_presentation": {"targets": targets}}})
     rest = {f"instance_{p}": 0.25 for p in (1, 5, 10)} | {f"instance_{p}_ci95": 0.01 for p in (1, 2, 5, 10)}
-    runs = [run_at(tmp_path / label, label, {}, {"instances": rest | {"instance_2": second}},
-                   [{"step": 10, "instances": {"instance_2": second - 0.1, "instance_10": second}}], config)
+    runs = [run_at(tmp_path / label, label, {}, {"kth_presentation": rest | {"instance_2": second}},
+                   [{"step": 10, "kth_presentation": {"instance_2": second - 0.1, "instance_10": second}}], config)
             for label, second in (("LRUA memory", 0.7), ("LSTM", 0.65))]
     found = memnet.streams(runs)
     assert [row[0] for row in found["tables"][0]["rows"]] == ["LRUA memory", "MANN of others", "LSTM", "LSTM of others"]

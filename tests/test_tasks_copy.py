@@ -28,7 +28,7 @@ def test_copy_asks_for_the_rows_that_were_shown_so_often(repeats):
 
 def test_copy_level_is_data_and_the_exact_split_has_room_for_twice():
     task = lookup.build("tasks", "copy", bits=2, max_length=3, repeats=1, exact=False, task_seed=0)
-    e = draw(task, "exact", data=task.data | {"level": np.int32(6)})
+    e = draw(task, "exact", data=task.data | {"difficulty": np.int32(6)})
     assert (e.mask_BT.sum(1) == 6).all()
 
 

@@ -7,19 +7,27 @@ last alone where only that is scored):
   generalisation  G(S) = last - c, on unseen and new
   gap             last(seen) - last(unseen)
   memorisation    (first(seen) - c) / (1 - c)
+  fresh           last, without the positions whose example stood in the context already: there a look-up is enough
+  ahead           last of the learner - last of the best baseline, over the same episodes. Which baseline is best is
+                  read off these episodes too, a choice in its favour
 
 Phase of one run, tau = .05, every "at least" meant at the lower end of the one-sided 95 % interval: not trained if
 last(seen) is not at least c + tau; else general if L(unseen) >= tau (dataset-general if also L(new) >= tau); else
-identify if L(seen) >= tau; else memorise.
+identify if L(seen) >= tau; else memorise. Where `seen_random_labels` was measured and its last >= c + tau, a general
+learner also *recalls*: it gives true labels that its context does not say, so part of what it shows on trained tasks
+is memory ("general, recalls"). The share of a trained task's old labels under fresh ones is the last of
+`seen_old_labels`; a learner that only learns has chance there.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
+from metalearn import datasets
 from metalearn.measure import baselines as baselines_lib
 from metalearn.measure import frozen as frozen_lib
 from metalearn.measure import losses, statistics
@@ -27,12 +35,16 @@ from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
 TAU = 0.05
+POOL = "pool:"
 LABELS = {"new": "newclass"}  # the plain name of a set in the headline, where it differs
 
 
 def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: tuple[str, ...], episodes: int,
          block: int, chunk: int, seed: int) -> Evaluator:
-    """Evaluates `episodes` frozen episodes of each set in `sets` (splits of the task), `chunk` at a time.
+    """Evaluates `episodes` frozen episodes of each set in `sets`, `chunk` at a time.
+
+    A set is a split of the task, or `pool:NAME`: the split `new` over dataset NAME, loaded when it is scored and left
+    out, with a word, where it is not on this machine.
 
     The episodes are a function of (task, seed, block) and nothing else (see `Frozen`; `chunk` is memory); their SHA-256
     is in the result. Classification tasks only; `baselines` are names out of `metalearn.measure.baselines.ALL`.
@@ -42,7 +54,8 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
     require(block % chunk == 0 or chunk % block == 0, "chunk", chunk, f"must divide block={block} or be divided by it")
     require(len(sets) > 0, "sets", sets, "must name at least one split")
     for name in sets:
-        one_of(task.splits, sets=name)
+        known = datasets.made_or_listed() if name.startswith(POOL) and task.pool else ()
+        one_of((*task.splits, *(POOL + dataset for dataset in known)), sets=name)
     for name in baselines:
         one_of(baselines_lib.ALL, baselines=name)
     ways = task.spec.outputs
@@ -51,34 +64,42 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
 
     @functools.cache
     def frozen(split):
-        """(episodes, baseline hits, scored positions) of one set: computed once per process."""
-        all_of_it, hits, masks = frozen_lib.Frozen(task, split, episodes, chunk, seed, block), [], []
+        """(episodes, baseline hits, scored positions, repeats) of one set: computed once per process."""
+        of, split = (task.pool(split.removeprefix(POOL)), "new") if split.startswith(POOL) else (task, split)
+        all_of_it, hits, masks, again = frozen_lib.Frozen(of, split, episodes, chunk, seed, block), [], [], []
         for batch in all_of_it:
             hits.append(jax.device_get(_measure(batch, baselines, ways)))
             masks.append(jax.device_get(batch.mask_BT))
+            again.append(repeats(jax.device_get(batch.index_BT)))
         joined = {name: np.concatenate([h[name] for h in hits]) for name in baselines}
-        return all_of_it, joined, np.flatnonzero(np.concatenate(masks).min(0) > 0)
+        return all_of_it, joined, np.flatnonzero(np.concatenate(masks).min(0) > 0), np.concatenate(again)
 
     def run(params, carry) -> Result:
-        scores, curves, drawn = {}, [], {}
+        scores, curves, drawn, absent = {}, [], {}, []
         for split in sets:
-            drawn[split], hits, scored_T = frozen(split)
+            try:
+                drawn[split], hits, scored_T, again_ET = frozen(split)
+            except datasets.Absent:
+                absent.append(split)
+                continue
             hit_ET = np.concatenate([score(params, carry, batch) for batch in drawn[split]])
             rows = {"learner": hit_ET} | hits
-            scores[split] = {name: _summary(h[:, scored_T]) for name, h in rows.items()}
+            scores[split] = summaries({name: h[:, scored_T] for name, h in rows.items()}, again_ET[:, scored_T])
             if len(scored_T) > 1:
                 series = [_series(name, h) for name, h in rows.items()]
                 curves.append({"title": split, "x": list(range(hit_ET.shape[1])), "xlabel": "examples seen",
                                "ylabel": "accuracy", "series": series, "levels": {"chance": 1 / ways}})
-        digest, inputs_digest = frozen_lib.together(drawn)
+        # which pools are here differs between machines, so they do not count in the hash of the whole
+        own = {split: of for split, of in drawn.items() if not split.startswith(POOL)}
+        digest, inputs_digest = frozen_lib.together(own or drawn)
         facts = {"seed": seed, "episodes": episodes, "block": block, "episodes_sha256": digest,
                  "inputs_sha256": inputs_digest, "set_sha256": {name: of.digest for name, of in drawn.items()},
                  "dataset_sha256": task.facts.get("sha256"), "dataset": task.facts.get("dataset"),
                  "new_dataset": task.facts.get("new_dataset"), "num_tasks": task.facts.get("num_tasks"),
-                 "scores": scores}
+                 "scores": scores, "absent": absent}
         headline = _headline(scores, 1 / ways) | {"new_dataset": task.facts.get("new_dataset"),
                                                   "episodes_sha256": digest, "inputs_sha256": inputs_digest}
-        return {"headline": headline, "tables": [_table(scores)], "curves": curves, "facts": facts}
+        return {"headline": headline, "tables": tables(scores, absent), "curves": curves, "facts": facts}
 
     return Evaluator(run)
 
@@ -98,15 +119,37 @@ def _measure(batch, baselines, ways):
     return {name: losses.correct(a, batch.y_BT) for name, a in answers.items()}
 
 
-def _summary(hit_ET: np.ndarray) -> dict[str, float]:
-    """first, last, learning of one learner on one set, each with the half-width of its 95 % interval over episodes."""
-    hit_ET = np.asarray(hit_ET, np.float64)
-    last_E = hit_ET[:, -5:].mean(1)
-    first_E = hit_ET[:, 0]
-    of = statistics.interval
-    (first, first_ci), (last, last_ci), (gain, gain_ci) = of(first_E), of(last_E), of(last_E - first_E)
-    return {"first": first, "first_ci95": first_ci, "last": last, "last_ci95": last_ci, "learning": gain,
-            "learning_ci95": gain_ci, "final": hit_ET[:, -1].mean()}
+def repeats(index_BT: np.ndarray) -> np.ndarray:
+    """(B, T) f64: 1 where the example stood at an earlier position of its episode, 0 where not, NaN where the episode
+    does not say which examples it shows."""
+    same_BTT = (index_BT[:, :, None] == index_BT[:, None]) & np.tri(index_BT.shape[1], k=-1, dtype=bool)
+    return np.where((index_BT < 0).any(1, keepdims=True), np.nan, same_BTT.any(2))
+
+
+def summaries(rows: dict[str, np.ndarray], again_ET: np.ndarray) -> dict[str, dict]:
+    """{name: summary} of hits (E, T) of the learner and the baselines on one set, from its scored positions.
+
+    A summary has first, last, learning, fresh and final, with the half-width of the 95 % interval over episodes as
+    `_ci95`. The learner's also has `best`, `ahead` and `ahead_fresh`: the best baseline and the paired difference to
+    it, over all positions and over fresh ones (each to the baseline that is best there).
+    """
+    with_ci = lambda name, value_E: dict(zip((name, f"{name}_ci95"), statistics.interval(value_E), strict=True))
+    fresh_ET = np.where(again_ET == 0, 1.0, np.nan)[:, -5:]
+    known_E = ~np.isnan(fresh_ET).all(1)
+    out, values = {}, {}
+    for name, hit_ET in rows.items():
+        hit_ET = np.asarray(hit_ET, np.float64)
+        first_E, last_E, fresh_E = hit_ET[:, 0], hit_ET[:, -5:].mean(1), np.full(len(hit_ET), np.nan)
+        fresh_E[known_E] = np.nanmean((hit_ET[:, -5:] * fresh_ET)[known_E], 1)
+        values[name] = {"last": last_E, "fresh": fresh_E}
+        out[name] = with_ci("first", first_E) | with_ci("last", last_E) | with_ci("learning", last_E - first_E)
+        out[name] |= {"final": hit_ET[:, -1].mean()} | (with_ci("fresh", fresh_E) if known_E.any() else {})
+    for of, difference in (("last", "ahead"), ("fresh", "ahead_fresh")):
+        others = [name for name in rows if name != "learner" and of in out[name]]
+        if others:
+            best = max(others, key=lambda name: out[name][of])
+            out["learner"] |= with_ci(difference, values["learner"][of] - values[best][of]) | {f"{difference}_of": best}
+    return out
 
 
 def _series(name: str, hit_ET: np.ndarray) -> dict:
@@ -122,23 +165,27 @@ def phase(scores: dict, chance: float) -> str | None:
     """The decision rule above; None where `seen` and `unseen` were not both measured."""
     if not {"seen", "unseen"} <= scores.keys():
         return None
-    seen, unseen, new = (scores.get(s, {}).get("learner") for s in ("seen", "unseen", "new"))
+    of = lambda split: scores.get(split, {}).get("learner")
+    seen, unseen, new, random = of("seen"), of("unseen"), of("new"), of("seen_random_labels")
+    above = lambda s: s is not None and _at_least(s["last"], s["last_ci95"], chance + TAU)
     learns = lambda s: s is not None and _at_least(s["learning"], s["learning_ci95"], TAU)
-    if not _at_least(seen["last"], seen["last_ci95"], chance + TAU):
+    if not above(seen):
         return "not trained"
     if learns(unseen):
-        return "dataset-general" if learns(new) else "general"
+        return ("dataset-general" if learns(new) else "general") + (", recalls" if above(random) else "")
     return "identify" if learns(seen) else "memorise"
 
 
 def _headline(scores: dict, chance: float) -> dict:
     out = {}
     for split, rows in scores.items():
-        label, s = LABELS.get(split, split), rows["learner"]
+        label, s = LABELS.get(split, split.replace(POOL, "pool_").replace("/", "-")), rows["learner"]
         out |= {f"{label}_last": s["last"], f"{label}_ci95": s["last_ci95"]}
-        if not split.endswith("random_labels"):
+        if not split.endswith("_labels"):  # of those only the last position is scored
             out |= {f"{label}_first": s["first"], f"learning_{label}": s["learning"]}
         out |= {f"{label}_{name}": rows[name]["last"] for name in rows if name == "1nn"}
+        extra = ("fresh", "fresh_ci95", "ahead", "ahead_ci95", "ahead_of", "ahead_fresh", "ahead_fresh_ci95")
+        out |= {f"{label}_{name}": s[name] for name in extra if name in s and not split.endswith("_labels")}
     for label in ("unseen", "newclass"):
         if f"{label}_last" in out:
             out[f"generalisation_{label}"] = out[f"{label}_last"] - chance
@@ -148,9 +195,28 @@ def _headline(scores: dict, chance: float) -> dict:
     return out
 
 
-def _table(scores: dict) -> dict:
-    names = list(next(iter(scores.values())))
-    last = lambda s: f"{s['last']:.3f} ± {s['last_ci95']:.3f}"
-    rows = [[split, f"{of['learner']['first']:.3f}", *(last(of[n]) for n in names)] for split, of in scores.items()]
-    return {"title": "accuracy on frozen episodes (last: mean of the last five positions; ± 95 % interval)",
-            "columns": ["set", "first", "learner, last", *names[1:]], "rows": rows}
+def tables(scores: dict, absent: Sequence[str] = ()) -> list[dict]:
+    """Accuracy by set, learner and baselines side by side; the second table without repeated examples.
+
+    A star marks the winner between the learner and the best baseline, where their paired interval excludes 0. The sets
+    in `absent` are named below the first.
+    """
+    names = list(next(iter(scores.values()), {"learner": {}}))
+    made = []
+    for of, ahead, title in (("last", "ahead", "accuracy on frozen episodes (last: mean of the last five positions"),
+                             ("fresh", "ahead_fresh", "the same without examples that stood in the context (fresh")):
+        rows = []
+        for split, by_name in scores.items():
+            s = by_name["learner"]
+            if of not in s or (of == "fresh" and split.endswith("_labels")):
+                continue
+            gap, half, best = (s.get(f"{ahead}{end}") for end in ("", "_ci95", "_of"))
+            winner = None if gap is None or abs(gap) <= half else "learner" if gap > 0 else best
+            cells = [f"{by_name[n][of]:.3f} ± {by_name[n][f'{of}_ci95']:.3f}{' *' * (n == winner)}" for n in names]
+            rows.append([split, f"{s['first']:.3f}", *cells, *([] if gap is None else [f"{gap:+.3f} ± {half:.3f}"])])
+        columns = ["set", "first", f"learner, {of}", *names[1:], *(["learner - best baseline"] * (len(names) > 1))]
+        made.append({"title": f"{title}; ± 95 % interval; * where the paired one excludes 0)", "columns": columns,
+                     "rows": rows})
+    if absent:
+        made[0]["title"] += f"\nnot on this machine: {', '.join(absent)}"
+    return made if made[1]["rows"] else made[:1]

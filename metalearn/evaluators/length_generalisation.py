@@ -1,6 +1,6 @@
-"""Loss and accuracy by length, past the training length: for tasks whose data has a `level` and whose split is `exact`.
+"""Loss and accuracy by length, past the training length: for tasks with a `difficulty` and a split `exact`.
 
-One program serves every length, because the level is data.
+One program serves every length, because difficulty is data.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
          seed: int) -> Evaluator:
     """The same `episodes` frozen tasks at each of `lengths`; one is solved below `solved_bits` per target bit."""
     positive(episodes=episodes, solved_bits=solved_bits)
-    require("exact" in task.splits, "name", "lengths", "needs a task with levels (a split `exact`)")
+    require("exact" in task.splits, "name", "length_generalisation",
+            "needs a task of graded difficulty (a split `exact`)")
     require(len(lengths) > 0, "lengths", lengths, "must name at least one")
-    most = 2 * task.spec.max_level
+    most = 2 * task.spec.max_difficulty
     for length in lengths:
         require(1 <= length <= most, "lengths", length, f"must lie between 1 and {most}, twice the training length")
     kind = task.spec.targets
@@ -38,7 +39,7 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
 
     @functools.cache
     def frozen(length):
-        data = task.placed | {"level": jnp.full_like(task.placed["level"], length)}
+        data = task.placed | {"difficulty": jnp.full_like(task.placed["difficulty"], length)}
         return frozen_lib.Frozen(dataclasses.replace(task, data=data), "exact", episodes, episodes, seed)
 
     def run(params, carry) -> Result:
@@ -49,8 +50,8 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
                                           default=0),
                     "bits_by_length": by_length(bits), "right_by_length": by_length(right),
                     "episodes_sha256": digest}
-        if learner.batch_schedule:  # where a curriculum stands: it has left every level below behind as learned
-            headline["level"] = int(learner.batch_schedule(task.data, carry)[0]["level"])
+        if learner.batch_schedule:  # where a curriculum stands: it has left everything easier behind as learned
+            headline["difficulty"] = int(learner.batch_schedule(task.data, carry)[0]["difficulty"])
         table = {"title": f"by length (trained up to {most // 2})",
                  "columns": ["length", "bits per target bit", "right bits"],
                  "rows": [[n, f"{b:.3f}", f"{r:.3f}"] for n, b, r in zip(lengths, bits, right, strict=True)]}

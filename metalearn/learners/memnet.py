@@ -71,9 +71,9 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_scale: floa
     with within("fast_weights"):
         rates = call(fast_weights_lib.make, rule, options.context, len(nets), **fast_weights)
     with within("curriculum"):
-        difficulty = call(curriculum_lib.make, spec, len(nets), **curriculum)
+        schedule = call(curriculum_lib.make, spec, len(nets), **curriculum)
     reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_scale)
-    setup = Setup(nets, reader, room, rule, options, rates, difficulty)
+    setup = Setup(nets, reader, room, rule, options, rates, schedule)
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
@@ -102,8 +102,8 @@ def make(spec, *, network: dict, networks: tuple, inputs: str, label_scale: floa
         return g, carry, means
 
     def batch_schedule(data, carry):
-        if difficulty.start:
-            data = data | {"level": carry["inner"]["level"]}
+        if setup.curriculum.initial:
+            data = data | {"difficulty": carry["inner"]["difficulty"]}
         return data, carry["batch"]
 
     def predict(params, carry, batch: Episodes):
@@ -126,7 +126,7 @@ class Setup(NamedTuple):
     rule: str
     feedback: synthesiser.Options
     rates: fast_weights_lib.Options
-    difficulty: curriculum_lib.Options
+    curriculum: curriculum_lib.Options
 
     def parts(self, batch: Episodes) -> list[Episodes]:
         """Each network's part of a batch."""
@@ -167,7 +167,7 @@ def _initial_inner(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
             if setup.rates.scope == "episodic":
                 mine["weights"] = fast_weights_lib.initial(setup.rates, own, num)
             inner[str(i)] = mine
-    return inner | curriculum_lib.initial(setup.difficulty)
+    return inner | curriculum_lib.initial(setup.curriculum)
 
 
 def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Array, done: Array):
@@ -192,9 +192,9 @@ def _grads(setup: Setup, params: PyTree, inner: PyTree, batch: Episodes, k: Arra
     if setup.rule == "synthetic":
         path, health = synthesiser.merge(*zip(*paths, strict=True))
         grads, means = grads | path, means | health
-    if setup.difficulty.start:
-        out |= curriculum_lib.climb(setup.difficulty, inner, seen["loss"], segment.mask_TB, done)
-        means["level"] = Mean.of(out["level"])
+    if setup.curriculum.initial:
+        out |= curriculum_lib.climb(setup.curriculum, inner, seen["loss"], segment.mask_TB, done)
+        means["difficulty"] = Mean.of(out["difficulty"])
     return grads, out, means
 
 

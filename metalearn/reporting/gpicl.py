@@ -21,11 +21,13 @@ def phases(runs: Sequence[Run]) -> Result:
     Ks = sorted(at)
     mean = lambda K, name: sum(h[name] for h, _ in at[K]) / len(at[K])
     names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "unseen_last",
-             "newclass_last", "random_last", "memorisation")
+             "newclass_last", "random_last", "memorisation", "seen_random_labels_last", "seen_relabelled_last",
+             "seen_old_labels_last")
     headline = {"K": Ks, "seeds": [len(at[K]) for K in Ks]} | {n: [mean(K, n) for K in Ks] for n in names}
     headline["phase"] = [[h["phase"] for h, _ in at[K]] for K in Ks]
-    general = [sum("general" in h["phase"] for h, _ in at[K]) / len(at[K]) for K in Ks]
-    headline["K_star"] = next((K for K, share in zip(Ks, general, strict=True) if share >= 0.5), None)
+    first_K = lambda holds: next((K for K in Ks if sum(holds(h["phase"]) for h, _ in at[K]) >= len(at[K]) / 2), None)
+    headline["K_star"] = first_K(lambda phase: "general" in phase)
+    headline["K_star_without_recall"] = first_K(lambda phase: phase in ("general", "dataset-general"))
     for run in runs:
         if "learner.layout" in run.overrides:
             headline[f"unseen_last_layout_{run.overrides['learner.layout']}"] = run.headline["curves"]["unseen_last"]
@@ -53,9 +55,11 @@ def phases(runs: Sequence[Run]) -> Result:
         if K == 2**8:
             headline["transience_steps"] = [line["step"] for line in at[K][0][1]]
             headline["transience_unseen_last"] = [line["unseen_last"] for line in at[K][0][1]]
-    counted = lambda names: ", ".join(f"{n} x {name}" for name, n in sorted(Counter(names).items()))
-    columns = ("K", "seeds", "phase", "seen first", "seen last", "unseen last", "new last", "L(seen)", "L(unseen)")
-    keys = ("seen_first", "seen_last", "unseen_last", "newclass_last", "learning_seen", "learning_unseen")
+    counted = lambda names: "; ".join(f"{n} x {name}" for name, n in sorted(Counter(names).items()))
+    columns = ("K", "seeds", "phase", "seen first", "seen last", "unseen last", "new last", "L(seen)", "L(unseen)",
+               "true label, random context", "new label, relabelled", "old label, relabelled")
+    keys = ("seen_first", "seen_last", "unseen_last", "newclass_last", "learning_seen", "learning_unseen",
+            "seen_random_labels_last", "seen_relabelled_last", "seen_old_labels_last")
     rows = [["unlimited" if K == UNLIMITED else K, len(at[K]), counted(h["phase"] for h, _ in at[K]),
              *(f"{mean(K, n):.3f}" for n in keys)] for K in Ks]
     return {"headline": headline, "curves": [diagram, first, *course],

@@ -30,9 +30,9 @@ def copy(runs: Sequence[Run]) -> Result:
     """Longest sequence solved, by segment length and arm."""
     headline, rows = {}, []
     for run in runs:
-        # the level before the one that the curriculum stands at: training on one length forgets the shorter ones
+        # one below the difficulty that the curriculum stands at: training on one length forgets the shorter ones
         segment = str(run.overrides["learner.segment"])
-        solved = [row["lengths"]["level"] - 1 for _, row, _ in single([run])]
+        solved = [row["length_generalisation"]["difficulty"] - 1 for _, row, _ in single([run])]
         headline.setdefault(run.name, {})[segment] = solved
         rows.append([segment, run.name, _interval(solved, 1), ", ".join(map(str, solved))])
     table = {"title": "longest sequence solved (below .15 bit), by segment length T; mean ± 95 % over seeds",
@@ -65,8 +65,8 @@ def streams(runs: Sequence[Run]) -> Result:
     by names that begin with theirs), how far each is off its own."""
     headline, rows, series, x, levels, presentations = {}, [], [], [], {}, ("1", "2", "5", "10")
     for run in runs:
-        name, result, history = run.label, run.headline["instances"], run.history()
-        targets = run.config().evaluators.instances.targets.to_dict()
+        name, result, history = run.label, run.headline["kth_presentation"], run.history()
+        targets = run.config().evaluators.kth_presentation.targets.to_dict()
         kind = {"LRUA memory": "MANN"}.get(name, name)
         headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
         half = lambda p, result=result: f" ± {result[f'instance_{p}_ci95']:.3f}"
@@ -77,7 +77,7 @@ def streams(runs: Sequence[Run]) -> Result:
             rows.append([target, *(f"{row[p]:.3f}" for p in presentations)])
         x = [h["step"] for h in history]
         for p in ("2", "10"):
-            y = [h["instances"][f"instance_{p}"] for h in history]
+            y = [h["kth_presentation"][f"instance_{p}"] for h in history]
             series.append({"name": f"{name}, {p}", "y": y, "ci95": None})
     table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", *presentations], "rows": rows}
     curve = {"title": "new classes, presentations 2 and 10", "x": x, "xlabel": "updates", "ylabel": "accuracy",

@@ -115,6 +115,19 @@ def data(plan: Plan, data: PyTree) -> PyTree:
     return data | dict(plan.data) if plan.data and plan.num > 1 else data
 
 
+def data_of(plan: Plan, data: PyTree, r: int) -> PyTree:
+    """Replica r's part of what `data` gives."""
+    return data | {name: data[name][r] for name in plan.data} if plan.data and plan.num > 1 else data
+
+
+def keys(plan: Plan, key: Array, attempt: int) -> Array:
+    """The key of the steps, or (R,): those of `split`, and others for each `attempt` after a roll-back."""
+    if not attempt:
+        return key
+    fold = lambda one: jax.random.fold_in(one, np.uint32(2**32 - attempt))  # steps fold in 0, 1, ...: not one of theirs
+    return fold(key) if plan.num == 1 else jax.vmap(fold)(key)
+
+
 def each(plan: Plan, function: Callable, data: PyTree, *stacked: PyTree) -> PyTree:
     """function(data of one replica, *leaves of one replica) for each, the results stacked. `data` is what `data` gives;
     every leaf of `stacked` has an axis R."""

@@ -1,4 +1,4 @@
-"""What tasks with levels share: their data, and the first draw, of task ids."""
+"""What tasks of graded difficulty share: their data, and the first draw, of task ids."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from metalearn.validate import require
 SPLITS = ("train", "exact")
 
 
-def initial(task_seed: int, level: int) -> dict:
+def initial(task_seed: int, difficulty: int) -> dict:
     """The data of such a task."""
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
-    return {"task_seed": np.int32(task_seed), "level": np.int32(level)}
+    return {"task_seed": np.int32(task_seed), "difficulty": np.int32(difficulty)}
 
 
 def draw(data, key: Array, split: str, num: int) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ An item is `rows` rows of `bits` bits behind an item delimiter; a query delimite
 
   x  = [d i1] [d i2] ... [d in] [q ik] then `rows` empty steps, where the rows of i(k+1) are to be said.
 
-Splits: `train` draws n from 2..level (training: `max_items`); `exact` has n = level in room for twice `max_items`.
+Splits: `train` draws n from 2..difficulty (training: `max_items`); `exact` has n = difficulty in room for twice that.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
         most = max_items * (1 if split == "train" else 2)
         T = (most + 1) * step + rows
         task_B, root = _memory.draw(data, key, split, num)
-        level = data["level"]
+        difficulty = data["difficulty"]
 
         def episode(task):
             key_items, key_number, key_query = jax.random.split(jax.random.fold_in(root, task), 3)
-            n = level if split == "exact" else jax.random.randint(key_number, (), 2, level + 1)
+            drawn = jax.random.randint(key_number, (), 2, difficulty + 1)
+            n = difficulty if split == "exact" else drawn
             asked = jax.random.randint(key_query, (), 0, n - 1)
             items_NSY = jax.random.bernoulli(key_items, 0.5, (most, rows, bits)).astype(jnp.float32)
             t = jnp.arange(T)
@@ -48,5 +49,5 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
         return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
 
     spec = EpisodeSpec(length=(max_items + 1) * step + rows, features=bits + 2, targets="bits", outputs=bits,
-                       max_level=max_items)
+                       max_difficulty=max_items)
     return TaskDist(data, sample, _memory.SPLITS, spec, {})

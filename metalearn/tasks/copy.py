@@ -5,8 +5,8 @@
 
 `repeats` above 1 makes repeat-copy: the delimiter carries how often (divided by `repeats`), the rows are said so often.
 
-Splits: `train` draws n from 1..level (or n = level with `exact`); `exact` has n = level in room for twice `max_length`,
-so that one compiled program measures every length. The level is data: a curriculum never recompiles.
+Splits: `train` draws n from 1..difficulty (or n = difficulty with `exact`); `exact` has n = difficulty in room for
+twice `max_length`, so that one compiled program measures every length. It is data: a curriculum never recompiles.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metalearn.validate import positive
 
 def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: int) -> TaskDist:
     """bits: features of a row; max_length: longest n in training; repeats: most repetitions (1: copy);
-    exact: training episodes all have n = level."""
+    exact: training episodes all have n = difficulty."""
     positive(bits=bits, max_length=max_length, repeats=repeats)
     data = _memory.initial(task_seed, max_length)
 
@@ -29,12 +29,12 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
         most = max_length * (1 if split == "train" else 2)
         T = most + 1 + most * repeats
         task_B, root = _memory.draw(data, key, split, num)
-        level = data["level"]
+        difficulty = data["difficulty"]
 
         def episode(task):
             key_rows, key_length, key_repeats = jax.random.split(jax.random.fold_in(root, task), 3)
-            drawn = jax.random.randint(key_length, (), 1, level + 1)
-            n = level if exact or split == "exact" else drawn
+            drawn = jax.random.randint(key_length, (), 1, difficulty + 1)
+            n = difficulty if exact or split == "exact" else drawn
             times = jax.random.randint(key_repeats, (), 1, repeats + 1)
             rows_NY = jax.random.bernoulli(key_rows, 0.5, (most, bits)).astype(jnp.float32)
             t = jnp.arange(T)
@@ -49,5 +49,5 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
         return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
 
     spec = EpisodeSpec(length=max_length * (1 + repeats) + 1, features=bits + 1, targets="bits", outputs=bits,
-                       max_level=max_length)
+                       max_difficulty=max_length)
     return TaskDist(data, sample, _memory.SPLITS, spec, {})
