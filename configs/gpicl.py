@@ -21,6 +21,7 @@ from configs import common
 TASKS = (*(2**e for e in (0, 3, 5, 6, 7, 8, 9, 10, 12)), 0)  # K of the phase diagram
 RECALL = ("seen_random_labels", "seen_relabelled", "seen_old_labels")
 CONTROLS = ("unseen_random_labels", *RECALL)
+POOLS = tuple(f"pool:{name}" for name in ("textures", "blobs", "mnist", "fashion_mnist", "emnist/letters", "omniglot"))
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -37,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def digits() -> dict:
     """The main job: scikit-learn's 8x8 digits, classes 0-4 for meta-training, 5-9 never used."""
-    sets = ("seen", "seen_image", "unseen", "new", "random", "identity", *CONTROLS)
+    sets = ("seen", "seen_image", "unseen", "new", "random", "identity", *CONTROLS, *POOLS)
     return dict(
         seed=0,
         init_from="",
@@ -45,7 +46,7 @@ def digits() -> dict:
         task=dict(name="projected", dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22,
                   new_dataset="",
                   image_size=0, channels=0, pca=32, ways=5, length=20, num_tasks=0, bias=0.0, random_points=10,
-                  task_seed=0),
+                  task_seed=0, mixture=(), spectra=0.0),
         learner=dict(name="incontext", layout="query", dtype="float32",
                      network=dict(common.NETWORKS["transformer"])),
         optim=common.adam(1e-3, warmup_steps=100),

@@ -238,6 +238,8 @@ class TaskDist:
             into or read from a cache there; until then `data` is None. None where the data are there from the start
     traced  {name: function} of the config's fields that act through the leaf `data[name]` alone, function(value) being
             that leaf (ConfigError for a bad value): what replicas of a run may vary
+    pool(name) -> TaskDist   this distribution with the examples of dataset `name` in the place of the split `new`
+            (ConfigError where it is absent or unfit); None where a task has no such split
     """
 
     data: PyTree
@@ -247,6 +249,7 @@ class TaskDist:
     facts: Mapping[str, Any]
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     collect: Callable | None = None
+    pool: Callable | None = None
 
     @functools.cached_property
     def placed(self) -> PyTree:
@@ -316,9 +319,10 @@ class Env:
                                                             of a whole batch at once where there is `host`
     spread_X                                                how far apart tasks are: the unit in which behaviours err
     length                                                  steps after which an episode is truncated
-    host(param_BX, seed_B) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, terminated_B))   simulators outside JAX have
-                                                            this alone, stateful and in lock-step, and no reset or step;
-                                                            environment b draws from seed b alone
+    host(param_BX, seed_B) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, terminated_B, success_B))   simulators outside
+                                                            JAX have this alone, stateful and in lock-step, and no reset
+                                                            or step; environment b draws from seed b alone. success_B
+                                                            counts where facts["success"] is true
     facts                                                   name, version, obs_size, act_size, and what else reports say
     """
 

@@ -66,6 +66,29 @@ def test_scored_images_have_no_say_in_the_statistics(tmp_path, pca):
     assert not np.array_equal(plain.x_NX[:2], bright.x_NX[:2])
 
 
+def test_a_mixture_and_a_pool_are_other_datasets_in_the_same_features(tmp_path):
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / "a.npz")
+    np.savez(path, x=rng.random((20, 5, 5)), y=np.arange(20) % 4, x_test=rng.random((8, 5, 5)), y_test=np.arange(8) % 4)
+    plain, got = datasets.split_features(**BASE | {"pca": 7}), datasets.split_features(
+        **BASE | {"pca": 7}, mixture=(path, "textures"))
+    np.testing.assert_array_equal(got.train.x_NX, plain.train.x_NX)
+    np.testing.assert_array_equal(plain.mixture.x_NX, plain.train.x_NX)
+    assert got.sha256 != plain.sha256 and plain.mixture.first_P.tolist() == [0]
+    mix, first = got.mixture, 5 + 4
+    assert mix.first_P.tolist() == [0, 5, first] and mix.num_classes == first + 180  # the training classes of 300
+    assert mix.start_V[5] == len(plain.train.x_NX) and mix.count_V[5:first].tolist() == [5] * 4  # without the test part
+    assert (np.diff(mix.start_V) == mix.count_V[:-1]).all() and mix.count_V.sum() == len(mix.x_NX) == len(mix.index_N)
+    alone, _ = got.pool("textures")
+    of = np.array(datasets.load("textures").split_V)
+    y_N = datasets.load("textures").y_N
+    assert set(of[y_N[alone.index_N]]) == {"test"} and set(of[y_N[mix.index_N[mix.start_V[first]:]]]) == {"train"}
+    as_new = datasets.split_features(**BASE | {"pca": 7, "new_dataset": path}).new
+    np.testing.assert_array_equal(got.pool(path)[0].x_NX, as_new.x_NX)  # as `eval --dataset` shows it
+    with pytest.raises(ConfigError, match="mixture.*meta-trained"):
+        datasets.split_features(**BASE, mixture=("digits",))
+
+
 def test_the_training_dataset_is_never_new():
     with pytest.raises(ConfigError, match="new_dataset.*meta-trained"):
         datasets.split_features(**BASE | {"new_dataset": "digits"})

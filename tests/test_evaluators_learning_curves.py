@@ -1,5 +1,6 @@
 """Learning curves: the phase rule on made-up scores, the definitions, and episodes that are frozen by their seed."""
 
+import dataclasses
 import types
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import lookup
+from metalearn import datasets, lookup
 from metalearn.evaluators import learning_curves
 from metalearn.types import Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import ConfigError
@@ -102,8 +103,13 @@ def evaluate(seed=1, chunk=8, block=8, sets=("seen", "unseen_random_labels")):
         mask_BT = mask_BT.at[:, :-1].set(0.0) if split.endswith("random_labels") else mask_BT
         return Episodes(jax.nn.one_hot(y_BT, 4), y_BT, mask_BT, jnp.zeros(num, jnp.int32), y_BT)
 
+    def pool(name):  # one dataset is here, the others are not
+        if name != "blobs":
+            raise datasets.Absent("dataset", name, "is not here")
+        return dataclasses.replace(task, facts=dict(new_dataset=name))
+
     task = TaskDist((), sample, ("seen", "unseen_random_labels"),
-                    EpisodeSpec(length=1, features=1, targets="classes", outputs=4), dict(num_tasks=3))
+                    EpisodeSpec(length=1, features=1, targets="classes", outputs=4), dict(num_tasks=3), pool=pool)
     learner = types.SimpleNamespace(predict=lambda params, carry, batch: batch.x_BTX.at[..., 0].set(0.5 * params))
     evaluator = lookup.build("evaluators", "learning_curves", task, learner, sets=sets, baselines=("1nn",),
                              episodes=16, block=block, chunk=chunk, seed=seed)
@@ -139,9 +145,22 @@ def test_only_scored_positions_make_curves():
     assert "unseen_random_labels_first" not in got["headline"]
 
 
+def test_pools_are_scored_as_new_classes_where_they_are_here():
+    got = evaluate(sets=("seen", "pool:blobs", "pool:mnist"))(1.0, ())
+    assert got["facts"]["absent"] == ["pool:mnist"] and "not on this machine: pool:mnist" in got["tables"][0]["title"]
+    assert [row[0] for row in got["tables"][0]["rows"]] == ["seen", "pool:blobs"]
+    head = got["headline"]
+    assert head["pool_blobs_last"] == 1.0 and "pool_blobs_ahead" in head and "pool_mnist_last" not in head
+    alone = evaluate(sets=("seen",))(1.0, ())["headline"]
+    assert head["episodes_sha256"] == alone["episodes_sha256"], "which pools are here does not count"
+    nothing = evaluate(sets=("pool:mnist",))(1.0, ())
+    assert nothing["tables"][0]["rows"] == [] and "pool:mnist" in nothing["tables"][0]["title"]
+
+
 @pytest.mark.parametrize("changes, text", [(dict(chunk=5), "episodes=16: must be a multiple of chunk=5"),
                                            (dict(chunk=4, block=6), "must divide block=6"),
-                                           (dict(sets=()), "sets"), (dict(sets=("sen",)), "nearest: seen")])
+                                           (dict(sets=()), "sets"), (dict(sets=("sen",)), "nearest: seen"),
+                                           (dict(sets=("pool:mnst",)), "nearest: pool:mnist")])
 def test_refusals(changes, text):
     with pytest.raises(ConfigError, match=text):
         evaluate(**changes)

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import lookup
+from metalearn import datasets, lookup
 from metalearn.tasks import projected
 from metalearn.validate import ConfigError
 
 FIELDS = dict(dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22, new_dataset="", image_size=0,
-              channels=0, pca=4, ways=5, length=6, num_tasks=3, bias=0.0, random_points=3, task_seed=0)
+              channels=0, pca=4, ways=5, length=6, num_tasks=3, bias=0.0, random_points=3, task_seed=0,
+              mixture=(), spectra=0.0)
 NUM = 24
 
 
@@ -129,6 +130,57 @@ def test_the_bias_is_the_training_split_s_alone(task):
     assert 0.35 < fixed_B.mean() < 0.65
 
 
+def test_a_mixture_shows_each_training_task_classes_of_one_dataset():
+    key, mixed = jax.random.key(0, impl="threefry2x32"), build(mixture=("textures", "blobs"))
+    drawn = jax.jit(lambda data: mixed.sample(data, key, "train", 120))
+    draw = lambda num_tasks: drawn(mixed.data | {"num_tasks": np.int32(num_tasks)})
+    part = mixed.data["mixture"]
+
+    def members(batch):
+        """(B, T): which of the three datasets each example is of, found by its features."""
+        A_BXX, _ = of(0, batch.task_B)
+        f_BTX = np.linalg.solve(A_BXX[:, None], np.asarray(batch.x_BTX)[..., None])[..., 0]
+        rows = np.array([[np.abs(part["x_NX"] - f_X).sum(1).argmin() for f_X in f_TX] for f_TX in f_BTX])
+        class_BT = np.searchsorted(part["start_V"], rows, side="right") - 1
+        return np.searchsorted(part["first_P"], class_BT, side="right") - 1
+
+    member_BT = members(draw(2**30))
+    assert (member_BT == member_BT[:, :1]).all()
+    assert np.bincount(member_BT[:, 0]).shape == (3,) and np.bincount(member_BT[:, 0]).min() > 24
+    few = draw(6)  # of an id it is always the same
+    assert len({(int(i), int(m)) for i, m in zip(few.task_B, members(few)[:, 0], strict=True)}) == 6
+
+
+def test_spectra_make_features_of_training_tasks_louder_or_softer():
+    key, plain, varied = jax.random.key(0, impl="threefry2x32"), build(), build(spectra=1.0)
+    draw = jax.jit(lambda data: [(t.sample(data, key, "train", NUM), t.sample(data, key, "seen", NUM))
+                                 for t in (plain, varied)])
+    (train, seen), (louder, same) = jax.tree.map(np.asarray, draw(plain.data))
+    np.testing.assert_array_equal(seen.x_BTX, same.x_BTX)
+    np.testing.assert_array_equal(train.index_BT, louder.index_BT)
+    f_BTX, A = features(plain, "train", train.index_BT)[0], of(0, train.task_B)[0]
+    for i in range(3):  # x = A (f * scales), the scales a task's own
+        b = train.task_B == i
+        found_XX = np.linalg.lstsq(f_BTX[b].reshape(-1, 4), louder.x_BTX[b].reshape(-1, 4), rcond=None)[0].T
+        scales_XX = np.linalg.solve(A[b][0], found_XX)
+        scales_X = np.diag(scales_XX)
+        np.testing.assert_allclose(scales_XX, np.diag(scales_X), atol=1e-2)
+        assert scales_X.min() > 0 and scales_X.std() > 0.1 and abs((scales_X**2).mean() - 1) < 1e-2
+
+
+def test_a_pool_takes_the_place_of_new(task):
+    key, pool = jax.random.key(0, impl="threefry2x32"), task.pool("blobs")
+    assert pool.facts["new_dataset"] == "blobs" and pool.facts["sha256"] != task.facts["sha256"]
+    batch = jax.jit(lambda data: pool.sample(data, key, "new", NUM))(pool.data)
+    shown, class_BT = features(pool, "new", np.asarray(batch.index_BT))
+    assert class_BT.max() < 60 and len(np.unique(class_BT)) > 30  # the test classes
+    np.testing.assert_allclose(batch.x_BTX, np.einsum("bxz,btz->btx", of(0, batch.task_B)[0], shown), atol=1e-3)
+    with pytest.raises(datasets.Absent):
+        task.pool("cifar100")
+    with pytest.raises(ConfigError, match="nearest: blobs"):
+        task.pool("blob")
+
+
 def test_the_number_of_tasks_is_data(task):
     traces = []
 
@@ -146,7 +198,8 @@ def test_the_number_of_tasks_is_data(task):
 @pytest.mark.parametrize("changes, text", [
     (dict(ways=6), "ways=6: must lie between 2 and 5"), (dict(bias=1.5), "bias=1.5"), (dict(length=1), "length=1"),
     (dict(num_tasks=2**30 + 1), "num_tasks"), (dict(random_points=0), "random_points=0"),
-    (dict(task_seed=-1), "task_seed=-1"), (dict(dataset="digitz"), "dataset=digitz")])
+    (dict(spectra=-0.1), "spectra=-0.1"), (dict(task_seed=-1), "task_seed=-1"),
+    (dict(dataset="digitz"), "dataset=digitz")])
 def test_refusals(changes, text):
     with pytest.raises(ConfigError, match=text):
         build(**changes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
-from metalearn.datasets.reading import Dataset, load, reshape_images, target_shape
+from metalearn.datasets.reading import Dataset, load, raw_shape, reshape_images, target_shape
 from metalearn.validate import fraction, one_of, require
 
 SPLITS_BY = ("class", "example", "dataset")
@@ -15,12 +16,19 @@ SPLITS_BY = ("class", "example", "dataset")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Features of some examples, sorted by class: x_NX (N, X), with the first row and the count of each class."""
+    """Features of some examples, sorted by class.
+
+    x_NX              (N, X)
+    start_V, count_V  first row and number of rows of each class
+    index_N           row of the raw dataset, so that an episode's pictures can be drawn
+    first_P           first class of each of the datasets that it was put together from
+    """
 
     x_NX: np.ndarray
     start_V: np.ndarray
     count_V: np.ndarray
-    index_N: np.ndarray  # row of the raw dataset, so that an episode's pictures can be drawn
+    index_N: np.ndarray
+    first_P: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, np.int32))
 
     @property
     def num_classes(self) -> int:
@@ -29,13 +37,24 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """train: meta-training examples; heldout: unseen examples of the same classes; new: classes or a set never used."""
+    """A dataset's parts for meta-training and for tests.
+
+    train       meta-training examples
+    heldout     unseen examples of the same classes
+    new         classes or a dataset never used
+    mixture     `train` and the training parts of the datasets in `mixture`, one after another; `train` without these
+    raw         {part: the dataset that its index_N points into}
+    sha256      of all of them
+    pool(name)  (examples, dataset) of another dataset in the same features; ConfigError where it is unfit
+    """
 
     train: Part
     heldout: Part
     new: Part
-    raw: dict[str, Dataset]  # which raw dataset each part's index_N points into
+    mixture: Part
+    raw: dict[str, Dataset]
     sha256: str
+    pool: Callable[[str], tuple[Part, Dataset]]
 
 
 def split_features(
@@ -48,6 +67,7 @@ def split_features(
     image_size: int,
     channels: int,
     pca: int,
+    mixture: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Prepared:
     """Splits a dataset and makes features of it.
@@ -59,10 +79,13 @@ def split_features(
     image_size     side to resize to (0: as they are); channels 1 or 3 (0: as they are; grey is replicated)
     pca            features kept of a PCA fitted on the meta-training images, scaled by one number to unit std;
                    0 keeps the z-scored pixels
+    mixture        datasets to meta-train on as well, in the features of `dataset`: their training classes where they
+                   divide their classes, else their training examples, else all
 
     Pixels are normalised, after resizing, by one scalar mean and std: those of the meta-training images, for the whole
     dataset. A `new_dataset`, of which nothing is meta-trained on, is brought to unit scale by its own: those of its
-    training part, or of all its images where it makes no such division.
+    training part, or of all its images where it makes no such division; so is a pool. Shown are its test classes where
+    it divides its classes, else its test examples, else all.
     A `new_dataset` given with any `split_by` replaces the new classes (that is what `eval --dataset` does); the
     training dataset itself is refused there (known by its hash: a copy with another dtype or order is not found out).
     """
@@ -88,24 +111,57 @@ def split_features(
     project = _fit_pca(pixels_NX[train_N], pca) if pca else lambda x: x
     features_NX = project(pixels_NX)
 
-    part = lambda keep, labels=raw.y_N, x=features_NX: _part(x, labels, np.flatnonzero(keep))
-    other = raw
-    if new_dataset:
-        other = load(new_dataset)
-        require(other.sha256 != raw.sha256, "new_dataset", new_dataset,
+    part = lambda keep: _part(features_NX, raw.y_N, np.flatnonzero(keep))
+
+    def foreign(field: str, name: str, chosen: Callable[[Dataset], np.ndarray]) -> tuple[Part, Dataset]:
+        have = raw_shape(name)
+        require(have[:2] == shape[:2] or min(have[0], shape[0]) > 1, field, name,
+                f"has inputs of shape {have}, dataset {dataset} of {shape}: plain features cannot be resized")
+        other = load(name, shape)
+        require(other.sha256 != raw.sha256, field, name,
                 f"is what dataset {dataset} was meta-trained on: not new ('' scores the part of it that was held out)")
-        fits = other.x_NX.shape[1:3] == shape[:2] or min(other.x_NX.shape[1], shape[0]) > 1
-        require(fits, "new_dataset", new_dataset,
-                f"has inputs of shape {other.x_NX.shape[1:]}, dataset {dataset} of {shape}: plain features cannot "
-                "be resized")
-        scored_N = np.ones(len(other.y_N), bool) if other.test_N is None else other.test_N
-        fit_N = scored_N if scored_N.all() else ~scored_N
-        new = part(scored_N, other.y_N, project(_pixels(other, shape, fit_N)))
+        scored_N = scored(other)
+        x_NX = project(_pixels(other, shape, scored_N if scored_N.all() else ~scored_N))
+        return _part(x_NX, other.y_N, np.flatnonzero(chosen(other))), other
+
+    if new_dataset:
+        new, other = foreign("new_dataset", new_dataset, scored)
     else:
         new = part(~train_class_N if split_by == "class" and not train_class_N.all() else train_class_N & test_N)
-    digest = hashlib.sha256("".join([raw.sha256, other.sha256]).encode()).hexdigest()
-    return Prepared(part(train_N), part(train_class_N & test_N), new,
-                    {"train": raw, "heldout": raw, "new": other}, digest)
+        other = raw
+    train, members = part(train_N), [foreign("mixture", name, trainable) for name in mixture]
+    digest = hashlib.sha256("".join([raw.sha256, other.sha256, *(of.sha256 for _, of in members)]).encode()).hexdigest()
+    pictures = {"train": raw, "heldout": raw, "new": load(new_dataset) if new_dataset else raw}
+    return Prepared(train, part(train_class_N & test_N), new, _joined([train, *(p for p, _ in members)]), pictures,
+                    digest, lambda name: foreign("sets", name, scored))
+
+
+def scored(dataset: Dataset) -> np.ndarray:
+    """Bool (N,): test classes where the dataset divides its classes, else test examples where it has any, else all."""
+    if dataset.split_V:
+        return _of_split(dataset, "test")
+    return np.ones(len(dataset.y_N), bool) if dataset.test_N is None else dataset.test_N
+
+
+def trainable(dataset: Dataset) -> np.ndarray:
+    """Bool (N,): training classes, else examples that are not for tests, else all."""
+    if dataset.split_V:
+        return _of_split(dataset, "train")
+    return np.ones(len(dataset.y_N), bool) if dataset.test_N is None else ~dataset.test_N
+
+
+def _of_split(dataset: Dataset, split: str) -> np.ndarray:
+    return np.array([of == split for of in dataset.split_V])[dataset.y_N]
+
+
+def _joined(parts: list[Part]) -> Part:
+    """One after another, the classes numbered on."""
+    rows = np.cumsum([0, *(len(p.x_NX) for p in parts)])
+    classes = np.cumsum([0, *(p.num_classes for p in parts)])
+    return Part(np.concatenate([p.x_NX for p in parts]),
+                np.concatenate([p.start_V + r for p, r in zip(parts, rows[:-1], strict=True)]).astype(np.int32),
+                np.concatenate([p.count_V for p in parts]), np.concatenate([p.index_N for p in parts]),
+                classes[:-1].astype(np.int32))
 
 
 def _pixels(dataset: Dataset, shape: tuple[int, int, int], fit_N: np.ndarray) -> np.ndarray:
@@ -118,7 +174,7 @@ def _pixels(dataset: Dataset, shape: tuple[int, int, int], fit_N: np.ndarray) ->
 
 def _fit_pca(x_NX: np.ndarray, num: int):
     """A projection on the `num` leading directions, then one scalar scale to unit std; signs fixed."""
-    require(num <= x_NX.shape[1], "pca", num, f"must be at most {x_NX.shape[1]}, the pixels of an image")
+    require(0 <= num <= x_NX.shape[1], "pca", num, f"must lie between 0 and {x_NX.shape[1]}, the pixels of an image")
     mean = x_NX.mean(0, dtype=np.float64)
     _, vectors = np.linalg.eigh(np.cov((x_NX - mean).T))
     basis = vectors[:, ::-1][:, :num]

@@ -26,6 +26,7 @@ class Dataset:
     source_V      where each class comes from: the alphabet of an Omniglot character, else the dataset's name
     note          what a reader of the numbers must know ('100 of the 600 images of each class'), or ''
     split_sha256  hash of the committed class split that the classes were taken from, or ''
+    split_V       train, val or test of each class, where the dataset itself divides its classes
     """
 
     name: str
@@ -37,16 +38,27 @@ class Dataset:
     source_V: tuple[str, ...] = ()
     note: str = ""
     split_sha256: str = ""
+    split_V: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
         return int(self.y_N.max()) + 1
 
 
-def load(name: str) -> Dataset:
-    """The whole dataset `name` as it is (see the package's list); ConfigError when unknown, absent or malformed."""
+def load(name: str, shape: tuple[int, int, int] | None = None) -> Dataset:
+    """The whole dataset `name` (see the package's list), its images resized to `shape`, or as they are.
+
+    ConfigError when unknown, absent or malformed.
+    """
     raw = _raw(name)
-    return Dataset(name, _float(raw.x), raw.y, raw.test, raw.sha256, raw.class_V, raw.source_V, raw.note)
+    x_NX = _float(raw.x) if shape is None else reshape_images(raw.x, np.arange(len(raw.x)), shape)
+    return Dataset(name, x_NX, raw.y, raw.test, raw.sha256, raw.class_V, raw.source_V, raw.note,
+                   split_V=raw.split_V)
+
+
+def raw_shape(name: str) -> tuple[int, int, int]:
+    """(height, width, channels) of a dataset's images as they are."""
+    return _raw(name).x.shape[1:]
 
 
 def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) -> Dataset:
@@ -122,6 +134,7 @@ def target_shape(name: str, have: tuple[int, ...], image_size: int, channels: in
     """
     require(have[0] > 1 or image_size == 0, "image_size", image_size,
             f"must be 0: dataset {name} has plain features, which cannot be resized")
+    require(image_size <= 4096, "image_size", image_size, "must be at most 4096")
     return image_size or have[0], image_size or have[1], channels or have[2]
 
 

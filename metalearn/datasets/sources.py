@@ -14,11 +14,18 @@ import zlib
 
 import numpy as np
 
-from metalearn.datasets import strokes
+from metalearn.datasets import patterns, strokes
 from metalearn.datasets.catalogue import canonical, class_split, entries, unlike, values_of
 from metalearn.validate import ConfigError, nearest, require
 
 CACHE = "metalearn_dataset.npz"  # beside the records of a prepared set
+MADE_UP = {"strokes": lambda: (*strokes.draw(), 16, ()),  # (x, y, white, split of each class)
+           "textures": lambda: (*patterns.textures(), 255, patterns.SPLIT_V),
+           "blobs": lambda: (*patterns.blobs(), 255, patterns.SPLIT_V)}
+
+
+class Absent(ConfigError):
+    """A dataset with a known name that is not on this machine."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +50,9 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
 
         raw = load_digits()
         return make_raw(name, raw.images / 16.0, raw.target, None)
-    if name == "strokes":
-        x, y = strokes.draw()
-        return make_raw(name, x / np.float32(16), y, None)
+    if name in MADE_UP:
+        x, y, white, split_V = MADE_UP[name]()
+        return make_raw(name, x / np.float32(white), y, None, split_V=split_V)
     if name.endswith(".npz"):
         return _read_npz(name)
     name = canonical(name)
@@ -59,11 +66,16 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
         return checked(name, read_cache(name, folder) or read_prepared(name, folder))
     if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
         return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
-    names = ["digits", "strokes", *entries()]
-    hint = nearest(name, names) if name not in entries() else ""
+    names = made_or_listed()
+    hint, error = ("", Absent) if name in entries() else (nearest(name, names), ConfigError)
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
-    raise ConfigError("dataset", name, f"is not here ({where}, not prepared under {prepared}); "
+    raise error("dataset", name, f"is not here ({where}, not prepared under {prepared}); "
                       f"prepare it: python -m metalearn.datasets prepare {name}; known: {', '.join(names)}{hint}")
+
+
+def made_or_listed() -> tuple[str, ...]:
+    """Every name that `read` knows: built in, made up, or of the catalogue."""
+    return ("digits", *MADE_UP, *entries())
 
 
 def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Raw:
@@ -78,6 +90,9 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
     need(y.dtype.kind in "ui" and y.ndim == 1, f"y is {y.dtype}{list(y.shape)}; must be integers of shape (N,)")
     need(x.dtype.kind in "buif", f"x is {x.dtype}; must be numbers")
     need(x.dtype.kind != "f" or bool(np.isfinite(x).all()), "x holds NaN or infinite values")
+    low, high = x.min(), x.max()
+    need(low < high, f"all values of x are {low}: nothing to learn from")
+    need(max(-float(low), float(high)) <= 1e18, f"x reaches from {low:.3g} to {high:.3g}; squares must fit float32")
     if x.ndim == 2:  # plain features are one row of pixels
         x = x[:, None, :]
     if x.ndim == 3:

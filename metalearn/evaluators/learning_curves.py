@@ -22,10 +22,12 @@ is memory ("general, recalls"). The share of a trained task's old labels under f
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
+from metalearn import datasets
 from metalearn.measure import baselines as baselines_lib
 from metalearn.measure import frozen as frozen_lib
 from metalearn.measure import losses, statistics
@@ -33,12 +35,16 @@ from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 
 TAU = 0.05
+POOL = "pool:"
 LABELS = {"new": "newclass"}  # the plain name of a set in the headline, where it differs
 
 
 def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: tuple[str, ...], episodes: int,
          block: int, chunk: int, seed: int) -> Evaluator:
-    """Evaluates `episodes` frozen episodes of each set in `sets` (splits of the task), `chunk` at a time.
+    """Evaluates `episodes` frozen episodes of each set in `sets`, `chunk` at a time.
+
+    A set is a split of the task, or `pool:NAME`: the split `new` over dataset NAME, loaded when it is scored and left
+    out, with a word, where it is not on this machine.
 
     The episodes are a function of (task, seed, block) and nothing else (see `Frozen`; `chunk` is memory); their SHA-256
     is in the result. Classification tasks only; `baselines` are names out of `metalearn.measure.baselines.ALL`.
@@ -48,7 +54,8 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
     require(block % chunk == 0 or chunk % block == 0, "chunk", chunk, f"must divide block={block} or be divided by it")
     require(len(sets) > 0, "sets", sets, "must name at least one split")
     for name in sets:
-        one_of(task.splits, sets=name)
+        known = datasets.made_or_listed() if name.startswith(POOL) and task.pool else ()
+        one_of((*task.splits, *(POOL + dataset for dataset in known)), sets=name)
     for name in baselines:
         one_of(baselines_lib.ALL, baselines=name)
     ways = task.spec.outputs
@@ -58,7 +65,8 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
     @functools.cache
     def frozen(split):
         """(episodes, baseline hits, scored positions, repeats) of one set: computed once per process."""
-        all_of_it, hits, masks, again = frozen_lib.Frozen(task, split, episodes, chunk, seed, block), [], [], []
+        of, split = (task.pool(split.removeprefix(POOL)), "new") if split.startswith(POOL) else (task, split)
+        all_of_it, hits, masks, again = frozen_lib.Frozen(of, split, episodes, chunk, seed, block), [], [], []
         for batch in all_of_it:
             hits.append(jax.device_get(_measure(batch, baselines, ways)))
             masks.append(jax.device_get(batch.mask_BT))
@@ -67,9 +75,13 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
         return all_of_it, joined, np.flatnonzero(np.concatenate(masks).min(0) > 0), np.concatenate(again)
 
     def run(params, carry) -> Result:
-        scores, curves, drawn = {}, [], {}
+        scores, curves, drawn, absent = {}, [], {}, []
         for split in sets:
-            drawn[split], hits, scored_T, again_ET = frozen(split)
+            try:
+                drawn[split], hits, scored_T, again_ET = frozen(split)
+            except datasets.Absent:
+                absent.append(split)
+                continue
             hit_ET = np.concatenate([score(params, carry, batch) for batch in drawn[split]])
             rows = {"learner": hit_ET} | hits
             scores[split] = summaries({name: h[:, scored_T] for name, h in rows.items()}, again_ET[:, scored_T])
@@ -77,15 +89,17 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
                 series = [_series(name, h) for name, h in rows.items()]
                 curves.append({"title": split, "x": list(range(hit_ET.shape[1])), "xlabel": "examples seen",
                                "ylabel": "accuracy", "series": series, "levels": {"chance": 1 / ways}})
-        digest, inputs_digest = frozen_lib.together(drawn)
+        # which pools are here differs between machines, so they do not count in the hash of the whole
+        own = {split: of for split, of in drawn.items() if not split.startswith(POOL)}
+        digest, inputs_digest = frozen_lib.together(own or drawn)
         facts = {"seed": seed, "episodes": episodes, "block": block, "episodes_sha256": digest,
                  "inputs_sha256": inputs_digest, "set_sha256": {name: of.digest for name, of in drawn.items()},
                  "dataset_sha256": task.facts.get("sha256"), "dataset": task.facts.get("dataset"),
                  "new_dataset": task.facts.get("new_dataset"), "num_tasks": task.facts.get("num_tasks"),
-                 "scores": scores}
+                 "scores": scores, "absent": absent}
         headline = _headline(scores, 1 / ways) | {"new_dataset": task.facts.get("new_dataset"),
                                                   "episodes_sha256": digest, "inputs_sha256": inputs_digest}
-        return {"headline": headline, "tables": tables(scores), "curves": curves, "facts": facts}
+        return {"headline": headline, "tables": tables(scores, absent), "curves": curves, "facts": facts}
 
     return Evaluator(run)
 
@@ -165,7 +179,7 @@ def phase(scores: dict, chance: float) -> str | None:
 def _headline(scores: dict, chance: float) -> dict:
     out = {}
     for split, rows in scores.items():
-        label, s = LABELS.get(split, split), rows["learner"]
+        label, s = LABELS.get(split, split.replace(POOL, "pool_").replace("/", "-")), rows["learner"]
         out |= {f"{label}_last": s["last"], f"{label}_ci95": s["last_ci95"]}
         if not split.endswith("_labels"):  # of those only the last position is scored
             out |= {f"{label}_first": s["first"], f"learning_{label}": s["learning"]}
@@ -181,12 +195,13 @@ def _headline(scores: dict, chance: float) -> dict:
     return out
 
 
-def tables(scores: dict) -> list[dict]:
+def tables(scores: dict, absent: Sequence[str] = ()) -> list[dict]:
     """Accuracy by set, learner and baselines side by side; the second table without repeated examples.
 
-    A star marks the winner between the learner and the best baseline, where their paired interval excludes 0.
+    A star marks the winner between the learner and the best baseline, where their paired interval excludes 0. The sets
+    in `absent` are named below the first.
     """
-    names = list(next(iter(scores.values())))
+    names = list(next(iter(scores.values()), {"learner": {}}))
     made = []
     for of, ahead, title in (("last", "ahead", "accuracy on frozen episodes (last: mean of the last five positions"),
                              ("fresh", "ahead_fresh", "the same without examples that stood in the context (fresh")):
@@ -202,4 +217,6 @@ def tables(scores: dict) -> list[dict]:
         columns = ["set", "first", f"learner, {of}", *names[1:], *(["learner - best baseline"] * (len(names) > 1))]
         made.append({"title": f"{title}; ± 95 % interval; * where the paired one excludes 0)", "columns": columns,
                      "rows": rows})
-    return [table for table in made if table["rows"]]
+    if absent:
+        made[0]["title"] += f"\nnot on this machine: {', '.join(absent)}"
+    return made if made[1]["rows"] else made[:1]

@@ -22,6 +22,7 @@ Splits that `sample` knows (all but `train` leave the permutations unbiased):
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import jax
@@ -54,6 +55,8 @@ def make(
     bias: float,
     random_points: int,
     task_seed: int,
+    mixture: tuple[str, ...],
+    spectra: float,
 ) -> TaskDist:
     """The distribution; the fields from `dataset` to `pca` are those of `datasets.split_features`.
 
@@ -63,26 +66,30 @@ def make(
     bias           p, the fraction of a training batch under one fixed label order
     random_points  distinct points of the `random` split
     task_seed      what (A, rho) of an id is a function of
+    mixture        datasets whose training parts the split `train` draws from as well, each as often as `dataset`, all
+                   classes of an episode from one of them: which, the id says. () none
+    spectra        in `train` the features are multiplied by factors before A, a task's own for each feature: the std of
+                   their logarithm. 0 none
 
     Images are drawn i.i.d.: a uniform class of the task, then a uniform example of it, with replacement.
     """
     fraction(bias=bias)
     require(length >= 2, "length", length, "must be at least 2")
+    require(spectra >= 0, "spectra", spectra, "must be at least 0")
     require(random_points >= 1, "random_points", random_points, "must be at least 1")
     limit = _ids.limit(num_tasks)
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
     prepared = datasets.split_features(dataset=dataset, split_by=split_by, train_classes=train_classes,
-                                       new_dataset=new_dataset,
-                                    heldout_frac=heldout_frac, image_size=image_size, channels=channels, pca=pca)
+                                       new_dataset=new_dataset, heldout_frac=heldout_frac, image_size=image_size,
+                                       channels=channels, pca=pca, mixture=tuple(mixture))
     parts = {"train": prepared.train, "heldout": prepared.heldout, "new": prepared.new}
     for name, part in parts.items():
-        of = new_dataset or dataset if name == "new" else dataset
-        require(2 <= ways <= part.num_classes, "ways", ways,
-                f"must lie between 2 and {part.num_classes}, the classes of the {name} part of dataset {of}")
+        _enough(part, ways, f"the {name} part of dataset {new_dataset or dataset if name == 'new' else dataset}")
+    if mixture:
+        parts["mixture"] = prepared.mixture
     num_features = prepared.train.x_NX.shape[1]
     data = {"num_tasks": limit, "task_seed": np.int32(task_seed)}
-    data |= {name: {"x_NX": p.x_NX, "start_V": p.start_V, "count_V": p.count_V, "index_N": p.index_N}
-             for name, p in parts.items()}
+    data |= {name: _arrays(part) for name, part in parts.items()}
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         key_id, key_bias, key_image = jax.random.split(key, 3)
@@ -91,18 +98,35 @@ def make(
         task_B = task_B if trained else task_B + FIRST_EVAL_ID
         biased_B = jax.random.uniform(key_bias, (num,)) < (bias if split == "train" else 0.0)
         # every episode has its own key, so that what it shows does not depend on its place in the batch
-        one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points)
+        one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points, spectra)
         x_BTX, y_BT, index_BT = jax.vmap(one)(jax.random.split(key_image, num), task_B, biased_B)
         mask_BT = jnp.ones((num, length), jnp.float32)
         if split.endswith("_labels"):  # the last label alone is of another kind, so only it can be scored
             mask_BT = mask_BT.at[:, :-1].set(0.0)
         return Episodes(x_BTX, y_BT, mask_BT, task_B, index_BT, ways=ways)
 
+    def pool(name: str) -> TaskDist:
+        part, of = prepared.pool(name)
+        _enough(part, ways, f"dataset {name}")
+        sha256 = hashlib.sha256(f"{prepared.sha256}{of.sha256}".encode()).hexdigest()[:16]
+        return dataclasses.replace(dist, data=data | {"new": _arrays(part)},
+                                   facts=facts | {"new_dataset": name, "sha256": sha256})
+
     spec = EpisodeSpec(length=length, features=num_features, targets="classes", outputs=ways)
     facts = {"dataset": dataset, "new_dataset": new_dataset or dataset,
              "num_tasks": num_tasks, "sha256": hashlib.sha256(prepared.sha256.encode()).hexdigest()[:16],
              "prepared": prepared}
-    return TaskDist(data, sample, SPLITS, spec, facts, {"num_tasks": _ids.limit})
+    dist = TaskDist(data, sample, SPLITS, spec, facts, {"num_tasks": _ids.limit}, pool=pool)
+    return dist
+
+
+def _enough(part: datasets.Part, ways: int, of: str) -> None:
+    most = part.num_classes
+    require(2 <= ways <= most, "ways", ways, f"must lie between 2 and {most}, the classes of {of}")
+
+
+def _arrays(part: datasets.Part) -> dict[str, np.ndarray]:
+    return dataclasses.asdict(part)
 
 
 def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int) -> tuple[Array, Array]:
@@ -121,16 +145,31 @@ def _permutation(key: Array, num: int) -> Array:
     return jnp.argsort(jax.random.uniform(key, (num,)))
 
 
-def _episode(data, key, task, biased, split, ways, length, random_points):
+def _varied(task_seed, task, A_XX, order_V, first_P, spectra):
+    """(A_XX, order_V) of a training task: each feature louder or softer, the classes of one dataset foremost."""
+    if len(first_P) == 1 and not spectra:
+        return A_XX, order_V
+    key = jax.random.fold_in(jax.random.key(task_seed, impl="threefry2x32"), task)
+    key_member, key_scales = jax.random.split(jax.random.fold_in(key, 1))
+    which = jax.random.randint(key_member, (), 0, len(first_P))
+    of_V = jnp.searchsorted(first_P, order_V, side="right") - 1
+    order_V = order_V[jnp.argsort(of_V != which, stable=True)]
+    scales_X = jnp.exp(spectra * jax.random.normal(key_scales, A_XX.shape[:1]))
+    return A_XX * scales_X / jnp.sqrt((scales_X**2).mean()), order_V
+
+
+def _episode(data, key, task, biased, split, ways, length, random_points, spectra):
     """One episode: (x_TX, y_T, index_T)."""
     key_draws, key_extra = jax.random.split(key)
     where = {"train": "train", "seen": "train", "new": "new", "seen_random_labels": "train",
              "seen_relabelled": "train", "seen_old_labels": "train"}.get(split, "heldout")
-    part = data[where]
+    part = data["mixture" if split == "train" and "mixture" in data else where]
     num_features, num_classes = part["x_NX"].shape[1], part["start_V"].shape[0]
     A_XX, order_V = draw_task(data["task_seed"], task, num_features, num_classes)
     if split == "identity":
         A_XX = jnp.eye(num_features)
+    if split == "train":
+        A_XX, order_V = _varied(data["task_seed"], task, A_XX, order_V, part["first_P"], spectra)
     own_V = order_V = jnp.where(biased, jnp.arange(num_classes), order_V)[:ways]
     if split in ("seen_relabelled", "seen_old_labels"):
         order_V = own_V[_permutation(key_extra, ways)]
