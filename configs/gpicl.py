@@ -143,8 +143,9 @@ def sweep(arg: str = "phases"):
         vary = {"task.num_tasks": TASKS, "seed": (seed,) * len(TASKS)}
         yield {"_label": f"every K, seed {seed}", "replicas.num": len(TASKS), "replicas.at_once": 1,
                "replicas.vary": vary}
-    for layout in ("shifted", "query"):
-        yield {"_label": f"layout {layout}", "task.num_tasks": 0, "seed": 0, "learner.layout": layout}
+    for layout in ("shifted", "query"):  # the paper's layout needs to know which token came before
+        yield {"_label": f"layout {layout}", "task.num_tasks": 0, "seed": 0, "learner.layout": layout,
+               "learner.network.positions": layout == "shifted"}
 
 
 SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models"}
