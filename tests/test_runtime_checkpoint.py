@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import GOLDEN
 
 from metalearn.runtime import checkpoint
 from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
@@ -62,6 +63,20 @@ def test_round_trip_to_the_bit(saved):
 def test_a_part_restores_from_the_whole(saved):
     found, _ = Checkpoints(str(saved)).restore({"params": {"half": state(0).params["half"]}})
     assert same(found, {"params": {"half": state(4).params["half"]}})
+
+
+def golden_state():
+    params = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7, "half": jnp.arange(4, dtype=jnp.bfloat16) / 2}
+    return TrainState(np.int32(3), params, (np.uint8([1, 2]), {"mask": np.array([True, False])}),
+                      {"seen": np.float32(9)})
+
+
+def test_a_checkpoint_written_long_ago_is_read(tmp_path):
+    """tests/golden/checkpoint is of the first version that had it: later ones read it, or say how to convert it."""
+    shutil.copytree(GOLDEN / "checkpoint", tmp_path / "old")  # nothing may touch the golden one
+    found, meta = Checkpoints(str(tmp_path / "old")).restore(golden_state())
+    assert same(found, golden_state()) and meta["step"] == 3 and meta["config"] == {"seed": 0}
+    assert set(Checkpoints(str(tmp_path / "old")).verify(3).values()) == {""}
 
 
 def damage(path, how):
