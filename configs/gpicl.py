@@ -81,9 +81,9 @@ def phases() -> dict:
 def mixture() -> dict:
     """Meta-trained on several datasets, so as not to lose on foreign ones. Made on emnist/letters and cifar_fs."""
     config = digits()
-    config["task"] |= dict(mixture=("strokes", "textures", "blobs"), spectra=0.0)
-    config["optim"] |= dict(decay="cosine")
-    config["train"] |= dict(steps=8000, save_every=8000)
+    config["task"] |= dict(mixture=("strokes", "textures", "blobs"), spectra=0.5)
+    config["optim"] |= dict(lr=3e-3, decay="cosine")
+    config["train"] |= dict(batch=32, steps=8000, steps_per_call=100, log_every=200, save_every=8000)
     config["evaluators"]["curves"]["sets"] = (
         "seen", "unseen", "new", "random", *(name for name in POOLS if name != "pool:emnist/letters"))
     return config
