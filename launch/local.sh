@@ -14,5 +14,5 @@ case "${1:-}" in
 esac
 metalearn_setup
 [ -f "$metalearn_root/metalearn/$program.py" ] || [ -d "$metalearn_root/metalearn/$program" ] \
-  || metalearn_fail "program=$program: must be one of train, eval, collect, datasets, benchmark, report, reproduce, sweep"
+  || metalearn_fail "program=$program: must be one of train, eval, checkpoint, collect, datasets, benchmark, report, reproduce, sweep"
 exec "$PYTHON_VENV" -m "metalearn.$program" "$@"

@@ -4,17 +4,21 @@
 #   bash launch/test.sh                 the fast suite
 #   bash launch/test.sh --slow          learning runs too
 #   bash launch/test.sh tests/test_optim.py -k skip
+#   bash launch/test.sh --faults [--short]      kills, damage, full disks, hostile input: a table by number
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 METALEARN_EXTRAS="${METALEARN_EXTRAS:-dev}" metalearn_setup
 cd "$metalearn_root"
-arguments=(-n 2 --dist worksteal)  # each worker keeps to its half, so that a module compiles once
+if [ "${1:-}" = --faults ]; then shift; exec "$PYTHON_VENV" -m tests.faults "$@"; fi
+arguments=(-n 2 --dist worksteal --durations=10)  # each worker keeps to its half, so that a module compiles once
 marker="not slow"
 for argument in "$@"; do
   if [ "$argument" = --slow ]; then marker=""; else arguments+=("$argument"); fi
 done
 "$PYTHON_VENV" -m ruff check --quiet .
-# one thread per worker: two workers share two cores; level 0 compiles in half the time, and compiling is most of the work
-export XLA_FLAGS="${XLA_FLAGS:---xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0}"
+# one thread per worker: two workers share two cores. Compiling is most of the work: level 0 halves it, LLVM's cheap passes
+# and loops emitted without MLIR take another two fifths off
+flags="--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+export XLA_FLAGS="${XLA_FLAGS:-$flags --xla_llvm_disable_expensive_passes=true}"
 exec "$PYTHON_VENV" -m pytest -q -m "$marker" "${arguments[@]}"

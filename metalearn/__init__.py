@@ -15,7 +15,8 @@ def evaluate(workdir: str, overrides: tuple[str, ...] = (), step: int | None = N
 
     overrides   field=value of the run's config that this evaluation changes, as in
                 ("task.new_dataset=my_images.npz", "evaluators.curves.episodes=256")
-    suffix      of the files that it writes, eval/<evaluator><suffix>.json: "" replaces those of training
+    suffix      of the files that it writes, eval/<evaluator><suffix>.json, "@..."; by default what differs from
+                training's own evaluation: nothing of that is overwritten
 
     Raises ConfigError for a bad field or no run, CheckpointError when no checkpoint is healthy.
     """

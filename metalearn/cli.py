@@ -1,11 +1,13 @@
 """What all programs share: flags, the one-line answer to bad input, exit codes, the RESULT line.
 
-Exit codes: 0 done; 2 bad configuration; 75 stopped by a signal after saving; anything else is a crash.
+Exit codes: 0 done; 1 failed, for a reason said in one line; 2 bad configuration; 75 stopped by a signal after saving;
+anything else is a crash.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import sys
@@ -14,7 +16,13 @@ from typing import Any
 
 from metalearn.validate import ConfigError, nearest
 
-EXIT_CONFIG, EXIT_SIGNAL = 2, 75
+EXIT_FAILURE, EXIT_CONFIG, EXIT_SIGNAL = 1, 2, 75
+# of the machine, not of the program: what a person needs to know is the place and the reason
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+class Failure(RuntimeError):
+    """A run cannot go on, for a reason that a person can act on. `str()` is the one line; programs exit with 1."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,17 +57,26 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(program: Callable[[], int | None]) -> None:
-    """Runs a program; a ConfigError becomes one line on standard error and exit code 2."""
+    """Runs a program and exits: a ConfigError is one line on standard error and code 2, a Failure or a disk that takes
+    nothing more one line and code 1."""
     try:
         code = program() or 0
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_CONFIG
+    except Failure as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = EXIT_FAILURE
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         sys.stderr.close()
-        code = 0
+        code = 141  # as a shell says it: what was to be done is not
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        code = EXIT_FAILURE
     sys.exit(code)
 
 

@@ -20,7 +20,7 @@ from metalearn.reporting import tables
 from metalearn.rl import recipe as recipe_lib
 from metalearn.rl import store
 from metalearn.runtime import config as config_lib
-from metalearn.runtime import workdir
+from metalearn.runtime import manifest
 from metalearn.validate import require, within
 
 
@@ -37,7 +37,7 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
     return_BE = logs.rtg_BT[..., 0]
     header = recipe.header() | {"mean_return": np.round(return_BE.mean(1), 4).tolist(),
                                 "best_return": np.round(return_BE.max(1), 4).tolist(),
-                                "versions": workdir.versions()}
+                                "versions": manifest.versions()}
     sha = store.save(out, param_BX, logs, header)
     rows = [[i, f"{r.mean():.2f}", f"{r.min():.2f}", f"{r.max():.2f}"] for i, r in enumerate(return_BE[:10])]
     tables.show({"tables": [{"title": f"{task.behaviour} in {task.env.name}: returns of the first tasks",

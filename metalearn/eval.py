@@ -4,12 +4,16 @@
 
 `--dataset` puts a dataset that was never trained on in the place of the new classes (any image size: it is resized and
 normalised as the training dataset was). Reads the config out of the work directory; never runs Python from it.
+
+An evaluation that differs from training's own, by its step or by fields of the config, is written beside it and says
+how in its name and in its field `evaluated`: eval/curves@seed=3,step=500.json.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import sys
+import re
 from typing import Any
 
 from metalearn import cli
@@ -18,14 +22,17 @@ from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import loop, replicas
 from metalearn.runtime import workdir as workdir_lib
-from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
+from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import PyTree, Result
 from metalearn.validate import require
 
 
-def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, suffix: str = "") -> dict[str, Any]:
+def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, step: int, suffix: str = "",
+             changed: tuple[str, ...] = ()) -> dict[str, Any]:
     """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables.
+
+    step, changed   the parameters' step, and how the config differs from the run's: what the files say of themselves
 
     Returns the headline numbers of all of them, {evaluator: {name: number}}. An evaluator sees one network: of several
     replicas, one after another.
@@ -35,6 +42,7 @@ def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: s
     for name in experiment.evaluators:
         results: list[Result] = [cli.plain(_run(experiment, name, params, carry, r)) for r in range(plan.num)]
         result = results[0] if plan.num == 1 else cli.plain(replicas.merge(plan, results))
+        result |= {"evaluated": {"step": step, "changed": list(changed)}}
         workdir_lib.write_json(os.path.join(directory, "eval", f"{name}{suffix}.json"), result)
         tables.show(result)
         plots.plot(result, os.path.join(directory, "plots", f"{name}{suffix}"))
@@ -57,9 +65,13 @@ def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: in
 
 
 def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "") -> dict:
-    """Evaluates the newest healthy checkpoint (or `step`) under the run's own config with `overrides`."""
+    """Evaluates the newest healthy checkpoint (or `step`) under the run's own config with `overrides`.
+
+    suffix   of the files, "@..."; by default it says what differs from training's own evaluation, "" for nothing
+    """
     workdir = os.path.abspath(workdir)
-    config = workdir_lib.read_config(workdir)
+    require(bool(SUFFIX.fullmatch(suffix)), "suffix", suffix, "must be @ and letters, digits or any of . _ = , -")
+    own, config = workdir_lib.read_config(workdir), workdir_lib.read_config(workdir)
     config.unlock()
     for field, value in (overrides or {}).items():
         config_lib.assign(config, field, value)
@@ -70,8 +82,31 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
         require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
     experiment = experiment_lib.with_data(experiment, workdir)
     params, carry, step = loop.restore(experiment, checkpoints, step)
-    headline = evaluate(experiment, params, carry, workdir, suffix)
+    changed = tuple(config_lib.differences(own, config))
+    fields = {text.partition(": ")[0]: config_lib.flatten(config)[text.partition(": ")[0]] for text in changed}
+    suffix = suffix or _suffix(fields | ({"step": step} if step != own.train.steps else {}))
+    headline = evaluate(experiment, params, carry, workdir, step, suffix, changed)
     return headline | experiment_lib.sizes(experiment, params) | {"step": step}
+
+
+SUFFIX = re.compile(r"(@[A-Za-z0-9._=,-]{1,99})?")
+
+
+def _suffix(fields: dict[str, Any]) -> str:
+    """'@seed=3,step=500' of these values, short and of plain characters; of files their name and what they hold, as two
+    may have one name."""
+    words, exact = [], []
+    for field, value in sorted(fields.items()):
+        if isinstance(value, str) and os.path.isfile(value):
+            with open(value, "rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            value = os.path.splitext(os.path.basename(value))[0] + "-" + content[:8]
+        exact.append(f"{field}={value}")
+        words.append(re.sub(r"[^A-Za-z0-9._=-]+", "-", exact[-1]).strip("-"))
+    text = ",".join(words)
+    if text != ",".join(exact) or len(text) > 90:  # what was left out of the name tells two apart all the same
+        text = text[:80] + "-" + hashlib.sha256(repr(exact).encode()).hexdigest()[:8]
+    return "@" + text if fields else ""
 
 
 def main() -> int:
@@ -81,16 +116,9 @@ def main() -> int:
     parser.add_argument("--step", type=int, help="a checkpoint other than the newest")
     args = parser.parse()
     overrides = dict(o.partition("=")[::2] for o in args.overrides)
-    suffix = ""
     if args.dataset:
         overrides["task.new_dataset"] = os.path.abspath(args.dataset) if os.path.exists(args.dataset) else args.dataset
-        suffix = "@" + os.path.basename(args.dataset).removesuffix(".npz").replace("/", "-")
-    try:
-        headline = run(args.workdir, overrides, args.step, suffix)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    cli.print_result(headline)
+    cli.print_result(run(args.workdir, overrides, args.step))
     return 0
 
 

@@ -6,7 +6,9 @@
   --on=local   runs them here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
 
 The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
-others. A directory counts as done only when it was made by this very config: an edited sweep shows no old numbers.
+others. A directory counts as done only when it was made by this very config: an edited sweep shows no old numbers. A
+signal is handed on to the runs, which save, and ends the sweep with exit code 75. One sweep at a time has its --out, as
+long as any of its runs is alive.
 
 `sweep()` yields dicts of dotted overrides; three keys are for the launcher: `_label` (what the run is called, unique;
 directories are called by it, 003-cdni-L-12, and tables find their rows by it), `_stage` (int: lower stages finish
@@ -21,22 +23,25 @@ from __future__ import annotations
 import concurrent.futures
 import importlib
 import inspect
-import json
 import os
 import queue
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 from metalearn import cli
 from metalearn.reporting import plots, tables
 from metalearn.reporting.runs import Run
 from metalearn.runtime import config as config_lib
+from metalearn.runtime import signals
 from metalearn.runtime import workdir as workdir_lib
-from metalearn.validate import require
+from metalearn.validate import ConfigError, require
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where `_config` of a sweep is looked for
 
@@ -87,61 +92,98 @@ def changed(run: dict) -> list[str]:
     return config_lib.differences(workdir_lib.read_config(run["workdir"]), run["config"])
 
 
-def done(run: dict) -> bool:
-    """Whether the run has finished, under this very config."""
-    return all(os.path.exists(os.path.join(run["workdir"], name)) for name in ("result.json", "config.json")
-               ) and not changed(run)
+def done(run: dict) -> dict | None:
+    """The run's headline numbers, if it has finished under this very config."""
+    path = os.path.join(run["workdir"], "config.json")
+    return workdir_lib.read_result(run["workdir"]) if os.path.exists(path) and not changed(run) else None
 
 
-def run_local(runs: list[dict], out: str, jobs: int) -> list[str]:
-    """Runs what has no result yet; returns the names of the failed ones. Output goes to OUT/logs/<name>.txt."""
-    os.makedirs(os.path.join(out, "logs"), exist_ok=True)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    slots: queue.Queue = queue.Queue()
-    for i in range(jobs):
-        slots.put(cores[i::jobs])
-    # runs of one sweep differ in numbers, not in programs: the first compiles for all
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": os.path.join(out, ".compiled"),
-                                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
-    failed = []
+class Trainers:
+    """The training processes of a sweep, at most `jobs` at a time, and what became of each run.
 
-    def one(run):
-        if done(run):
+    keep      file descriptors that they hold open: the lock of the sweep's directory, so that one whose launcher was
+              killed is not joined by a second
+    failed, stopped   names of runs that ended badly, and of those that a signal kept from their end
+    """
+
+    def __init__(self, out: str, jobs: int, keep: tuple[int, ...] = ()):
+        self.out, self.jobs, self.keep = out, jobs, keep
+        self.failed, self.stopped = [], []
+        self._ended, self._running, self._guard = False, set(), threading.RLock()
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._slots: queue.Queue = queue.Queue()
+        for i in range(jobs):
+            self._slots.put(cores[i::jobs])
+
+    def run(self, runs: list[dict]) -> None:
+        """Runs what has no result yet, stage after stage. Output goes to OUT/logs/<name>.txt."""
+        os.makedirs(os.path.join(self.out, "logs"), exist_ok=True)
+        # runs of one sweep differ in numbers, not in programs: the first compiles for all. What is compiled is run:
+        # it is not kept in a directory that may have come from elsewhere
+        with tempfile.TemporaryDirectory(prefix="metalearn-compiled-") as cache:
+            self._environment = {"JAX_COMPILATION_CACHE_DIR": cache,
+                                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"} | os.environ
+            for stage in sorted({run["stage"] for run in runs}):
+                with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
+                    list(pool.map(self._one, [run for run in runs if run["stage"] == stage]))
+        self.failed.sort()
+        self.stopped.sort()
+
+    def end(self) -> None:
+        """Asks the running ones to save and stop; no other is started."""
+        with self._guard:
+            self._ended = True
+            for process in self._running:
+                process.send_signal(signal.SIGTERM)
+
+    def _one(self, run: dict) -> None:
+        if done(run) is not None:
             print(f"{run['name']}  done before", flush=True)
             return
-        if differ := changed(run):
-            failed.append(run["name"])
-            print(f"{run['name']}  FAILED: its directory was made by another config; these differ: "
-                  + "; ".join(differ[:8]), flush=True)
-            return
-        mine, began = slots.get(), time.monotonic()
-        pin = ["taskset", "-c", ",".join(map(str, mine))] if mine and jobs > 1 and shutil.which("taskset") else []
         try:
-            with open(os.path.join(out, "logs", run["name"] + ".txt"), "a", encoding="utf-8") as log:
-                code = subprocess.run([*pin, *run["command"]], stdout=log, stderr=log, env=environment,
-                                      cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
+            workdir_lib.check(run["workdir"], run["config"])
+        except ConfigError as error:
+            self.failed.append(run["name"])
+            print(f"{run['name']}  FAILED: its directory {error.allowed}", flush=True)
+            return
+        mine, began = self._slots.get(), time.monotonic()
+        pin = ["taskset", "-c", ",".join(map(str, mine))] if mine and self.jobs > 1 and shutil.which("taskset") else []
+        try:
+            with open(os.path.join(self.out, "logs", run["name"] + ".txt"), "a", encoding="utf-8") as log:
+                code = self._wait([*pin, *run["command"]], log)
         finally:
-            slots.put(mine)
+            self._slots.put(mine)
         text = " ".join(f"{k}={v}" for k, v in run["overrides"].items())
-        if code:
-            failed.append(run["name"])
+        if code in (None, cli.EXIT_SIGNAL) or self._ended and code:
+            self.stopped.append(run["name"])
+            print(f"{run['name']}  {'not started' if code is None else 'stopped'}", flush=True)
+        elif code:
+            self.failed.append(run["name"])
             print(f"{run['name']}  FAILED with exit code {code}: {text}; see {log.name}", flush=True)
         else:
             print(f"{run['name']}  {time.monotonic() - began:.0f} s  {text}", flush=True)
 
-    for stage in sorted({run["stage"] for run in runs}):
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(one, [run for run in runs if run["stage"] == stage]))
-    return sorted(failed)
+    def _wait(self, command: list[str], log) -> int | None:
+        """The exit code; None where the sweep had ended before."""
+        with self._guard:
+            if self._ended:
+                return None
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment, cwd=ROOT,
+                                       stdin=subprocess.DEVNULL, pass_fds=self.keep)
+            self._running.add(process)
+        try:
+            return process.wait()
+        finally:
+            with self._guard:
+                self._running.discard(process)
 
 
 def summarise(spec: str, runs: list[dict], out: str) -> dict:
     """The sweep's Result: what the config's SUMMARY makes of the finished runs, else just their headlines."""
     (module, arg), finished = _module(spec), []
     for run in runs:
-        if done(run):
-            with open(os.path.join(run["workdir"], "result.json"), encoding="utf-8") as file:
-                finished.append(Run(run["label"], run["overrides"], json.load(file), run["workdir"]))
+        if (headline := done(run)) is not None:
+            finished.append(Run(run["label"], run["overrides"], headline, run["workdir"]))
     summary = getattr(module, "SUMMARY", "")
     summary = summary if isinstance(summary, str) else summary[arg]
     result = reporting(summary)(finished) if summary and finished else {"headline": {}}
@@ -180,10 +222,20 @@ def main() -> int:
         for run in runs:
             print(shlex.join(["python", *run["command"][1:]]))
         return 0
-    failed = run_local(runs, out, args.jobs or default_jobs())
-    headline = summarise(args.config, runs, out)
-    cli.print_result(headline | {"failed": failed, "seconds": time.monotonic() - began})
-    return 1 if failed else 0
+    if os.path.isdir(out):
+        workdir_lib.plain(out, "--out")
+    with workdir_lib.lock(out, "--out") as lock, signals.Noted(last=True) as stop:
+        trainers = Trainers(out, args.jobs or default_jobs(), (lock.fileno(),))
+        stop.call = trainers.end
+        if stop.number:
+            trainers.end()
+        trainers.run(runs)
+        if stop.number:
+            print(f"stopped by {signals.name(stop.number)}; the same command goes on", file=sys.stderr)
+            return cli.EXIT_SIGNAL
+        headline = summarise(args.config, runs, out)
+    cli.print_result(headline | {"failed": trainers.failed, "seconds": time.monotonic() - began})
+    return 1 if trainers.failed else 0
 
 
 if __name__ == "__main__":

@@ -319,9 +319,10 @@ class Env:
                                                             of a whole batch at once where there is `host`
     spread_X                                                how far apart tasks are: the unit in which behaviours err
     length                                                  steps after which an episode is truncated
-    host(param_BX, seed_B) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, terminated_B))   simulators outside JAX have
-                                                            this alone, stateful and in lock-step, and no reset or step;
-                                                            environment b draws from seed b alone
+    host(param_BX, seed_B) -> (obs_BS, step(act_BA) -> (obs_BS, rew_B, terminated_B, success_B))   simulators outside
+                                                            JAX have this alone, stateful and in lock-step, and no reset
+                                                            or step; environment b draws from seed b alone. success_B
+                                                            counts where facts["success"] is true
     facts                                                   name, version, obs_size, act_size, and what else reports say
     """
 

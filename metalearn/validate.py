@@ -14,6 +14,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+LARGEST = 2**31 - 1
+
 
 class ConfigError(ValueError):
     """Bad input. `str()` is the one line that a person sees; programs exit with 2."""
@@ -133,4 +135,18 @@ def call(make, /, *context: Any, **kw: Any) -> Any:
         require(_matches(value, hint), field, value, f"must be of type {_type_name(hint)}")
         if isinstance(value, float):
             require(math.isfinite(value), field, value, "must be finite")
+        _int32(field, value)
     return make(*context, **kw)
+
+
+def _int32(field: str, value: Any) -> None:
+    """Integers are sizes, counts and seeds of 32-bit programs, wherever they stand in a block."""
+    if isinstance(value, int):
+        low = 0 if field.split(".")[-1].endswith("seed") else -LARGEST - 1
+        require(low <= value <= LARGEST, field, value, f"must lie between {low} and {LARGEST}")
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            _int32(f"{field}.{name}", inner)
+    elif isinstance(value, (tuple, list)):
+        for inner in value:
+            _int32(field, inner)

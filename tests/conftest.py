@@ -58,3 +58,37 @@ def _golden(name: str, tree) -> None:
         off = 1e-6 + 1e-3 * norm
         np.testing.assert_allclose(found[leaf][1:], [norm, last, size], rtol=2e-3, atol=off, err_msg=leaf)
         np.testing.assert_allclose(found[leaf][0], total, rtol=0, atol=off * size**0.5, err_msg=leaf)
+
+
+@pytest.fixture
+def handlers():
+    """A program leaves signals ignored once it has answered one: put back what they meant."""
+    import signal
+
+    from metalearn.runtime import signals
+
+    kept = {number: signal.getsignal(number) for number in signals.NUMBERS}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Every config builds the task and the learner of toys.py."""
+    from toys import toy
+
+    from metalearn.runtime import experiment
+
+    monkeypatch.setattr(experiment, "build", toy)
+
+
+@pytest.fixture
+def whole(toys, tmp_path):
+    """What an uninterrupted run of toys.RUN leaves, in `whole`."""
+    from toys import RUN, final, settings
+
+    from metalearn import train
+
+    train.run(settings(*RUN), str(tmp_path / "whole"), quiet=True)
+    return final(tmp_path / "whole")

@@ -25,7 +25,7 @@ def test_rewards_and_observations_by_hand(robot):
     act_BA = np.full((3, act_size), 0.3)
     again, step = env.host(param_BX, np.arange(3))
     np.testing.assert_array_equal(again, obs_BS)
-    next_BS, rew_B, terminated_B = advance(act_BA)
+    next_BS, rew_B, terminated_B, _ = advance(act_BA)
     assert not terminated_B.any() and np.isfinite(next_BS).all()
     np.testing.assert_array_equal(step(act_BA)[1], rew_B)  # the same seed and actions, the same bits
 
@@ -73,9 +73,16 @@ def test_parameters_change_the_physics():
         _, advance = env.host(param, np.arange(2))
         rng = np.random.default_rng(1)
         for _ in range(10):
-            obs_BS, _, _ = advance(np.repeat(rng.uniform(-1, 1, (1, 3)), 2, 0))
+            obs_BS, *_ = advance(np.repeat(rng.uniform(-1, 1, (1, 3)), 2, 0))
         # resets differ by 0.005 between two environments, and by that alone where the task is the same
         assert (np.abs(obs_BS[0] - obs_BS[1]).max() < 0.2) == same
+
+
+def test_the_walker_s_feet_grip_as_in_the_original():
+    pytest.importorskip("mujoco")
+    from metalearn.envs.mujoco import _load
+    _, model = _load("walker_param")
+    assert [model.geom(name).friction[0] for name in ("foot_geom", "foot_left_geom")] == [0.9, 1.9]
 
 
 def test_a_missing_extra_names_its_command(monkeypatch):

@@ -38,6 +38,9 @@ def test_an_earlier_checkpoint_gives_other_numbers(run):
     assert before["episodes_sha256"] == after["episodes_sha256"]
     differ = [k for k in after if k.endswith(("_last", "_first")) and before[k] != after[k]]
     assert differ, "the same episodes, other parameters"
+    own, other = (json.loads((workdir / "eval" / f"curves{which}.json").read_text()) for which in ("", "@step=2"))
+    assert own["headline"] == after and own["evaluated"] == {"step": 4, "changed": []}
+    assert other["headline"] == before and other["evaluated"] == {"step": 2, "changed": []}
     with pytest.raises(ConfigError, match="--step"):
         eval_program.run(str(workdir), step=3)
 
@@ -52,9 +55,30 @@ def test_a_dataset_never_trained_on(run, tmp_path):
     assert result["curves"]["new_dataset"].endswith("mine.npz")
     assert result["curves"]["unseen_last"] == printed["curves"]["unseen_last"], "the other sets stay as they were"
     assert (workdir / "eval" / "curves@mine.json").exists()
+    own = (workdir / "eval" / "curves.json").read_bytes()
+    for place in ("a", "b"):  # two of one name, and none of them replaces training's own
+        (tmp_path / place).mkdir()
+        np.savez(tmp_path / place / "mine.npz", x=x, y=(np.arange(60) + (place == "b")) % 6)
+        eval_program.run(str(workdir), {"task.new_dataset": str(tmp_path / place / "mine.npz")})
+    assert len(list((workdir / "eval").glob("curves@task.new_dataset=mine-*.json"))) == 2
+    assert (workdir / "eval" / "curves.json").read_bytes() == own
     np.savez(tmp_path / "few.npz", x=x, y=np.arange(60) % 3)
     with pytest.raises(ConfigError, match="ways"):
         eval_program.run(str(workdir), {"task.new_dataset": str(tmp_path / "few.npz")})
+
+
+def test_names_of_evaluations_that_differ():
+    assert eval_program._suffix({}) == ""
+    wanted = "@evaluators.curves.episodes=64,seed=3"
+    assert eval_program._suffix({"seed": 3, "evaluators.curves.episodes": 64}) == wanted
+    names = [eval_program._suffix({"task.sets": value}) for value in ("a/b", "a b", "a-b", "x" * 300, "x" * 301)]
+    assert len(set(names)) == 5 and all(eval_program.SUFFIX.fullmatch(name) for name in names)
+
+
+@pytest.mark.parametrize("suffix", ["@/tmp/x", "@../x", "x", "@"])
+def test_a_suffix_leads_nowhere(run, suffix):
+    with pytest.raises(ConfigError, match="suffix="):
+        eval_program.run(str(run[0]), suffix=suffix)
 
 
 def test_evaluators_do_not_overwrite_each_other_s_numbers(run):

@@ -132,3 +132,31 @@ def test_refusals(task):
                           (dict(methods=()), "at least one"), (dict(rounds=0), "rounds=0")):
         with pytest.raises(ConfigError, match=text):
             run(task, knows_the_goal, **changes)
+
+
+def test_success_is_what_a_simulator_says(task):
+    """Of episodes outside JAX: a task whose simulator never says so has none, whatever was earned; nothing said, no
+    rate."""
+    goal_BX = np.asarray(task.data["test"]["param_BX"])
+
+    def host(param_BX, seed_B):
+        place = np.zeros((len(param_BX), 2), np.float32)
+
+        def advance(act_BA):
+            place[:] += 0.1 * np.clip(act_BA, -1, 1)
+            far_B = np.linalg.norm(place - param_BX, axis=1)
+            return place.copy(), -far_B, np.zeros(len(place), bool), (far_B < 0.05) & (param_BX[:, 0] != goal_BX[0, 0])
+        return place.copy(), advance
+
+    def successes(**facts):
+        env = task.spec.env
+        env = dataclasses.replace(env, reset=None, step=None, host=host, facts=env.facts | facts,
+                                  expert=lambda obs_BS, time, param_BX: np.clip((param_BX - obs_BS) / 0.1, -1, 1))
+        new = dataclasses.replace(task, spec=dataclasses.replace(task.spec, env=env))
+        return run(new, knows_the_goal, methods=("zero",), repeats=1)
+
+    result = successes(success=True)
+    reached_B = np.abs(goal_BX).max(1) < 1.0
+    np.testing.assert_array_equal(result["facts"]["successes"]["zero"], reached_B & (np.arange(len(goal_BX)) > 0))
+    np.testing.assert_allclose(result["headline"]["zero_success"], result["facts"]["successes"]["zero"].mean())
+    assert "zero_success" not in successes()["headline"]

@@ -45,6 +45,19 @@ def test_known_errors_and_codes(task):
         lookup.build("evaluators", "world_model", task, None, splits=("tests",), windows=8, chunk=8, seed=0)
 
 
+def test_an_unpredictable_first_step_hides_the_rest(task):
+    """Off by 1 where the context is not whole (two steps of history), by .1 after: that error has its own name."""
+    def predict(params, carry, batch):
+        now = jax.tree.map(lambda a: a[:, 2:], batch.body)
+        return {"rew_BT": now.rew_BT + jnp.where(now.time_BT < 2, 1.0, 0.1), "code_BTC": now.rew_BT[..., None]}
+    fields = dict(splits=("test",), windows=256, chunk=256, seed=0)
+    result = lookup.build("evaluators", "world_model", task, Learner(None, None, predict, lambda length: 0),
+                          **fields).run((), ())
+    np.testing.assert_allclose(result["headline"]["test_mse_informed"], 0.01, rtol=1e-4)
+    assert result["headline"]["test_mse"] > 0.05
+    assert [row[2:] for row in result["tables"][0]["rows"]][1] == ["from 2 on", "0.01000 ± 0.00000"]
+
+
 def test_the_chunk_is_memory_and_nothing_else(task):
     """One program for all splits, too; the variance of the reward and the probe would tell other windows."""
     traced = []

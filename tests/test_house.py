@@ -24,6 +24,7 @@ FLOORS = {
     "runtime": 4,
     "reporting": 5,
     "train": 6, "eval": 6, "api": 6, "collect": 6, "sweep": 6, "benchmark": 6, "report": 6, "reproduce": 6,
+    "checkpoint": 6,
 }
 ENTRIES = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")
 

@@ -42,6 +42,7 @@ def test_gather(tmp_path):
         (tmp_path / run / "eval" / "few.json").write_text(json.dumps(few))
         (tmp_path / run / "eval" / "demo.json").write_text(json.dumps({"facts": {"returns": {"demo": [value + 5]}}}))
         (tmp_path / run / "eval" / "other.json").write_text("{}")
+        (tmp_path / run / "eval" / "few@step=2.json").write_text(json.dumps(few))  # not what training evaluated
     named = [("ours", str(tmp_path / "b")), ("ours", str(tmp_path / "a")), ("theirs", str(tmp_path / "a"))]
     assert statistics.gather(named, "returns") == {"ours": {"zero": [[2.0, 2.0], [1.0, 1.0]], "demo": [[7.0], [6.0]]},
                                                    "theirs": {"zero": [[1.0, 1.0]], "demo": [[6.0]]}}

@@ -87,6 +87,8 @@ def test_logits_are_those_of_a_loop_in_numpy(made):
 @pytest.mark.parametrize("mask_LL", [None, MASK])
 def test_the_last_positions_alone_are_those_of_all(made, mask_LL):
     net, params = made
-    full, last = (net.apply(params, None, TOKENS, mask_LL=mask_LL, last=last)[1] for last in (None, 2))
-    assert last.shape == (2, 2, 2)
+    full, last, second = (net.apply(params, None, TOKENS, mask_LL=mask_LL, last=last)[1]
+                          for last in (None, 2, slice(1, None, 2)))
+    assert last.shape == second.shape == (2, 2, 2)
     np.testing.assert_allclose(last, full[:, 2:], atol=1e-6)
+    np.testing.assert_allclose(second, full[:, 1::2], atol=1e-6)

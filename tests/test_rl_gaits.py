@@ -18,7 +18,7 @@ def fake():
         def advance(act_BA):
             v_B = np.asarray(act_BA)[:, 0]
             obs_BS = np.stack([v_B, v_B], 1).astype(np.float32)
-            return obs_BS, -np.abs(v_B - param_BX[:, 0]), np.zeros(len(v_B), bool)
+            return obs_BS, -np.abs(v_B - param_BX[:, 0]), *np.zeros((2, len(v_B)), bool)
         return np.zeros((len(param_BX), 2), np.float32), advance
 
     facts = dict(env.facts) | {"targets": np.array([0.5, 0.1]), "dt": 0.05}

@@ -40,7 +40,8 @@ def test_a_host_environment_gives_the_same_record():
         def advance(act_BA):
             nonlocal position
             position = position + 0.1 * np.clip(act_BA, -1, 1)
-            return position, -np.linalg.norm(position - goal_BX, axis=1), np.zeros(len(goal_BX), bool)
+            far_B = np.linalg.norm(position - goal_BX, axis=1)
+            return position, -far_B, np.zeros(len(goal_BX), bool), far_B < 0.2
 
         return position, advance
 
@@ -49,3 +50,5 @@ def test_a_host_environment_gives_the_same_record():
     keys = jax.random.split(jax.random.key(0), 2)
     a, b = (rollout.run(e, rollout.expert(e), goal_BX, goal_BX, keys) for e in (env, outside))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
+    _, won_B = rollout.run_host(outside, rollout.expert(outside), goal_BX, goal_BX, keys)
+    assert won_B.tolist() == [True, False]  # five steps of a tenth: within reach is the first goal alone

@@ -22,7 +22,7 @@ def outside(env):
         def advance(act_BA):
             place[:] += 0.1 * np.clip(act_BA, -1, 1)
             rew_B = -np.linalg.norm(place - param_BX, axis=1)
-            return place.copy(), rew_B.astype(np.float32), np.zeros(len(place), bool)
+            return place.copy(), rew_B.astype(np.float32), *np.zeros((2, len(place)), bool)
         return place.copy(), advance
 
     return dataclasses.replace(env, host=host, reset=None, step=None)

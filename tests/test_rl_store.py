@@ -46,6 +46,20 @@ def test_an_existing_file_stays(tmp_path, logs):
     assert path.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [path]
 
 
+def test_of_two_that_write_one_file_the_second_is_told(tmp_path, logs, monkeypatch):
+    """Both found nothing there when they began; the file of the first to end stays."""
+    path, savez = tmp_path / "a.npz", np.savez_compressed
+
+    def slow(*args, **arrays):
+        savez(*args, **arrays)
+        path.write_bytes(b"the first's")
+
+    monkeypatch.setattr(np, "savez_compressed", slow)
+    with pytest.raises(ConfigError, match="nothing was overwritten"):
+        store.save(str(path), *logs, {})
+    assert path.read_bytes() == b"the first's" and list(tmp_path.iterdir()) == [path]
+
+
 def test_refusals(tmp_path, logs):
     rew = np.array(logs[1].rew_BT)
     nan = rew.copy()

@@ -1,5 +1,6 @@
 """Damaged checkpoints: every file of the newest step flipped, cut or gone, and what comes back is never wrong."""
 
+import json
 import os
 import shutil
 
@@ -7,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import GOLDEN
 
+from metalearn.runtime import checkpoint
 from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
 from metalearn.types import TrainState
 from metalearn.validate import ConfigError
@@ -60,6 +63,20 @@ def test_round_trip_to_the_bit(saved):
 def test_a_part_restores_from_the_whole(saved):
     found, _ = Checkpoints(str(saved)).restore({"params": {"half": state(0).params["half"]}})
     assert same(found, {"params": {"half": state(4).params["half"]}})
+
+
+def golden_state():
+    params = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7, "half": jnp.arange(4, dtype=jnp.bfloat16) / 2}
+    return TrainState(np.int32(3), params, (np.uint8([1, 2]), {"mask": np.array([True, False])}),
+                      {"seen": np.float32(9)})
+
+
+def test_a_checkpoint_written_long_ago_is_read(tmp_path):
+    """tests/golden/checkpoint is of the first version that had it: later ones read it, or say how to convert it."""
+    shutil.copytree(GOLDEN / "checkpoint", tmp_path / "old")  # nothing may touch the golden one
+    found, meta = Checkpoints(str(tmp_path / "old")).restore(golden_state())
+    assert same(found, golden_state()) and meta["step"] == 3 and meta["config"] == {"seed": 0}
+    assert set(Checkpoints(str(tmp_path / "old")).verify(3).values()) == {""}
 
 
 def damage(path, how):
@@ -166,3 +183,110 @@ def test_after_a_fall_back_saving_goes_on(copy):
 def test_a_half_written_step_is_not_seen(copy):
     shutil.copytree(copy / "4", copy / "6.orbax-checkpoint-tmp-1")
     assert Checkpoints(str(copy)).steps() == [2, 4]
+
+
+def test_a_part_is_read_without_the_rest(copy, monkeypatch):
+    """Evaluating reads no optimiser state: a damaged one does not keep it from the parameters."""
+    read = []
+    original = Checkpoints._read
+    monkeypatch.setattr(Checkpoints, "_read", lambda self, step, leaves: read.extend(leaves) or original(self, step,
+                                                                                                         leaves))
+    Checkpoints(str(copy)).restore({"params": state(0).params})
+    assert sorted(read) == ["params/dense/kernel", "params/half"]
+
+
+def test_a_step_copied_under_another_number_is_not_that_step(copy, capfd):
+    shutil.copytree(copy / "2", copy / "6")
+    found, meta = Checkpoints(str(copy)).restore(state(0))
+    assert meta["step"] == 4 and same(found, state(4))
+    assert "is a copy of step 2" in capfd.readouterr().err and Checkpoints(str(copy)).meta()["step"] == 4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("leaf", ["half", "kernel"])
+def test_parameters_that_are_not_finite_are_neither_saved_nor_restored(copy, value, leaf, capfd):
+    broken = state(6)
+    if leaf == "half":
+        broken.params["half"] = broken.params["half"].at[1].set(value)
+    else:
+        broken.params["dense"]["kernel"][1, 1] = value
+    checkpoints = Checkpoints(str(copy))
+    with pytest.raises(CheckpointError, match="step 6 was not saved: parameters are not finite .params/"):
+        checkpoints.save(6, broken, {})
+    checkpoints.save(6, broken, {}, force=True)
+    assert checkpoints.steps() == [4, 6] and checkpoints.restore(state(0))[1]["step"] == 4
+    assert "checkpoint 6" in capfd.readouterr().err
+
+
+def test_a_disk_that_takes_nothing_more_leaves_earlier_steps_and_no_rubbish(copy, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    checkpoints = Checkpoints(str(copy))
+    checkpoints.save(6, state(6), {})
+
+    def full(self, step, *rest, **kw):
+        (copy / f"{step}.orbax-checkpoint-tmp-0" / "state").mkdir(parents=True)
+        raise ValueError("RESOURCE_EXHAUSTED: [Errno 28] No space left on device:\n a page of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(CheckpointError, match="step 8 could not be saved.*No space left.*as they were") as error:
+            checkpoints.save(8, state(8), {})
+    assert "\n" not in str(error.value) and sorted(os.listdir(copy)) == ["4", "6"]
+    checkpoints.save(8, state(8), {})  # there is room again
+    assert checkpoints.steps() == [6, 8]
+
+
+def hashed(copy, change):
+    """The newest step's meta/metadata changed, and its hash made to fit, as someone with bad intentions would."""
+    path = copy / "4" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    del meta["sha256"]
+    meta = change(meta) or meta
+    path.write_text(json.dumps(meta | {"sha256": checkpoint._hash_json(meta)}))
+
+
+@pytest.mark.parametrize("change", [
+    lambda meta: meta.pop("leaves") and None,
+    lambda meta: meta | {"leaves": [1]},
+    lambda meta: meta["leaves"].update({"params/half": 3}),
+    lambda meta: meta["leaves"]["params/half"].update(shape="x"),
+    lambda meta: meta["leaves"]["params/half"].update(shape=[-1]),
+    lambda meta: meta["leaves"]["params/half"].update(dtype="object"),
+    lambda meta: meta["leaves"]["params/half"].update(sha256=None),
+    lambda meta: meta | {"step": 10**30},
+    lambda meta: meta | {"step": "4"}])
+def test_a_step_that_lists_nonsense_is_not_taken(copy, change):
+    hashed(copy, change)
+    assert Checkpoints(str(copy)).restore(state(0))[1]["step"] == 2
+
+
+def test_a_small_file_does_not_ask_for_large_arrays(copy, monkeypatch):
+    """A model of 2**40 bytes by the config and by the checkpoint, whose files are a few kB: nothing is allocated."""
+    hashed(copy, lambda meta: meta["leaves"]["params/half"].update(shape=[2**39]))
+    template = {"params": {"half": jax.ShapeDtypeStruct((2**39,), jnp.bfloat16)}}
+    with pytest.raises(CheckpointError, match="1,099,511,627,776 bytes of arrays out of"):
+        Checkpoints(str(copy)).restore(template, 4)
+
+
+def test_metadata_without_end_are_not_read(copy, monkeypatch):
+    monkeypatch.setattr(checkpoint, "META_BYTES", 100)
+    with pytest.raises(CheckpointError, match="larger than 100 bytes"):
+        Checkpoints(str(copy)).restore(state(0))
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, "nan", "{", '{"sha256": 1}'])
+def test_metadata_that_are_no_json_of_ours(copy, text):
+    (copy / "4" / "meta" / "metadata").write_text(text)
+    assert Checkpoints(str(copy)).restore(state(0))[1]["step"] == 2
+
+
+def test_verify_names_each_leaf(copy):
+    checkpoints = Checkpoints(str(copy))
+    assert set(checkpoints.verify(4).values()) == {""} and "params/dense/kernel" in checkpoints.verify(4)
+    hashed(copy, lambda meta: meta["leaves"]["params/half"].update(sha256="0"))
+    assert {k: v for k, v in checkpoints.verify(4).items() if v} == {"params/half": "other bits"}
+    shutil.rmtree(copy / "4" / "state")
+    assert all(checkpoints.verify(4).values())
+    (copy / "4" / "meta" / "metadata").write_text("{}")
+    assert "SHA-256" in checkpoints.verify(4)["meta"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -41,25 +44,143 @@ def test_numbered_and_staged(config, tmp_path):
     assert f"--config.init_from={tmp_path}/out/000-seed-0::^a/" in runs[3]["command"]
 
 
+def local(runs, out, jobs=1, program=None):
+    """Runs them with `program` in the place of training, {run} and {config} being its own; the names of failed ones."""
+    for run in runs if program else ():
+        own = f"d, config = {run['workdir']!r}, {config_lib.to_json(run['config'])!r}\n"
+        run["command"] = [sys.executable, "-c", own + program]
+    trainers = sweep.Trainers(out, jobs)
+    trainers.run(runs)
+    return trainers.failed
+
+
+# fails once for seed 1, counts its starts
+FAILS_ONCE = """
+import os, sys
+os.makedirs(d, exist_ok=True)
+open(d + "/config.json", "w").write(config)
+open(d + "/starts", "a").write("x")
+if "seed-1" in d and not os.path.exists(d + "/again"):
+    open(d + "/again", "w")
+    sys.exit(3)
+open(d + "/result.json", "w").write("{}")
+"""
+
+
 def test_a_failure_is_named_and_the_rest_goes_on(config, tmp_path, capsys):
     out = tmp_path / "out"
     runs = sweep.expand(config, str(out))
-    for run in runs:  # a stand-in for training: fails once for 001, counts its starts
-        program = (f"import os, sys; d = {run['workdir']!r}; os.makedirs(d, exist_ok=True); "
-                   f"n = open(d + '/starts', 'a').write('x'); first = os.path.getsize(d + '/starts') == 0; "
-                   f"(open(d + '/result.json', 'w').write('{{}}'), open(d + '/config.json', 'w').write("
-                   f"{config_lib.to_json(run['config'])!r})) if {run['label']!r} != 'seed 1' or "
-                   f"os.path.exists(d + '/again') else (open(d + '/again', 'w'), sys.exit(3))")
-        run["command"] = [sys.executable, "-c", program]
-    assert sweep.run_local(runs, str(out), jobs=2) == ["001-seed-1"]
+    assert local(runs, str(out), 2, FAILS_ONCE) == ["001-seed-1"]
     assert "001-seed-1  FAILED with exit code 3: seed=1" in capsys.readouterr().out
     assert sweep.summarise(config, runs, str(out)) == {"runs": 3}
     listed = json.loads((out / "sweep.json").read_text())["runs"]
     assert [(run["label"], run["overrides"]["seed"]) for run in listed] == [("seed 0", 0), ("seed 2", 2),
                                                                             ("last, from 0", 3)]
-    assert sweep.run_local(runs, str(out), jobs=1) == []
+    assert local(runs, str(out)) == []
     assert [len((out / run["name"] / "starts").read_text()) for run in runs] == [1, 2, 1, 1], "done ones are skipped"
     assert sweep.summarise(config, runs, str(out)) == {"runs": 4}
+
+
+@pytest.mark.parametrize("text", ["", '{"a": 1', "[1]"])
+def test_a_cut_result_is_made_again(config, tmp_path, text):
+    out = tmp_path / "out"
+    runs = sweep.expand(config, str(out))
+    finish(runs)
+    (out / "000-seed-0" / "result.json").write_text(text)
+    assert sweep.summarise(config, runs, str(out)) == {"runs": 3}
+    assert local(runs, str(out), 1, FAILS_ONCE) == []
+    assert [run["name"] for run in runs if os.path.exists(os.path.join(run["workdir"], "starts"))] == ["000-seed-0"]
+
+
+WAITS = """
+import os, signal, sys, time
+def stop(*_):
+    open(d + "/saved", "w")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+os.makedirs(d, exist_ok=True)
+open(d + "/config.json", "w").write(config)
+time.sleep(60)
+"""
+
+
+def wait_for(path):
+    for _ in range(1000):
+        if os.path.exists(path):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no {path}")
+
+
+def test_a_signal_is_handed_on_and_nothing_else_is_started(config, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    runs = sweep.expand(config, out)
+    trainers = sweep.Trainers(out, 2)
+    for run in runs:
+        run["command"] = [sys.executable, "-c", f"d, config = {run['workdir']!r}, ''\n" + WAITS]
+
+    def end():
+        for run in runs[:2]:
+            wait_for(os.path.join(run["workdir"], "config.json"))
+        trainers.end()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    trainers.run(runs)
+    thread.join()
+    assert trainers.failed == [] and trainers.stopped == [run["name"] for run in runs]
+    assert [os.path.exists(os.path.join(run["workdir"], "saved")) for run in runs] == [True, True, False, False]
+    assert "002-seed-2  not started" in capsys.readouterr().out
+
+
+def test_one_sweep_at_a_time_even_when_its_launcher_was_killed(config, tmp_path, monkeypatch):
+    """A launcher killed for good leaves its runs: nobody joins them as long as they live."""
+    out = str(tmp_path / "out")
+    launch = f"""
+import sys
+from metalearn import sweep
+from metalearn.runtime import workdir
+runs = sweep.expand({config!r}, {out!r})
+for run in runs:
+    run["command"] = [sys.executable, "-c", f"d, config = {{run['workdir']!r}}, ''\\nimport os\\nprint(os.getpid(), "
+                      "flush=True)\\n" + {WAITS!r}]
+with workdir.lock({out!r}, "--out") as lock:
+    sweep.Trainers({out!r}, 1, (lock.fileno(),)).run(runs)
+"""
+    again = ["sweep", f"--config={config}", f"--out={out}"]
+    monkeypatch.setattr(sys, "argv", again)
+    launcher = subprocess.Popen([sys.executable, "-c", launch])
+    wait_for(os.path.join(out, "000-seed-0", "config.json"))
+    with pytest.raises(ConfigError, match=f"--out=.*in use by pid {launcher.pid} on"):
+        sweep.main()
+    launcher.kill()
+    launcher.wait()
+    with open(os.path.join(out, "logs", "000-seed-0.txt"), encoding="utf-8") as log:
+        trainer = int(log.readline())
+    try:
+        with pytest.raises(ConfigError, match=f"in use by processes that pid {launcher.pid}, which is gone, has"):
+            sweep.main()
+    finally:
+        os.kill(trainer, signal.SIGTERM)
+    wait_for(os.path.join(out, "000-seed-0", "saved"))
+
+
+def test_what_is_compiled_is_not_kept_where_the_runs_are(config, tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    out = str(tmp_path / "out")
+    runs = sweep.expand(config, out)[:1]
+    assert local(runs, out, 1, "import os\nprint(os.environ['JAX_COMPILATION_CACHE_DIR'])") == []
+    with open(os.path.join(out, "logs", "000-seed-0.txt"), encoding="utf-8") as log:
+        folder = log.read().strip()
+    assert folder and not folder.startswith(out) and not os.path.exists(folder)
+
+
+def test_a_directory_that_leads_elsewhere_is_refused(config, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "logs").symlink_to(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sweep", f"--config={config}", f"--out={tmp_path}/out"])
+    with pytest.raises(ConfigError, match="--out=.*is a link"):
+        sweep.main()
 
 
 def finish(runs, config_of=lambda run: run["config"]) -> None:
@@ -80,7 +201,7 @@ def test_an_edited_sweep_shows_no_old_numbers_under_new_settings(config, tmp_pat
     with open(config, "w", encoding="utf-8") as file:
         file.write(edited)
     runs = sweep.expand(config, out)
-    assert sweep.run_local(runs, out, jobs=1) == ["001-seed-1"]
+    assert local(runs, out) == ["001-seed-1"]
     assert "001-seed-1  FAILED: its directory was made by another config; these differ: seed: 1 -> 6" in (
         capsys.readouterr().out)
     assert sweep.summarise(config, runs, out) == {"runs": 3}

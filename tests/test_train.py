@@ -10,72 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import RUN, final, same, settings, toy
 
 from metalearn import cli, train
-from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, optimiser, replicas, sharding
+from metalearn.runtime import loop, pretrained, sharding
 from metalearn.runtime.checkpoint import Checkpoints
-from metalearn.runtime.experiment import Experiment
 from metalearn.runtime.writer import Writer
-from metalearn.types import EpisodeSpec, Evaluator, Learner, Mean, TaskDist, record
 from metalearn.validate import ConfigError
 
 SMALL = ["task.pca=4", "task.length=4", "evaluators.curves.sets=('unseen',)", "evaluators.curves.episodes=16",
          "train.eval_every=2"]
-
-
-@record
-class Batch:
-    x_BX: jax.Array
-
-
-def toy(config) -> Experiment:
-    """A task and a learner that compile at once: a noisy line fit with a carry; data['bad'] makes NaN batches."""
-
-    def sample(data, key, split, num):
-        x_BX = jax.random.normal(key, (num, 2))
-        return Batch(jnp.where(jax.random.uniform(key) < data["bad"], jnp.nan, x_BX))
-
-    def init(key, batch):
-        return {"w": jax.random.normal(key, (2,))}, {"seen": jnp.zeros(())}
-
-    def loss(params, batch, key):
-        return ((batch.x_BX @ params["w"] - 1 + 0.1 * jax.random.normal(key)) ** 2).mean()
-
-    def grads(params, carry, batch, key):
-        value, slope = jax.value_and_grad(loss)(params, batch, key)
-        return slope, {"seen": carry["seen"] + batch.x_BX.sum()}, {"loss": Mean.of(value)}
-
-    predict = lambda params, carry, batch: batch.x_BX @ params["w"]
-    evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
-    tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
-    task = TaskDist({"bad": np.float32(0)}, sample, ("train",),
-                    EpisodeSpec(length=1, features=1, targets="classes", outputs=4), {}, {"num_tasks": np.float32})
-    learner = Learner(init, grads, predict, lambda length: 0)
-    return Experiment(config, task, learner, tx, schedule, {"e": evaluator}, replicas.plan(config, task))
-
-
-def settings(*overrides):
-    return config_lib.load("configs/gpicl.py:smoke", ["train.devices=1", *overrides])
-
-
-@pytest.fixture
-def toys(monkeypatch):
-    monkeypatch.setattr(experiment_lib, "build", toy)
-
-
-def same(a, b):
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes()
-               for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-
-
-def final(workdir):
-    """What a run leaves that must not depend on how often it was interrupted."""
-    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
-    step = checkpoints.steps()[-1]
-    texts = [open(os.path.join(workdir, name)).read() for name in ("metrics.jsonl", "eval/history.jsonl")]
-    return step, {k: v["sha256"] for k, v in checkpoints.meta(step)["leaves"].items()}, *texts
 
 
 def started(experiment, seed=0):
@@ -136,16 +81,6 @@ def test_broken_batches_leave_params_moments_and_carry_alone():
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-# checkpoints fall inside the stretch that a line of metrics covers
-RUN = ("train.steps=12", "train.log_every=6", "train.save_every=4", "train.eval_every=4")
-
-
-@pytest.fixture
-def whole(toys, tmp_path):
-    train.run(settings(*RUN), str(tmp_path / "whole"), quiet=True)
-    return final(tmp_path / "whole")
-
-
 def test_a_run_writes_what_it_should(whole, tmp_path):
     step, _, metrics, history = whole
     assert step == 12 and [json.loads(line)["step"] for line in metrics.splitlines()] == [6, 12]
@@ -157,8 +92,8 @@ def test_a_run_writes_what_it_should(whole, tmp_path):
 
 @pytest.mark.parametrize("step", [2, 4, 8, 10])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_a_signal_and_gone_on(whole, monkeypatch, tmp_path, capsys, step, number):
-    make_update, kept = loop.make_update, signal.getsignal(number)
+def test_stopped_by_a_signal_and_gone_on(whole, handlers, monkeypatch, tmp_path, capsys, step, number):
+    make_update = loop.make_update
 
     def killing(experiment, mesh):
         update = make_update(experiment, mesh)
@@ -178,7 +113,7 @@ def test_stopped_by_a_signal_and_gone_on(whole, monkeypatch, tmp_path, capsys, s
         cli.main(train.main)
     assert stop.value.code == cli.EXIT_SIGNAL and f"at step {step}; saved" in capsys.readouterr().err
     assert Checkpoints(str(tmp_path / "b" / "checkpoints")).steps()[-1] == step
-    assert signal.getsignal(number) is kept and not os.path.exists(tmp_path / "b" / "result.json")
+    assert signal.getsignal(number) is signal.SIG_IGN and not os.path.exists(tmp_path / "b" / "result.json")
     monkeypatch.setattr(loop, "make_update", make_update)
     with pytest.raises(SystemExit) as stop:
         cli.main(train.main)
@@ -212,6 +147,7 @@ def test_the_newest_checkpoint_damaged_goes_on_from_the_one_before(whole, tmp_pa
     for path in (tmp_path / "whole" / "checkpoints" / "12" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"\0" * 10)
+    (tmp_path / "whole" / "result.json").unlink()
     train.run(settings(*RUN), str(tmp_path / "whole"), quiet=True)
     assert final(tmp_path / "whole") == whole and "checkpoint 12" in capsys.readouterr().err
 
@@ -267,12 +203,12 @@ def test_init_from_takes_the_leaves_that_match_and_leaves_the_rest(tmp_path):
     theirs = {"net": {"w": np.ones(2, np.float32)}, "feedback": {"w": np.full(3, 2.0, np.float32)}}
     Checkpoints(str(tmp_path / "checkpoints")).save(1, {"params": theirs}, {})
     mine, plan = jax.tree.map(np.zeros_like, theirs), toy(settings()).plan
-    part = train._params_from(f"{tmp_path}::^feedback/", mine, (), plan)
+    part = pretrained.params(f"{tmp_path}::^feedback/", mine, (), plan)
     assert not part["net"]["w"].any() and (part["feedback"]["w"] == 2).all()
-    whole = train._params_from(str(tmp_path), mine, (), plan)
+    whole = pretrained.params(str(tmp_path), mine, (), plan)
     assert (whole["net"]["w"] == 1).all()
     bare = {"feedback": mine["feedback"], "other": mine["net"]}  # what does not match need not be there at all
-    assert (train._params_from(f"{tmp_path}::^feedback/", bare, (), plan)["feedback"]["w"] == 2).all()
+    assert (pretrained.params(f"{tmp_path}::^feedback/", bare, (), plan)["feedback"]["w"] == 2).all()
 
 
 # --- the real thing -------------------------------------------------------------------------------------------------

@@ -102,3 +102,16 @@ def test_within_adds_the_path():
 def test_a_long_or_broken_value_stays_one_short_line():
     text = str(ConfigError("f", "a\nb" + "c" * 1000, "allowed"))
     assert "\n" not in text and len(text) < 150 and "a b" in text
+
+
+@pytest.mark.parametrize("value, words", [
+    ({"block": {"steps": 2**31}}, "block.steps=2147483648: must lie between -2147483648"),
+    ({"block": {"a": {"task_seed": -1}}}, "block.a.task_seed=-1: must lie between 0"),
+    ({"block": {"sizes": (1, 2**40)}}, "block.sizes=1099511627776")])
+def test_integers_fit_32_bits_wherever_they_stand(value, words):
+    def make(*, block: dict):
+        return block
+
+    with pytest.raises(validate.ConfigError, match=words):
+        validate.call(make, **value)
+    assert validate.call(make, block={"seed": 0, "low": -5, "on": True}) == {"seed": 0, "low": -5, "on": True}

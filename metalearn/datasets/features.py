@@ -174,7 +174,7 @@ def _pixels(dataset: Dataset, shape: tuple[int, int, int], fit_N: np.ndarray) ->
 
 def _fit_pca(x_NX: np.ndarray, num: int):
     """A projection on the `num` leading directions, then one scalar scale to unit std; signs fixed."""
-    require(num <= x_NX.shape[1], "pca", num, f"must be at most {x_NX.shape[1]}, the pixels of an image")
+    require(0 <= num <= x_NX.shape[1], "pca", num, f"must lie between 0 and {x_NX.shape[1]}, the pixels of an image")
     mean = x_NX.mean(0, dtype=np.float64)
     _, vectors = np.linalg.eigh(np.cov((x_NX - mean).T))
     basis = vectors[:, ::-1][:, :num]

@@ -134,6 +134,7 @@ def target_shape(name: str, have: tuple[int, ...], image_size: int, channels: in
     """
     require(have[0] > 1 or image_size == 0, "image_size", image_size,
             f"must be 0: dataset {name} has plain features, which cannot be resized")
+    require(image_size <= 4096, "image_size", image_size, "must be at most 4096")
     return image_size or have[0], image_size or have[1], channels or have[2]
 
 

@@ -90,6 +90,9 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
     need(y.dtype.kind in "ui" and y.ndim == 1, f"y is {y.dtype}{list(y.shape)}; must be integers of shape (N,)")
     need(x.dtype.kind in "buif", f"x is {x.dtype}; must be numbers")
     need(x.dtype.kind != "f" or bool(np.isfinite(x).all()), "x holds NaN or infinite values")
+    low, high = x.min(), x.max()
+    need(low < high, f"all values of x are {low}: nothing to learn from")
+    need(max(-float(low), float(high)) <= 1e18, f"x reaches from {low:.3g} to {high:.3g}; squares must fit float32")
     if x.ndim == 2:  # plain features are one row of pixels
         x = x[:, None, :]
     if x.ndim == 3:

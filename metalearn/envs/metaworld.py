@@ -2,8 +2,8 @@
 
 Observation (39): hand, gripper and object now and one step before, and the goal, which is zeroed. Parameters: which
 tool (index), then the 6 numbers that place object and goal. Reward: Meta-World's own, in [0, 10], of the version that
-the config names; 10 means done, which is what success rates count. Needs the extra `metaworld`, which pins a MuJoCo of
-its own: give it an environment of its own.
+the config names; success rates count what Meta-World itself calls a success, at some step of the episode. Needs the
+extra `metaworld`, which pins a MuJoCo of its own: give it an environment of its own.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def make(*, tools: tuple[str, ...], length: int, reward_version: str) -> Env:
         def advance(act_BA):
             out = [s.step(np.clip(np.asarray(a, np.float32), -1, 1)) for s, a in zip(simulators, act_BA, strict=True)]
             return (np.stack([o[0] for o in out]).astype(np.float32), np.array([o[1] for o in out], np.float32),
-                    np.zeros(len(out), bool))
+                    np.zeros(len(out), bool), np.array([o[4]["success"] > 0 for o in out]))
 
         return np.stack(first).astype(np.float32), advance
 
@@ -72,7 +72,7 @@ def make(*, tools: tuple[str, ...], length: int, reward_version: str) -> Env:
         return np.clip(np.stack(act), -1, 1).astype(np.float32)
 
     facts = {"name": "metaworld", "version": 1, "metaworld": version, "reward_version": reward_version, "obs_size": 39,
-             "act_size": 4, "rewards_differ": True, "success_reward": 9.99}
+             "act_size": 4, "rewards_differ": True, "success": True}
     spread_X = np.concatenate([[0.0], (high_MX - low_MX).max(0)]).astype(np.float32)
     return Env(draw, None, None, expert, spread_X, length, facts, host)
 
@@ -87,7 +87,9 @@ def _load(tools):
         raise ConfigError("tools", tools, f"{INSTALL}; {error}") from None
     classes = [env_dict.ALL_V3_ENVIRONMENTS[f"{name}-v3"] for name in tools]
     camel = lambda name: "Sawyer" + "".join(part.capitalize() for part in name.split("-")) + "V3Policy"
-    return classes, [getattr(policies, camel(name))() for name in tools], importlib.metadata.version("metaworld")
+    known = {"peg-insert-side": "SawyerPegInsertionSideV3Policy"}  # the one that is not called as its environment
+    experts = [getattr(policies, known.get(name, camel(name)))() for name in tools]
+    return classes, experts, importlib.metadata.version("metaworld")
 
 
 def _simulator(cls, reward_version):

@@ -7,9 +7,10 @@
   hopper_param  physics               v + 1 - 0.001 |a|^2
   walker_param  physics               v + 1 - 0.001 |a|^2
 
-v is displacement over the step's time. Nothing terminates. Physics parameters are exponents: mass, inertia and friction
-are multiplied by 1.5^p, joint damping by 1.3^p, p ~ U(-3, 3), element by element. The simulator is no part of JAX and
-keeps its state: environments advance in lock-step on the host (`Env.host`). Needs the extra `rl`.
+v is displacement over the step's time. Nothing terminates. Cheetah-Dir has two tasks in all, as published: test tasks
+are training tasks, and a few drawn ones may all have the same direction. Physics parameters are exponents: mass,
+inertia and friction are multiplied by 1.5^p, joint damping by 1.3^p, p ~ U(-3, 3), element by element. The simulator is
+no part of JAX and keeps its state: environments advance in lock-step on the host (`Env.host`). Needs the extra `rl`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ROBOTS = {
     "cheetah_dir": ("half_cheetah.xml", 5, 0.0),
     "ant_dir": ("ant.xml", 5, 0.0),
     "hopper_param": ("hopper.xml", 4, 0.004),
-    "walker_param": ("walker2d_v5.xml", 4, 0.004),
+    "walker_param": ("walker2d.xml", 4, 0.004),  # v5's feet are alike; the original's grip .9 (right) and 1.9 (left)
 }
 PHYSICS = (("body_mass", 1.5), ("body_inertia", 1.5), ("dof_damping", 1.3), ("geom_friction", 1.5))
 
@@ -100,11 +101,13 @@ def make(*, robot: str, length: int, observe_x: bool) -> Env:
                     mujoco.mj_kinematics(m, d)  # mj_step leaves xpos of the state before its last substep
                 rew.append(pay(d, before, act_A, param_X))
             obs_BS = np.stack([see(d) for d in datas]).astype(np.float32)
-            return obs_BS, np.asarray(rew, np.float32), np.zeros(len(datas), bool)
+            never_B = np.zeros(len(datas), bool)  # nothing terminates, nothing is ever done
+            return obs_BS, np.asarray(rew, np.float32), never_B, never_B
 
         return np.stack([see(d) for d in datas]).astype(np.float32), advance
 
-    facts = {"name": f"mujoco_{robot}", "version": 1, "mujoco": mujoco.__version__, "act_size": int(model.nu),
+    facts = {"name": f"mujoco_{robot}", "version": 2 if robot == "walker_param" else 1,
+             "mujoco": mujoco.__version__, "act_size": int(model.nu),
              "obs_size": len(see(mujoco.MjData(model))), "rewards_differ": not robot.endswith("param"), "dt": dt}
     if cheetah:  # the fastest first: what `gaits` climbs along
         facts["targets"] = np.linspace(3.0, 0.075, 12) if robot == "cheetah_vel" else np.array([1.0, -1.0])

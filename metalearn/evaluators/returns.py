@@ -79,9 +79,9 @@ def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: 
             none = acting.no_prompt(spec, len(target_E))
             if method.startswith("demo"):
                 logged = _demonstrations(part, 0.5 if method == "demo_median" else 1.0, repeats)
-                found.score(spec, method, go(acting.as_prompt(spec, logged), _knobs(), 0))
+                found.score(method, go(acting.as_prompt(spec, logged), _knobs(), 0))
             elif method.startswith("zero"):
-                found.score(spec, method, go(none, _knobs(sample=float(method == "zero_sample")), 0))
+                found.score(method, go(none, _knobs(sample=float(method == "zero_sample")), 0))
             else:
                 _adapt(player, found, method, go, none, rounds, after, explore_steps, noise, repeats)
         lines = _references(spec, tests, part, repeats, root)
@@ -122,13 +122,19 @@ class _Player:
     spec: TrajectorySpec
     learner: Learner
 
-    def play(self, params, carry, prompt: Trajectories, knobs: dict, tests: _Tests, target_E, keys_E) -> Trajectories:
-        """One episode on each test task. Methods differ in arrays alone, so all of them are one program."""
+    def play(self, params, carry, prompt: Trajectories, knobs: dict, tests: _Tests, target_E,
+             keys_E) -> tuple[Trajectories, np.ndarray | None]:
+        """One episode on each test task, and whether it succeeded, where the environment tells.
+
+        Methods differ in arrays alone, so all of them are one program.
+        """
         fixed = (params, carry, prompt, knobs, jnp.asarray(tests.id_E), jnp.asarray(tests.param_EX))
         history = acting.begin(self.spec, target_E)
         if self.spec.env.host is None:
-            return self._scanned(fixed, history, jnp.asarray(tests.param_EX), keys_E)
-        return rollout.run(self.spec.env, functools.partial(self._act_jitted, *fixed), history, tests.param_EX, keys_E)
+            return self._scanned(fixed, history, jnp.asarray(tests.param_EX), keys_E), None
+        steps, won_E = rollout.run_host(self.spec.env, functools.partial(self._act_jitted, *fixed), history,
+                                        tests.param_EX, keys_E)
+        return steps, won_E if self.spec.env.facts.get("success") else None
 
     @functools.cached_property
     def _scanned(self):
@@ -160,10 +166,12 @@ class _Found:
     adaptation: dict[str, list]
     paths: dict[str, list]
 
-    def score(self, spec: TrajectorySpec, name: str, steps: Trajectories) -> None:
+    def score(self, name: str, played: tuple[Trajectories, np.ndarray | None]) -> None:
+        """Notes what `_Player.play` gave."""
+        steps, won_E = played
         self.scores[name] = _return(steps)
-        if "success_reward" in spec.env.facts:
-            self.won[name] = np.asarray(steps.rew_BT).max(1) >= spec.env.facts["success_reward"]
+        if won_E is not None:
+            self.won[name] = won_E
 
     def facts(self, lines: dict[str, np.ndarray], repeats: int) -> dict[str, Any]:
         return {"returns": {n: _by_task(a, repeats) for n, a in self.scores.items()},
@@ -184,7 +192,7 @@ def _adapt(player: _Player, found: _Found, method: str, go, none: Trajectories, 
     best, best_E = none, np.full(len(none.rew_BT), -np.inf)
     returns, paths = found.adaptation.setdefault(method, []), found.paths.setdefault(method, [])
     for r in range(rounds):
-        steps = go(best, knobs, r)
+        steps, _ = go(best, knobs, r)
         got_E = _return(steps)
         returns.append(got_E)
         best = jax.tree.map(lambda new, old, better=got_E > best_E: jnp.where(
@@ -192,8 +200,8 @@ def _adapt(player: _Player, found: _Found, method: str, go, none: Trajectories, 
         best_E = np.maximum(best_E, got_E)
         paths.append(np.asarray(steps.obs_BTS)[::repeats][:4, :, :2].tolist())
         if r + 1 in after:
-            found.score(player.spec, f"{method}_{r + 1}", go(best, _knobs(), AFTER + r + 1))
-    found.score(player.spec, method, go(best, _knobs(), AFTER + rounds))
+            found.score(f"{method}_{r + 1}", go(best, _knobs(), AFTER + r + 1))
+    found.score(method, go(best, _knobs(), AFTER + rounds))
 
 
 def _references(spec: TrajectorySpec, tests: _Tests, part: dict, repeats: int, root: Array) -> dict[str, np.ndarray]:

@@ -112,6 +112,8 @@ def gather(named: list[tuple[str, str]], fact: str) -> dict[str, dict[str, list]
     found = {}
     for method, workdir in named:
         for path in sorted(glob.glob(os.path.join(workdir, "eval", "*.json"))):
+            if "@" in os.path.basename(path):  # evaluated otherwise than in training
+                continue
             with open(path, encoding="utf-8") as file:
                 result = json.load(file)
             for replica in result.get("replicas") or [result]:

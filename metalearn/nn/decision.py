@@ -64,13 +64,13 @@ class Decision(nn.Module):
             mask_BLL = jnp.tri(L, dtype=bool) & (there_BL[:, None] | jnp.eye(L, dtype=bool))
         drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
         x_BLD = drop(x_BLD)
+        states = slice(x_BLD.shape[1] - 3 * T + 1, None, 3)  # all that the head reads
         for i in range(self.depth):
             block = Block(self.num_heads, self.mlp, self.depth, self.dtype, self.activation, self.dropout,
                           name=f"block_{i}")
-            x_BLD, _ = block(x_BLD, mask_BLL, train=train)
-        x_BLD = nn.LayerNorm(name="norm")(x_BLD)[:, -3 * T:]
-        return nn.Dense(self.outputs, name="head", kernel_init=nn.initializers.normal(0.02))(
-            x_BLD.reshape(B, T, 3, D)[:, :, 1])
+            x_BLD, _ = block(x_BLD, mask_BLL, train=train, last=states if i + 1 == self.depth else None)
+        x_BTD = nn.LayerNorm(name="norm")(x_BLD)
+        return nn.Dense(self.outputs, name="head", kernel_init=nn.initializers.normal(0.02))(x_BTD)
 
 
 class Gaussian(nn.Module):

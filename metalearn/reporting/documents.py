@@ -4,6 +4,7 @@ A document asks for a record between two comments; what stands between them is g
 
   <!-- results:ID -->                tables of the record ID
   <!-- /results -->
+  <!-- results:ID?ROW,ROW -->           of its first table the rows that begin so
   <!-- results:ID/CLAIM -->.850 ± .010<!-- /results -->       one claim, within a line
 """
 
@@ -42,6 +43,14 @@ def tables(record: Record) -> str:
         title = f"{table['title']}:\n\n" if table["title"] else ""
         parts.append(title + "\n".join(f"| {line} |" if i != 1 else f"|{line}|" for i, line in enumerate(lines)))
     return "\n\n".join(parts)
+
+
+def _excerpt(record: Record, rows: list[str]) -> Record:
+    """The record with the first of its tables alone, and of that the named rows; ConfigError where one is not there."""
+    require(bool(record["tables"]), "results", record["id"], "has no table")
+    table = record["tables"][0]
+    by_name = {str(row[0]): row for row in table["rows"]}
+    return record | {"tables": [table | {"title": "", "rows": [find(by_name, name) for name in rows]}]}
 
 
 def _cell(cell, digits: int) -> str:
@@ -114,9 +123,11 @@ def fill(text: str, records: dict[str, Record]) -> str:
             "every <!-- results:ID --> needs its <!-- /results -->")
 
     def replace(match: re.Match) -> str:
-        name, _, claim = match[1].partition("/")
+        name, sign, wanted = re.fullmatch(r"(\w+)([/?]?)(.*)", match[1]).groups()
         record = find(records, name)
-        body = claim_text(record, claim) if claim else f"\n{tables(record)}\n"
+        if sign == "?":
+            record = _excerpt(record, wanted.split(","))
+        body = claim_text(record, wanted) if sign == "/" else f"\n{tables(record)}\n"
         return f"<!-- results:{match[1]} -->{body}<!-- /results -->"
 
     return BLOCK.sub(replace, text)

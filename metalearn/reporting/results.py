@@ -278,4 +278,5 @@ def _tables(directory: str) -> list[dict]:
     if os.path.isfile(os.path.join(directory, "sweep.json")):
         return _json(directory, "sweep").get("tables", [])
     names = sorted(glob.glob(os.path.join(directory, "eval", "*.json")))
+    names = [name for name in names if "@" not in os.path.basename(name)]  # evaluated otherwise than in training
     return [table for name in names for table in _json(directory, name[len(directory) + 1:-5]).get("tables", [])]

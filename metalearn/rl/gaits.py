@@ -122,7 +122,7 @@ def _run(env: Env, first, then, turn_N, param_NX, rng_N) -> Trajectories:
         act = np.where((time >= turn_N)[:, None], actions(then, time, env.facts["dt"]),
                        actions(first, time, env.facts["dt"]))
         act = np.clip(act + noise_NTA[:, time], -1, 1).astype(np.float32)
-        after, rew, terminated = advance(act)
+        after, rew, terminated, _ = advance(act)
         steps.append((obs, act, rew, after, terminated, np.ones(len(obs), np.float32)))
         obs = after
     return rollout.assemble(*(np.stack(a, 1) for a in zip(*steps, strict=True)))

@@ -22,7 +22,7 @@ from metalearn.types import Array, Env, PyTree, Trajectories
 def run(env: Env, policy: Callable, memory: PyTree, param_BX: Array, keys_B: Array) -> Trajectories:
     """One episode in each environment. Traceable for JAX environments; for host ones call it outside jit."""
     if env.host is not None:
-        return _run_host(env, policy, memory, param_BX, keys_B)
+        return run_host(env, policy, memory, param_BX, keys_B)[0]
     num = param_BX.shape[0]
     state, obs_BS = jax.vmap(env.reset)(fold_in(keys_B, env.length), param_BX)
 
@@ -40,17 +40,20 @@ def run(env: Env, policy: Callable, memory: PyTree, param_BX: Array, keys_B: Arr
     return assemble(*(jnp.swapaxes(a, 0, 1) for a in out))
 
 
-def _run_host(env: Env, policy, memory, param_BX, keys_B) -> Trajectories:
+def run_host(env: Env, policy: Callable, memory: PyTree, param_BX: Array,
+             keys_B: Array) -> tuple[Trajectories, np.ndarray]:
+    """`run` in simulators outside JAX, and whether each episode succeeded at some step, bool (B,)."""
     obs_BS, advance = env.host(np.asarray(param_BX), seeds(keys_B))
     rew_B, on_B, steps = np.zeros(len(obs_BS), np.float32), np.ones(len(obs_BS), np.float32), []
+    won_B = np.zeros(len(obs_BS), bool)
     for time in range(env.length):
         # numpy scalars: a Python int would be another compilation per step
         memory, act_BA = policy(memory, np.int32(time), obs_BS, rew_B, _policy_keys(keys_B, np.int32(time)))
-        next_BS, rew_B, terminated_B = advance(np.asarray(act_BA))
-        rew_B = rew_B * on_B
+        next_BS, rew_B, terminated_B, success_B = advance(np.asarray(act_BA))
+        rew_B, won_B = rew_B * on_B, won_B | (success_B & (on_B > 0))
         steps.append((obs_BS, np.asarray(act_BA), rew_B, next_BS, terminated_B, on_B))
         obs_BS, on_B = next_BS, on_B * (1.0 - terminated_B)
-    return jax.tree.map(np.asarray, assemble(*(np.stack(a, 1) for a in zip(*steps, strict=True))))
+    return jax.tree.map(np.asarray, assemble(*(np.stack(a, 1) for a in zip(*steps, strict=True)))), won_B
 
 
 def episode_keys(key: Array, task_B: Array, episode_B: Array) -> Array:

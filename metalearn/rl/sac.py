@@ -144,7 +144,7 @@ def _lock_step(env: Env, param_BX, keys, choose, absorb, agents, seen, steps: in
         if t % env.length == 0:
             obs_BS, advance = env.host(np.asarray(param_BX), rollout.seeds(rollout.fold_in(keys["env"], t)))
         act_BA = np.asarray(choose(agents, np.int32(t), obs_BS, keys["act"]))
-        next_BS, rew_B, terminated_B = advance(act_BA)
+        next_BS, rew_B, terminated_B, _ = advance(act_BA)
         now = dict(obs=obs_BS, act=act_BA, rew=rew_B, next=next_BS, terminated=terminated_B)
         agents, seen = absorb(agents, seen, np.int32(t), now, keys["update"])
         obs_BS = next_BS

@@ -39,8 +39,15 @@ def save(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[s
         return header["sha256"]
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp.npz"
-    np.savez_compressed(temporary, header=np.array(json.dumps(header)), **arrays)
-    os.replace(temporary, path)
+    try:
+        np.savez_compressed(temporary, header=np.array(json.dumps(header)), **arrays)
+        os.link(temporary, path)  # unlike a rename it overwrites nothing
+    except FileExistsError:
+        refuse(path)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
     return header["sha256"]
 
 

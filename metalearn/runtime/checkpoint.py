@@ -6,9 +6,11 @@ stored flat, {path: array}; a template gives it back its structure. The only fil
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -16,20 +18,29 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from metalearn.cli import Failure
 from metalearn.types import PyTree, leaf_name
 from metalearn.validate import ConfigError
 
+# What is read of a step before anything of it is trusted: bytes of meta/metadata, and how much larger arrays may be
+# than the files that they come from. Zeros compress ten thousandfold, trained parameters hardly.
+META_BYTES, ARRAY_BYTES, RATIO = 64 * 2**20, 2**30, 1000
 
-class CheckpointError(RuntimeError):
-    """No checkpoint could be restored; the text lists every step that was tried and what is wrong with it."""
+
+class CheckpointError(Failure):
+    """No checkpoint could be restored, or none written; of several that were tried the text lists every one and what
+    is wrong with it."""
 
 
 class Checkpoints:
-    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save`."""
+    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save` and `drop`.
 
-    def __init__(self, directory: str, keep: int = 2):
+    strict   a damaged newest step is an error: no earlier one is taken in its place
+    """
+
+    def __init__(self, directory: str, keep: int = 2, strict: bool = False):
         self.directory = os.path.abspath(directory)  # a relative one fails inside Orbax at restore
-        self.keep = keep
+        self.keep, self.strict = keep, strict
         self._manager = None
 
     def _open(self) -> ocp.CheckpointManager:
@@ -45,21 +56,43 @@ class Checkpoints:
             return []
         return sorted(int(name) for name in os.listdir(self.directory) if name.isdigit())
 
-    def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
+    def save(self, step: int, state: PyTree, meta: dict[str, Any], force: bool = False) -> None:
         """Writes `state` and `meta` (plain JSON) as `step` and returns once they are committed.
 
-        Raises OSError or what Orbax raises when the disk is full; earlier steps stay intact.
+        Raises CheckpointError where the disk takes nothing more, and, unless `force`, for parameters that are not
+        finite; earlier steps stay intact.
         """
         arrays = {k: np.asarray(v) for k, v in _flatten(state).items()}
+        if broken := not force and _nonfinite(arrays):
+            raise CheckpointError(f"step {step} was not saved: parameters are not finite ({broken})")
         leaves = {k: {"shape": list(v.shape), "dtype": str(v.dtype), "sha256": _hash(v)} for k, v in arrays.items()}
         meta = {**meta, "step": int(step), "leaves": leaves}
         meta["sha256"] = _hash_json(meta)
-        manager = self._open()
-        if step in self.steps():
-            manager.delete(step)
-        manager.save(step, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)), force=True)
-        manager.wait_until_finished()
+        try:
+            manager = self._open()
+            if step in self.steps():
+                manager.delete(step)
+            manager.save(step, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)), force=True)
+            manager.wait_until_finished()
+        except Exception as error:  # Orbax wraps the system's errors in various of its own
+            self._manager = None
+            self._remove_unfinished()
+            raise CheckpointError(f"step {step} could not be saved in {self.directory}: {_line(error)}; earlier steps "
+                                  "are as they were") from error
+
+    def drop(self, after: int) -> None:
+        """Deletes every step past `after`."""
+        for step in [s for s in self.steps() if s > after]:
+            shutil.rmtree(os.path.join(self.directory, str(step)))
+        self._manager = None
+
+    def _remove_unfinished(self) -> None:
+        """Orbax removes these at the next start alone, and till then they fill the disk."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.directory):
+                if "orbax-checkpoint-tmp" in name:
+                    shutil.rmtree(os.path.join(self.directory, name), ignore_errors=True)
 
     def restore(self, template: PyTree, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
         """(state, meta) of the newest healthy step, or of `step` alone.
@@ -72,13 +105,13 @@ class Checkpoints:
         if not steps or (step is not None and step not in self.steps()):
             raise FileNotFoundError(f"no checkpoint{'' if step is None else f' of step {step}'} in {self.directory}")
         wrong = []
-        for candidate in reversed(steps):
+        for candidate in steps[-1:] if self.strict else reversed(steps):
             try:
                 return self._restore_one(candidate, template)
             except ConfigError:
                 raise
             except Exception as error:  # Orbax raises bare Exceptions for damaged files: any failure means fall back
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                reason = _line(error)
                 wrong.append(f"step {candidate}: {reason}")
                 print(f"warning: checkpoint {candidate} in {self.directory} is damaged: {reason}", file=sys.stderr)
         raise CheckpointError(f"no healthy checkpoint in {self.directory}: " + "; ".join(wrong))
@@ -93,6 +126,20 @@ class Checkpoints:
                 continue
         raise FileNotFoundError(f"no readable checkpoint in {self.directory}")
 
+    def verify(self, step: int) -> dict[str, str]:
+        """{leaf: '' where its hash holds, else what is wrong}; {'meta': ...} where not even that can be read."""
+        try:
+            leaves = self._read_meta(step)["leaves"]
+        except (OSError, ValueError) as error:
+            return {"meta": _line(error)}
+        found = {}
+        for path, leaf in leaves.items():
+            try:
+                found[path] = "" if _hash(self._read(step, {path: leaf})[path]) == leaf["sha256"] else "other bits"
+            except Exception as error:  # as in `restore`
+                found[path] = _line(error)
+        return found
+
     def _restore_one(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
         meta = self._read_meta(step)
         wanted, leaves = _flatten(template), meta["leaves"]
@@ -103,22 +150,67 @@ class Checkpoints:
                 found = "absent" if have is None else f"{have['dtype']}{have['shape']}"
                 raise ConfigError(f"checkpoint {self.directory}/{step}", path,
                                   f"this config needs {leaf.dtype}{shape} there, the checkpoint has it as {found}")
-        # numpy targets: the caller decides on devices, so any device count reads what any other wrote
-        target = {k: np.empty(v["shape"], np.dtype(v["dtype"])) for k, v in leaves.items()}
-        with ocp.StandardCheckpointer() as reader:
-            arrays = reader.restore(os.path.join(self.directory, str(step), "state"), target)
+        arrays = self._read(step, {path: leaves[path] for path in wanted})
         for path, array in arrays.items():
-            if _hash(np.asarray(array)) != leaves[path]["sha256"]:
+            if _hash(array) != leaves[path]["sha256"]:
                 raise ValueError(f"leaf {path} does not have the SHA-256 that was saved")
+        if broken := _nonfinite(arrays):
+            raise ValueError(f"parameters are not finite ({broken})")
         flat, treedef = jax.tree_util.tree_flatten_with_path(template)
-        return jax.tree_util.tree_unflatten(treedef, [np.asarray(arrays[leaf_name(path)]) for path, _ in flat]), meta
+        return jax.tree_util.tree_unflatten(treedef, [arrays[leaf_name(path)] for path, _ in flat]), meta
+
+    def _read(self, step: int, leaves: dict[str, dict]) -> dict[str, np.ndarray]:
+        """The arrays of these leaves alone, unverified."""
+        # numpy targets: the caller decides on devices, so any device count reads what any other wrote
+        folder = os.path.join(self.directory, str(step), "state")
+        size = sum(int(np.prod(v["shape"], dtype=object)) * np.dtype(v["dtype"]).itemsize for v in leaves.values())
+        there = sum(os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names)
+        if size > max(ARRAY_BYTES, RATIO * there):
+            raise ValueError(f"{size:,} bytes of arrays out of {there:,} bytes of files")
+        target = {k: np.empty(v["shape"], np.dtype(v["dtype"])) for k, v in leaves.items()}
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            arrays = reader.restore(folder, args=ocp.args.PyTreeRestore(
+                item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True))
+        return {path: np.asarray(array) for path, array in arrays.items()}
 
     def _read_meta(self, step: int) -> dict[str, Any]:
-        with open(os.path.join(self.directory, str(step), "meta", "metadata"), encoding="utf-8") as file:
-            meta = json.load(file)
+        """Raises OSError or ValueError where it is not what `save` wrote for this very step."""
+        path = os.path.join(self.directory, str(step), "meta", "metadata")
+        if os.path.getsize(path) > META_BYTES:
+            raise ValueError(f"meta/metadata is larger than {META_BYTES:,} bytes")
+        with open(path, encoding="utf-8") as file:
+            try:
+                meta = json.load(file)
+            except RecursionError:
+                raise ValueError("meta/metadata is nested too deeply") from None
         if not isinstance(meta, dict) or meta.pop("sha256", None) != _hash_json(meta):
             raise ValueError("meta/metadata does not have the SHA-256 that was saved")
+        if meta.get("step") != step:
+            raise ValueError(f"is a copy of step {meta.get('step')}")
+        leaves = meta.get("leaves")
+        if not isinstance(leaves, dict) or not all(map(_is_leaf, leaves.values())):
+            raise ValueError("meta/metadata does not list the leaves")
         return meta
+
+
+def _is_leaf(leaf: Any) -> bool:
+    """Whether it is {"shape": [numbers], "dtype": a type of numbers, "sha256": text}."""
+    try:
+        sizes = all(type(n) is int and n >= 0 for n in leaf["shape"]) and len(leaf["shape"]) <= 32
+        return sizes and not np.dtype(leaf["dtype"]).hasobject and isinstance(leaf["sha256"], str)
+    except (TypeError, KeyError, ValueError):
+        return False
+
+
+def _nonfinite(arrays: dict[str, np.ndarray]) -> str:
+    """The first parameter that is not finite everywhere, '' where all are."""
+    number = lambda a: np.issubdtype(a.dtype, np.inexact) or a.dtype.kind == "V"  # V: bfloat16 and its kin
+    return next((path for path, array in arrays.items() if path.split("/")[0] == "params" and number(array)
+                 and not np.isfinite(array).all()), "")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _flatten(tree: PyTree) -> dict[str, Any]:

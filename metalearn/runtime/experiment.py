@@ -7,18 +7,22 @@ in seconds, before JAX starts, and before data that have to be collected are (`w
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from metalearn import lookup
 from metalearn.runtime import optimiser, replicas
-from metalearn.types import Evaluator, Learner, PyTree, TaskDist
+from metalearn.types import Evaluator, Learner, PyTree, TaskDist, leaf_name
 from metalearn.validate import call, fields, multiple_of, nonnegative, positive, require, within
 
 RUN_S_OWN = ("step", "seconds", "parameters", "state_size", "skipped", "setting", "replicas", "intervals")
+LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SECTIONS = ("seed", "replicas", "task", "learner", "optim", "train", "evaluators", "init_from")
 
 
@@ -67,6 +71,8 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:
     for label in config.evaluators:
         require(label not in RUN_S_OWN, f"evaluators.{label}", "", "a run's own numbers are called so: another label")
+        require(bool(LABEL.fullmatch(label)), "evaluators", label, "a label names files: letters, digits, _ and -, at "
+                "most 64")
     return {name: _build(f"evaluators.{name}", "evaluators", block, task, learner)
             for name, block in config.evaluators.items()}
 
@@ -84,6 +90,16 @@ def with_data(experiment: Experiment, directory: str) -> Experiment:
     return build(experiment.config, task)
 
 
+def fingerprint(data: PyTree) -> str:
+    """One SHA-256 over names, types, shapes and bytes of a task's data."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        array = np.ascontiguousarray(leaf)
+        sha.update(f"{leaf_name(path)} {array.dtype}{array.shape}".encode())
+        sha.update(array.data if array.size and array.dtype.kind != "V" else array.tobytes())
+    return sha.hexdigest()
+
+
 def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
     with within(path):
         kw = block.to_dict()
@@ -92,6 +108,7 @@ def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
 
 
 def _check_train(config: ConfigDict) -> None:
+    largest = 2**31 - 1  # updates are counted in int32
     above_zero = ("batch", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
     names = (*above_zero, "eval_every", "devices")
     seed = config.seed
@@ -100,7 +117,8 @@ def _check_train(config: ConfigDict) -> None:
         train = config.train
         fields(train, names)
         for name in names:
-            require(isinstance(train[name], int), name, train[name], "must be an integer")
+            require(type(train[name]) is int, name, train[name], "must be an integer")
+            require(train[name] <= largest, name, train[name], f"must be at most {largest}")
         positive(**{k: train[k] for k in above_zero})
         nonnegative(eval_every=train.eval_every, devices=train.devices)
         # the last call is cut to what is left, so steps itself may be anything

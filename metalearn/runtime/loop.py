@@ -13,7 +13,7 @@ import optax
 from metalearn.runtime import optimiser, replicas, sharding
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
-from metalearn.types import Mean, PyTree, TrainState
+from metalearn.types import Array, Mean, PyTree, TrainState
 
 
 def make_init(experiment: Experiment):
@@ -44,23 +44,30 @@ def restore(experiment: Experiment, checkpoints: Checkpoints, step: int | None) 
     return found["params"], found["carry"], meta["step"]
 
 
+def draw(experiment: Experiment, data: PyTree, key: Array, state: TrainState) -> tuple[PyTree, Array]:
+    """(batch, the learner's key) of one replica's next update: a function of `key` and the step, and of the carry where
+    a learner stays on a batch."""
+    task, learner, config = experiment.task, experiment.learner, experiment.config
+    index, key_learner = state.step, jax.random.split(jax.random.fold_in(key, state.step))[1]
+    if learner.batch_schedule:
+        data, index = learner.batch_schedule(data, state.carry)
+        index = index + state.opt_state.skipped  # a refused update leaves its batch behind: else refused for ever
+    key_batch = jax.random.split(jax.random.fold_in(key, index))[0]
+    return task.sample(data, key_batch, task.splits[0], config.train.batch), key_learner
+
+
 def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     """update(state, data, key, num) -> (state, means stacked over `num` steps): one jitted program, state donated.
 
     The batch of step n is drawn inside, from `fold_in(key, n)`: there is no iterator to save.
     """
-    task, learner, config, plan = experiment.task, experiment.learner, experiment.config, experiment.plan
+    learner, config, plan = experiment.learner, experiment.config, experiment.plan
 
     def one(data, key, state: TrainState, lr):
         tx = experiment.tx
         if lr is not None:  # a replica's own
             tx, _ = optimiser.build(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
-        index, key_learner = state.step, jax.random.split(jax.random.fold_in(key, state.step))[1]
-        if learner.batch_schedule:
-            data, index = learner.batch_schedule(data, state.carry)
-            index = index + state.opt_state.skipped  # a refused update leaves its batch behind: else refused for ever
-        key_batch = jax.random.split(jax.random.fold_in(key, index))[0]
-        batch = task.sample(data, key_batch, task.splits[0], config.train.batch)
+        batch, key_learner = draw(experiment, data, key, state)
         batch = sharding.split_batch(batch, mesh)
         grads, carry, means = learner.grads(state.params, state.carry, batch, key_learner)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -29,6 +29,7 @@ from metalearn.types import Array, PyTree, Result, TaskDist
 from metalearn.validate import call, fields, positive, require, within
 
 FIELDS = ("num", "at_once", "vary")
+MOST = 2**16  # each has a line of settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,7 @@ def plan(config: ConfigDict, task: TaskDist) -> Plan:
         for name in ("num", "at_once"):
             require(type(block[name]) is int, name, block[name], "must be an integer")
         positive(num=block.num)
+        require(block.num <= MOST, "num", block.num, f"must be at most {MOST}")
         require(0 <= block.at_once <= block.num, "at_once", block.at_once, f"must lie between 0 (all) and {block.num}")
         vary = _varied(config, task)
     seeds = vary.get("seed", tuple(config.seed + r for r in range(block.num)))
@@ -113,6 +115,19 @@ def split(plan: Plan, key: Array) -> tuple[Array, Array]:
 def data(plan: Plan, data: PyTree) -> PyTree:
     """The task's data with what is varied stacked; it must then be a dict."""
     return data | dict(plan.data) if plan.data and plan.num > 1 else data
+
+
+def data_of(plan: Plan, data: PyTree, r: int) -> PyTree:
+    """Replica r's part of what `data` gives."""
+    return data | {name: data[name][r] for name in plan.data} if plan.data and plan.num > 1 else data
+
+
+def keys(plan: Plan, key: Array, attempt: int) -> Array:
+    """The key of the steps, or (R,): those of `split`, and others for each `attempt` after a roll-back."""
+    if not attempt:
+        return key
+    fold = lambda one: jax.random.fold_in(one, np.uint32(2**32 - attempt))  # steps fold in 0, 1, ...: not one of theirs
+    return fold(key) if plan.num == 1 else jax.vmap(fold)(key)
 
 
 def each(plan: Plan, function: Callable, data: PyTree, *stacked: PyTree) -> PyTree:

@@ -22,7 +22,7 @@ class Writer:
     def __init__(self, workdir: str, start: int, total: int, quiet: bool = False):
         self.path = os.path.join(workdir, "metrics.jsonl")
         self.history_path = os.path.join(workdir, "eval", "history.jsonl")
-        _cut(self.path, start)
+        self.last = _cut(self.path, start)  # the step of the last line that is kept
         _cut(self.history_path, start - 1)  # the evaluation at `start` is made again
         self.start, self.total, self.quiet = start, total, quiet
         self.began = self.shown = time.monotonic()
@@ -103,8 +103,10 @@ def _append(path: str, line: dict) -> None:
         file.write(json.dumps(plain(line)) + "\n")
 
 
-def _cut(path: str, step: int) -> None:
-    """Keeps the lines up to `step`: what a run wrote past its last checkpoint is written again."""
+def _cut(path: str, step: int) -> int:
+    """Keeps the lines up to `step`: what a run wrote past its last checkpoint is written again. Returns the last one's
+    step, 0 where there is none."""
+    kept = [line for line in read(path) if line["step"] <= step]
     if os.path.exists(path):
-        kept = [line for line in read(path) if line["step"] <= step]
         workdir_lib.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    return kept[-1]["step"] if kept else 0
