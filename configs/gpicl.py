@@ -27,7 +27,8 @@ POOLS = tuple(f"pool:{name}" for name in ("textures", "blobs", "mnist", "fashion
 def get_config(arg: str = "") -> ConfigDict:
     """ARG is VARIANT[,network=NAME][,learner=incontext|sgd|maml], in any order."""
     name, words = common.words(arg, network=NETWORKS, learner=LEARNERS)
-    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=digits)
+    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=digits,
+                    mixture=mixture)
     config = common.choose(name, variants, "digits")()
     if words.get("learner", "incontext") != "incontext":
         if "network" in words:
@@ -74,6 +75,17 @@ def phases() -> dict:
     config["learner"]["layout"] = "previous_example"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
     config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random", *RECALL), baselines=("1nn",))
+    return config
+
+
+def mixture() -> dict:
+    """Meta-trained on several datasets, so as not to lose on foreign ones. Made on emnist/letters and cifar_fs."""
+    config = digits()
+    config["task"] |= dict(mixture=("strokes", "textures", "blobs"), spectra=0.5)
+    config["optim"] |= dict(lr=3e-3, decay="cosine")
+    config["train"] |= dict(batch=32, steps=8000, steps_per_call=100, log_every=200, save_every=8000)
+    config["evaluators"]["curves"]["sets"] = (
+        "seen", "unseen", "new", "random", *(name for name in POOLS if name != "pool:emnist/letters"))
     return config
 
 
@@ -134,8 +146,11 @@ MODELS = {"transformer": "digits"} | {name: f"digits,network={name}" for name in
 
 def sweep(arg: str = "phases"):
     """phases: K from 1 to unlimited, side by side, three seeds at each; the layouts at unlimited K. models: every
-    learner."""
-    common.choose(arg, dict.fromkeys(("phases", "models")), "")
+    learner. mixture: three seeds."""
+    common.choose(arg, dict.fromkeys(("phases", "models", "mixture")), "")
+    if arg == "mixture":
+        yield from ({"_label": f"mixture, seed {seed}", "seed": seed} for seed in range(3))
+        return
     if arg == "models":
         yield from ({"_label": label, "_config": f"configs/gpicl.py:{model}"} for label, model in MODELS.items())
         return
@@ -148,4 +163,4 @@ def sweep(arg: str = "phases"):
                "learner.network.positions": layout == "shifted"}
 
 
-SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models"}
+SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models", "mixture": "gpicl.pools"}

@@ -35,6 +35,21 @@ def test_phases_by_number_of_tasks_unlimited_last(tmp_path):
     assert len(made["tables"][0]["rows"][0]) == len(made["tables"][0]["columns"])
 
 
+def test_pools_by_set_and_seed():
+    def run(seed, mnist, fashion):
+        ahead = {f"{s}_{k}": v for s, gap in (("pool_mnist", mnist), ("pool_fashion", fashion)) for k, v in dict(
+            last=0.7, ahead=gap, ahead_ci95=0.01, ahead_of="lda", ahead_fresh=gap - 0.001).items()}
+        return Run(f"mixture, seed {seed}", {"seed": seed}, {"curves": ahead}, "")
+
+    made = gpicl.pools([run(0, 0.02, -0.03), run(1, -0.004, -0.01)])
+    head = made["headline"]
+    assert head["pool_mnist_ahead"] == [0.02, -0.004] and head["pools"] == 2
+    assert head["pools_above"] == head["pools_within_01"] == 1
+    (mnist, fashion), columns = made["tables"][0]["rows"], made["tables"][0]["columns"]
+    assert len(mnist) == len(columns) and mnist[2] == "lda" and mnist[3].startswith("0.008 ± ")
+    assert mnist[5] == "+0.020 ± 0.010; -0.004 ± 0.010" and fashion[4] == "-0.021"
+
+
 def test_the_border_with_recall_and_without_it():
     runs = []
     for K, phase, recalled in ((8, "dataset-general, recalls", 0.6), (16, "general", 0.2)):

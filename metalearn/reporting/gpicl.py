@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from metalearn.measure import statistics
 from metalearn.reporting.runs import Run, single
 from metalearn.types import Result
 
@@ -64,6 +65,36 @@ def phases(runs: Sequence[Run]) -> Result:
              *(f"{mean(K, n):.3f}" for n in keys)] for K in Ks]
     return {"headline": headline, "curves": [diagram, first, *course],
             "tables": [{"title": "phases by number of meta-training tasks", "columns": columns, "rows": rows}]}
+
+
+def pools(runs: Sequence[Run]) -> Result:
+    """Seeds of one learner on every set, against the best baseline of each: by how much, and where it is sure.
+
+    The headline has a list over seeds of `SET_last`, `SET_ahead` and `SET_ahead_fresh`.
+    """
+    heads = [head["curves"] for _, head, _ in single(runs)]
+    sets = [name.removesuffix("_ahead") for name in heads[0] if name.endswith("_ahead")]
+    measured = ("last", "ahead", "ahead_fresh")
+    headline = {f"{s}_{name}": [h[f"{s}_{name}"] for h in heads] for s in sets for name in measured
+                if f"{s}_{name}" in heads[0]}
+    rows = []
+    for s in sets:
+        gap, half = statistics.interval(headline[f"{s}_ahead"])
+        sure = [f"{h[f'{s}_ahead']:+.3f} ± {h[f'{s}_ahead_ci95']:.3f}" for h in heads]
+        last, last_half = statistics.interval(headline[f"{s}_last"])
+        best = ", ".join(sorted({h[f"{s}_ahead_of"] for h in heads}))
+        fresh = headline.get(f"{s}_ahead_fresh")
+        rows.append([s, statistics.text(last, last_half, 3), best, f"{statistics.text(gap, half, 3)}",
+                     "" if fresh is None else f"{sum(fresh) / len(fresh):+.3f}", "; ".join(sure)])
+    foreign = [s for s in sets if s.startswith("pool_")]
+    mean = lambda s: sum(headline[f"{s}_ahead"]) / len(heads)
+    headline |= {"pools": len(foreign), "pools_within_01": sum(mean(s) > -0.01 for s in foreign),
+                 "pools_above": sum(mean(s) > 0 for s in foreign), "seeds": len(heads)}
+    columns = ("set", "last ± over seeds", "best baseline", "learner - best ± over seeds", "fresh alone",
+               "each seed ± over episodes, paired")
+    return {"headline": headline, "tables": [{
+        "title": "learner minus the best baseline on the same episodes, last five of 20 positions", "columns": columns,
+        "rows": rows}]}
 
 
 def models(runs: Sequence[Run]) -> Result:

@@ -145,17 +145,21 @@ def _permutation(key: Array, num: int) -> Array:
     return jnp.argsort(jax.random.uniform(key, (num,)))
 
 
-def _varied(task_seed, task, A_XX, order_V, first_P, spectra):
-    """(A_XX, order_V) of a training task: each feature louder or softer, the classes of one dataset foremost."""
-    if len(first_P) == 1 and not spectra:
-        return A_XX, order_V
+def _varied(task_seed, task, A_XX, order_V, part, ways, spectra):
+    """(A_XX, order_V) of a training task: features louder or softer, classes from one dataset of the mixture."""
+    first_P, num_classes = part["first_P"], part["start_V"].shape[0]
     key = jax.random.fold_in(jax.random.key(task_seed, impl="threefry2x32"), task)
-    key_member, key_scales = jax.random.split(jax.random.fold_in(key, 1))
-    which = jax.random.randint(key_member, (), 0, len(first_P))
-    of_V = jnp.searchsorted(first_P, order_V, side="right") - 1
-    order_V = order_V[jnp.argsort(of_V != which, stable=True)]
-    scales_X = jnp.exp(spectra * jax.random.normal(key_scales, A_XX.shape[:1]))
-    return A_XX * scales_X / jnp.sqrt((scales_X**2).mean()), order_V
+    key_member, key_order, key_scales = jax.random.split(jax.random.fold_in(key, 1), 3)
+    if len(first_P) > 1:
+        which = jax.random.randint(key_member, (), 0, len(first_P))
+        member_V = jnp.searchsorted(first_P, jnp.arange(num_classes), side="right") - 1
+        # not a permutation of all: sorting a thousand numbers for each task takes half as long as a step of training
+        drawn_V = jnp.where(member_V == which, jax.random.uniform(key_order, (num_classes,)), -1.0)
+        order_V = jax.lax.top_k(drawn_V, ways)[1]
+    if spectra:
+        scales_X = jnp.exp(spectra * jax.random.normal(key_scales, A_XX.shape[:1]))
+        A_XX = A_XX * scales_X / jnp.sqrt((scales_X**2).mean())
+    return A_XX, order_V
 
 
 def _episode(data, key, task, biased, split, ways, length, random_points, spectra):
@@ -169,8 +173,8 @@ def _episode(data, key, task, biased, split, ways, length, random_points, spectr
     if split == "identity":
         A_XX = jnp.eye(num_features)
     if split == "train":
-        A_XX, order_V = _varied(data["task_seed"], task, A_XX, order_V, part["first_P"], spectra)
-    own_V = order_V = jnp.where(biased, jnp.arange(num_classes), order_V)[:ways]
+        A_XX, order_V = _varied(data["task_seed"], task, A_XX, order_V, part, ways, spectra)
+    own_V = order_V = jnp.where(biased, jnp.arange(ways), order_V[:ways])
     if split in ("seen_relabelled", "seen_old_labels"):
         order_V = own_V[_permutation(key_extra, ways)]
 
