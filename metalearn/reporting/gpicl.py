@@ -10,6 +10,10 @@ from metalearn.reporting.runs import Run, single
 from metalearn.types import Result
 
 UNLIMITED = 2**30  # what num_tasks=0 means
+COLUMNS = {"seen_first": "seen first", "seen_last": "seen last", "unseen_last": "unseen last",
+           "newclass_last": "new last", "learning_seen": "L(seen)", "learning_unseen": "L(unseen)",
+           "seen_random_labels_last": "true label, random context",
+           "seen_relabelled_last": "new label, relabelled", "seen_old_labels_last": "old label, relabelled"}
 
 
 def phases(runs: Sequence[Run]) -> Result:
@@ -24,6 +28,7 @@ def phases(runs: Sequence[Run]) -> Result:
     names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "unseen_last",
              "newclass_last", "random_last", "memorisation", "seen_random_labels_last", "seen_relabelled_last",
              "seen_old_labels_last")
+    names = [name for name in names if all(name in h for K in Ks for h, _ in at[K])]  # the sets that every run measured
     headline = {"K": Ks, "seeds": [len(at[K]) for K in Ks]} | {n: [mean(K, n) for K in Ks] for n in names}
     headline["phase"] = [[h["phase"] for h, _ in at[K]] for K in Ks]
     first_K = lambda holds: next((K for K in Ks if sum(holds(h["phase"]) for h, _ in at[K]) >= len(at[K]) / 2), None)
@@ -57,14 +62,12 @@ def phases(runs: Sequence[Run]) -> Result:
             headline["transience_steps"] = [line["step"] for line in at[K][0][1]]
             headline["transience_unseen_last"] = [line["unseen_last"] for line in at[K][0][1]]
     counted = lambda names: "; ".join(f"{n} x {name}" for name, n in sorted(Counter(names).items()))
-    columns = ("K", "seeds", "phase", "seen first", "seen last", "unseen last", "new last", "L(seen)", "L(unseen)",
-               "true label, random context", "new label, relabelled", "old label, relabelled")
-    keys = ("seen_first", "seen_last", "unseen_last", "newclass_last", "learning_seen", "learning_unseen",
-            "seen_random_labels_last", "seen_relabelled_last", "seen_old_labels_last")
+    columns = {key: title for key, title in COLUMNS.items() if key in names}
     rows = [["unlimited" if K == UNLIMITED else K, len(at[K]), counted(h["phase"] for h, _ in at[K]),
-             *(f"{mean(K, n):.3f}" for n in keys)] for K in Ks]
+             *(f"{mean(K, key):.3f}" for key in columns)] for K in Ks]
     return {"headline": headline, "curves": [diagram, first, *course],
-            "tables": [{"title": "phases by number of meta-training tasks", "columns": columns, "rows": rows}]}
+            "tables": [{"title": "phases by number of meta-training tasks",
+                        "columns": ("K", "seeds", "phase", *columns.values()), "rows": rows}]}
 
 
 def pools(runs: Sequence[Run]) -> Result:
