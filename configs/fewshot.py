@@ -94,7 +94,7 @@ def smoke() -> dict:
 
 
 def omniglot_5w1s() -> dict:
-    """Needs data (`python -m metalearn.datasets check`); for two CPU cores, so convolutions of stride 2."""
+    """Needs data (`metalearn datasets check`); for two CPU cores, so convolutions of stride 2."""
     task = _images("omniglot", image_size=28, channels=1, rotations="all")
     config = _config(task, _conv4(64, down="stride"), 8, 6000, fewshot=_accuracy(1000, ("e592bd1e3deb9840",)))
     config["train"] |= dict(log_every=100, save_every=1000)

@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: the same evaluators that training ran, on the same frozen episodes, so the same numbers.
 
-  python -m metalearn.eval --workdir=runs/gpicl [--dataset=NAME|FILE.npz] [--step=N]
+  metalearn eval --workdir=runs/gpicl [--dataset=NAME|FILE.npz] [--step=N]
 
 `--dataset` puts a dataset that was never trained on in the place of the new classes (any image size: it is resized and
 normalised as the training dataset was). Reads the config out of the work directory; never runs Python from it.
@@ -110,7 +110,7 @@ def _suffix(fields: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.eval")
+    parser = cli.Parser(__doc__, prog="metalearn eval")
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--dataset", help="a dataset name or an .npz with x and y, evaluated as the new dataset")
     parser.add_argument("--step", type=int, help="a checkpoint other than the newest")

@@ -98,12 +98,12 @@ def test_damaged_idx(root):
     refused("mine", "must be equal")
     path.unlink()
     (root / "raw" / "mine" / "train-labels-idx1-ubyte.gz").unlink()
-    refused("mine", "python -m metalearn.datasets prepare mine")
+    refused("mine", "metalearn datasets prepare mine")
 
 
 def test_not_here_says_what_to_do(root):
     refused("fashion_mnsit", "nearest: fashion_mnist")
-    refused("kmnist", "python -m metalearn.datasets prepare kmnist")
+    refused("kmnist", "metalearn datasets prepare kmnist")
 
 
 def test_npz(root):

@@ -6,7 +6,7 @@
   FILE.npz               `x` (N, height, width[, channels]) or (N, features), `y` (N,); optional x_test, y_test
   a folder of idx files  METALEARN_DATA/NAME with the four files of MNIST's format: mnist, fashion_mnist, emnist/letters
   omniglot, cifar_fs     the .npz files under METALEARN_DATA
-  any name               prepared beforehand by `python -m metalearn.datasets prepare NAME`
+  any name               prepared beforehand by `metalearn datasets prepare NAME`
 
 `load` gives raw pixels with the dataset's own train/test division; `load_classes` the classes of one split, resized;
 `split_features` splits a dataset into meta-train and meta-test and turns pixels into features.

@@ -42,7 +42,7 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
     source = _source(name, raw)
     missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None]
     require(not missing, "prepare", name, f"needs {', '.join(missing)}, which reading does not; install them: "
-            "pip install 'metalearn[data]' (in a checkout: pip install -e '.[data]')")
+            "pip install 'metalearn-jax[data]' (in a checkout: pip install -e '.[data]')")
     with _workshop(root, name) as work:
         if not source:
             _reach(name)
@@ -95,7 +95,7 @@ def _reach(name: str) -> None:
             socket.getaddrinfo(host, 443)
         except OSError as error:
             raise ConfigError("prepare", name, f"cannot reach {host} ({error.strerror}); place its files by hand, "
-                              f"`python -m metalearn.datasets check {name}` says which, whence and where to") from None
+                              f"`metalearn datasets check {name}` says which, whence and where to") from None
 
 
 @contextlib.contextmanager
@@ -214,4 +214,4 @@ def how_to_place(name: str) -> list[str]:
         for file, want in files.items():
             lines.append(f"  {file}  {want['bytes']:,} bytes  sha256 {want['sha256']}"
                          + (f"\n    {want['url']}" if "url" in want else ""))
-    return [*lines, f"then: python -m metalearn.datasets prepare {name}"]
+    return [*lines, f"then: metalearn datasets prepare {name}"]

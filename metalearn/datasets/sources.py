@@ -70,7 +70,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     hint, error = ("", Absent) if name in entries() else (nearest(name, names), ConfigError)
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
     raise error("dataset", name, f"is not here ({where}, not prepared under {prepared}); "
-                      f"prepare it: python -m metalearn.datasets prepare {name}; known: {', '.join(names)}{hint}")
+                      f"prepare it: metalearn datasets prepare {name}; known: {', '.join(names)}{hint}")
 
 
 def made_or_listed() -> tuple[str, ...]:
@@ -254,7 +254,7 @@ def read_prepared(name: str, folder: str) -> Raw:
     except Exception as error:  # TFDS, array_record and the image decoder each have errors of their own
         raise ConfigError("dataset", name, f"the set under {folder} cannot be read ({type(error).__name__}: "
                           f"{' '.join(str(error).split())[:160]}); remove that folder and prepare it again: "
-                          f"python -m metalearn.datasets prepare {name}") from None
+                          f"metalearn datasets prepare {name}") from None
     y = y.astype(np.int64)
     split_V = _class_disjoint(y, part, splits)
     test = part == splits.index("test") if len(splits) > 1 and "test" in splits and not split_V else None
