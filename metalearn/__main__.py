@@ -1,9 +1,9 @@
 """The command `metalearn PROGRAM ...`: one name for all programs.
 
-  metalearn train --config=gpicl:smoke --workdir=runs/smoke     built-in configs;
+  metalearn train --config=gpicl:smoke --workdir=runs/smoke    built-in configs;
                              a file of your own is --config=FILE.py[:argument]
   metalearn PROGRAM --help                                 a program's own flags
-  metalearn list learners [maml]                  what there is, and its fields:
+  metalearn list learners [maml]                 what there is, and its fields:
       tasks envs networks backbones learners evaluators datasets configs
 """
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from metalearn import cli
 from metalearn.datasets import preparing, sources
 from metalearn.datasets.catalogue import entries
+from metalearn.datasets.sources import made_or_listed
 from metalearn.validate import one_of, require
 
 
@@ -46,9 +47,9 @@ def main() -> int:
 
 
 def _check(name: str, data_dir: str) -> int:
-    reports = [preparing.check(n, data_dir, full=bool(name)) for n in ([name] if name else entries())]
-    words = {"ready": "prepared", "raw": "raw files, read as they are or prepared", "missing": "not here",
-             "broken": "BROKEN"}
+    reports = [preparing.check(n, data_dir, full=bool(name)) for n in ([name] if name else made_or_listed())]
+    words = {"built in": "built in:", "own": "your own:", "ready": "prepared", "missing": "not here",
+             "raw": "raw files, read as they are or prepared", "broken": "BROKEN"}
     for report in reports:
         print(f"{report['name']:16s} {words[report['state']]}{'  ' + report['where'] if report['where'] else ''}")
         for line in report["problems"] + (report["place"] if report["state"] in ("missing", "broken") and name else []):
