@@ -206,7 +206,7 @@ def omniglot_online(network: str = "lrua") -> dict:
         replicas=common.replicas(),
         task=dict(name="omniglot_stream", dataset="omniglot", train="train", test="test", image_size=20, ways=5,
                   shots=10, rare_ways=0, rare_shots=0, rotate=True, task_seed=0),
-        learner=learner(nets[network], inputs="x_and_last_label", rule="bptt", segment=10),
+        learner=learner(nets[network], inputs="x_and_last_label", rule="bptt", segment=10, unroll=1),
         optim=optim(1e-3, 1e-4, clip=10.0),
         train=common.train(batch=16, steps=100000, steps_per_call=100, log_every=500, save_every=5000, eval_every=5000),
         evaluators=dict(kth_presentation=dict(name="kth_presentation", split="test", upto=10, episodes=512, chunk=128,
