@@ -81,14 +81,6 @@ def digits() -> dict:
     return config
 
 
-def own() -> dict:
-    """A folder CLASS/*.png or an .npz of one's own: --config.task.dataset=PATH. Three fifths of the classes train."""
-    config = _config(_images("blobs", image_size=28, channels=1), _conv4(32, down="stride"), 8, 1000,
-                     fewshot=_accuracy(600, ()))
-    config["train"] |= dict(log_every=100)
-    return config
-
-
 def smoke() -> dict:
     """Seconds, on scikit-learn's digits."""
     config = digits()
@@ -102,7 +94,7 @@ def smoke() -> dict:
 
 
 def omniglot_5w1s() -> dict:
-    """Needs data (`metalearn datasets check`); for two CPU cores, so convolutions of stride 2."""
+    """Needs data (`python -m metalearn.datasets check`); for two CPU cores, so convolutions of stride 2."""
     task = _images("omniglot", image_size=28, channels=1, rotations="all")
     config = _config(task, _conv4(64, down="stride"), 8, 6000, fewshot=_accuracy(1000, ("e592bd1e3deb9840",)))
     config["train"] |= dict(log_every=100, save_every=1000)
@@ -185,7 +177,7 @@ def linear() -> dict:
     return config
 
 
-TASKS = dict(digits=digits, smoke=smoke, own=own, omniglot_5w1s=omniglot_5w1s, omniglot_20w1s=omniglot_20w1s,
+TASKS = dict(digits=digits, smoke=smoke, omniglot_5w1s=omniglot_5w1s, omniglot_20w1s=omniglot_20w1s,
              cifar_fs_5w1s=cifar_fs_5w1s, cifar_fs_5w5s=cifar_fs_5w5s, transfer=transfer, sinusoid=sinusoid,
              omniglot_5w1s_full=lambda: full(omniglot_5w1s), omniglot_20w1s_full=lambda: full(omniglot_20w1s),
              cifar_fs_5w1s_full=lambda: full(cifar_fs_5w1s), cifar_fs_5w5s_full=lambda: full(cifar_fs_5w5s),
