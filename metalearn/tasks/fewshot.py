@@ -54,7 +54,7 @@ def make(
     train_split, val_split, test_split   which classes of it, as `datasets.load_classes` names them: the committed
                  splits train | val | test, or `classes:0-4`. No class of training may come again in val, test or new;
                  val_split and test_split `trained` say on purpose: the very classes of training
-    new_dataset     '' or datasets never trained on, all of their classes: the split `new`, scaled to the others' size
+    new_dataset     '' or datasets never trained on, all of their classes: the split `new`
     image_size   side to resize to (0: as they are); channels 1 or 3 (0: as they are)
     flat         inputs as plain vectors instead of images
     rotations    none | train | all: in which splits quarter turns of a class count as classes of their own, four times
@@ -77,11 +77,7 @@ def make(
     if new_dataset:
         sources["new"] = (new_dataset, "all")
     loaded = {split: _load(names, train_split if which == "trained" and split in ("val", "test") else which,
-                           f"{split}_split", image_size, channels)
-              for split, (names, which) in sources.items() if split != "new"}
-    if new_dataset:  # takes the shape of the others, whatever it has
-        height, width, depth = loaded["train"][0].x_NX.shape[1:]
-        loaded["new"] = _load(new_dataset, "all", "new_dataset", height if height == width else 0, depth)
+                           f"{split}_split", image_size, channels) for split, (names, which) in sources.items()}
     _check_disjoint(sources, loaded)
     image_shape = _check_images(loaded, protocol)
 
