@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.eval import evaluate, headlines
+from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import guard as guard_lib
@@ -49,8 +50,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
     workdir = os.path.abspath(workdir)
     fresh, changed = workdir_lib.check(workdir, config)
     if not fresh and not changed and (found := _finished(config, workdir)):
-        print(f"finished at step {config.train.steps}; results in {os.path.join(workdir, 'result.json')}",
-              file=sys.stderr)
+        cli.say(f"finished at step {config.train.steps}; results in {os.path.join(workdir, 'result.json')}")
         return found
     _check_progress(config, workdir, fresh)
     with contextlib.nullcontext(stop) if stop else signals.Noted() as stop:
@@ -93,7 +93,7 @@ def _run(experiment: Experiment, mesh: Mesh, held: workdir_lib.Held, stop: signa
     running, pending, warned, before = found.get("running", {}), None, set(), found.get("seconds", 0.0)
     writer, saved, first = Writer(workdir, step, train.steps, quiet), step if found else -1, True
     if writer.last + train.log_every <= step and not held.changed:
-        print(f"warning: metrics.jsonl lacks what was written from step {writer.last} to {step}", file=sys.stderr)
+        cli.say(f"warning: metrics.jsonl lacks what was written from step {writer.last} to {step}")
 
     def save():
         nonlocal running, pending, saved, first
@@ -137,7 +137,7 @@ def _run(experiment: Experiment, mesh: Mesh, held: workdir_lib.Held, stop: signa
             running, streaks = {}, np.atleast_1d(jax.device_get(state.opt_state.streak))
             for text in _warnings(experiment, numbers, streaks):
                 if text not in warned:  # once a run: the numbers themselves are in metrics.jsonl
-                    print(f"warning: step {step}: {text}", file=sys.stderr)
+                    cli.say(f"warning: step {step}: {text}")
                 warned.add(text)
             if wrong := guard.line(list(zip(*map(np.atleast_1d, skipped), strict=True)), streaks):
                 if guard.attempt:
@@ -166,6 +166,7 @@ def _run(experiment: Experiment, mesh: Mesh, held: workdir_lib.Held, stop: signa
     writer.close()
     for row, skipped in zip(headline.get("replicas", ()), np.atleast_1d(state.opt_state.skipped), strict=False):
         row["skipped"] = int(skipped)
+    plots.plot({"curves": plots.training(workdir)}, os.path.join(workdir, "plots", "training"))
     headline |= experiment_lib.sizes(experiment, state.params) | {"seconds": before + time.monotonic() - began}
     workdir_lib.write_json(os.path.join(workdir, "result.json"), cli.plain(headline))
     return headline
@@ -210,7 +211,7 @@ def _roll_back(experiment: Experiment, checkpoints: Checkpoints, data: PyTree, k
     """The state of the newest checkpoint from before updates were refused, or that of the beginning; later ones go."""
     good = guard_lib.good_steps(checkpoints)[-1:]
     to = good[0] if good else 0
-    print(f"warning: {wrong}; going back to step {to} and on with other batches", file=sys.stderr)
+    cli.say(f"warning: {wrong}; going back to step {to} and on with other batches")
     held.check()
     manifest.note(held.path, rolled_back=to, saved=None)  # first: a kill from here on is made up for at the next start
     checkpoints.drop(after=to or -1)
@@ -225,7 +226,7 @@ def _warn_of_changes(found: dict[str, Any], now: dict[str, Any], workdir: str) -
     other = [f"{k} {then.get(k)} -> {now['versions'].get(k)}" for k in sorted(then.keys() | now["versions"].keys())
              if then.get(k) != now["versions"].get(k)]
     if other:
-        print("warning: the checkpoint is of other versions, so bits may differ: " + ", ".join(other), file=sys.stderr)
+        cli.say("warning: the checkpoint is of other versions, so bits may differ: " + ", ".join(other))
 
 
 def _add(running: dict[str, tuple], means: dict[str, Mean]) -> dict[str, tuple]:
@@ -289,9 +290,10 @@ def main() -> int:
         try:
             headline = run(config, args.workdir, args.quiet, stop, args.strict)
         except Stopped as stopped:
-            print(stopped, file=sys.stderr)
+            cli.say(str(stopped))
             return cli.EXIT_SIGNAL
         cli.print_result(headline)
+        cli.say(f"next: metalearn report {args.workdir}; metalearn eval --workdir={args.workdir} --dataset=PATH")
     return 0
 
 
