@@ -106,13 +106,16 @@ def print_result(numbers: dict[str, Any]) -> None:
         print("RESULT " + json.dumps(plain(numbers)), flush=True)
         return
     shown = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-             for name, value in _flat(plain(numbers)) if isinstance(value, (int, float)) or len(str(value)) < 30]
+             for name, value in flat(plain(numbers)).items() if isinstance(value, (int, float)) or len(str(value)) < 30]
     print(textwrap.shorten("result: " + ", ".join(shown), 240, placeholder=" ..."), flush=True)
 
 
-def _flat(numbers: dict, prefix: str = ""):
+def flat(numbers: dict, prefix: str = "") -> dict:
+    """Nested numbers by the path that leads to each: {"curves": {"last": .8}} gives {"curves/last": .8}."""
+    found = {}
     for name, value in numbers.items():
-        yield from _flat(value, f"{prefix}{name}/") if isinstance(value, dict) else [(prefix + name, value)]
+        found |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def say(text: str) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterable
 
+from metalearn import cli
 from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import manifest, writer
@@ -57,7 +58,7 @@ def table(columns: Iterable, rows: Iterable[Iterable]) -> str:
 def history(workdir: str) -> list[dict]:
     """Curve records of the evaluations during training, a panel for each number of an evaluator that ends in _last,
     accuracy or loss; none where it was evaluated at the end alone."""
-    lines = [writer.flat(line) for line in writer.read(os.path.join(workdir, "eval", "history.jsonl"))]
+    lines = [cli.flat(line) for line in writer.read(os.path.join(workdir, "eval", "history.jsonl"))]
     last = lines[-1] if len(lines) > 1 else {}
     names = [k for k, v in last.items() if isinstance(v, float) and k.endswith(("_last", "accuracy", "loss", "mse"))]
     return [{"title": name, "x": [line["step"] for line in lines], "xlabel": "updates", "ylabel": name.split("/")[-1],

@@ -69,11 +69,11 @@ def saved(workdir: str) -> bool:
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "metalearn": importlib.metadata.version("metalearn-jax")
-             if installed("metalearn-jax") else "source tree"}
-    return found | {name: importlib.metadata.version(name) for name in PACKAGES if installed(name)}
+             if _installed("metalearn-jax") else "source tree"}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
 
 
-def installed(name: str) -> bool:
+def _installed(name: str) -> bool:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return bool(importlib.metadata.version(name))
     return False
