@@ -47,8 +47,6 @@ def _check(name: str, data_dir: str) -> int:
         print(f"{report['name']:16s} {words[report['state']]}{'  ' + report['where'] if report['where'] else ''}")
         for line in report["problems"] + (report["place"] if report["state"] in ("missing", "broken") and name else []):
             print("  " + line)
-    if not name:
-        print("metalearn datasets check NAME decodes every record, and says how to get what is missing")
     states = {s: [r["name"] for r in reports if r["state"] == s] for s in words}
     cli.print_result(states)
     return cli.EXIT_CONFIG if states["broken"] or (name and states["missing"]) else 0

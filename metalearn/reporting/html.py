@@ -13,13 +13,11 @@ import json
 import os
 from collections.abc import Iterable
 
-from metalearn import cli
 from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib
-from metalearn.runtime import manifest, writer
+from metalearn.runtime import manifest
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.types import Result
-from metalearn.validate import ConfigError
 
 STYLE = """body {font: 15px/1.5 sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222}
 table {border-collapse: collapse; margin: .5em 0 1.5em} td, th {border-bottom: 1px solid #ccc; padding: .2em .8em;
@@ -36,15 +34,14 @@ def page(title: str, workdirs: list[str], sweep: Result | None = None) -> str:
     ConfigError where a directory is none of a run.
     """
     configs = [workdir_lib.read_config(path) for path in workdirs]
-    names = _names(workdirs)
+    names = [os.path.basename(os.path.abspath(path)) for path in workdirs]
     parts = _result(sweep) if sweep else []
     if len(configs) > 1:
         flat = [config_lib.flatten(config) for config in configs]
         fields = sorted({k for one in flat for k in one if any(o.get(k, "") != one[k] for o in flat)})
         rows = [[field, *(one.get(field, "") for one in flat)] for field in fields]
         parts += ["<h2>What differs</h2>", table(["field", *names], rows)]
-    courses = [plots.training(path) + history(path) for path in workdirs]
-    parts.append(_picture(_together(names, courses), "<h2>Training</h2>"))
+    parts.append(_picture(_together(names, [plots.training(path) for path in workdirs]), "<h2>Training</h2>"))
     parts += ['<div class="runs">', *(_run(*one) for one in zip(names, workdirs, configs, strict=True)), "</div>"]
     return PAGE.format(title=_text(title), style=STYLE, body="\n".join(parts))
 
@@ -53,22 +50,6 @@ def table(columns: Iterable, rows: Iterable[Iterable]) -> str:
     """An HTML table, every cell escaped."""
     row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in cells) + "</tr>"
     return "<table>" + row(columns, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
-
-
-def history(workdir: str) -> list[dict]:
-    """Curve records of the evaluations during training, a panel for each number of an evaluator that ends in _last,
-    accuracy or loss; none where it was evaluated at the end alone."""
-    lines = [cli.flat(line) for line in writer.read(os.path.join(workdir, "eval", "history.jsonl"))]
-    last = lines[-1] if len(lines) > 1 else {}
-    names = [k for k, v in last.items() if isinstance(v, float) and k.endswith(("_last", "accuracy", "loss", "mse"))]
-    return [{"title": name, "x": [line["step"] for line in lines], "xlabel": "updates", "ylabel": name.split("/")[-1],
-             "series": [{"name": "evaluation", "y": [line.get(name) for line in lines]}]} for name in names[:9]]
-
-
-def _names(workdirs: list[str]) -> list[str]:
-    """Short names that differ."""
-    short = [os.path.basename(os.path.abspath(path)) for path in workdirs]
-    return short if len(set(short)) == len(short) else list(workdirs)
 
 
 def _together(names: list[str], runs: list[list[dict]]) -> list[dict]:
@@ -87,11 +68,8 @@ def _run(name: str, workdir: str, config) -> str:
     parts += [f"<pre>{_text(session.get('command', 'not known'))}</pre>",
               table(["", ""], [[k, session[k]] for k in ("started", "git", "device", "machine") if k in session])]
     for path in sorted(glob.glob(os.path.join(glob.escape(workdir), "eval", "*.json"))):
-        try:
-            with open(path, encoding="utf-8") as file:
-                result = json.load(file)
-        except ValueError as error:
-            raise ConfigError("workdir", path, f"is not valid JSON ({error})") from None
+        with open(path, encoding="utf-8") as file:
+            result = json.load(file)
         parts += [f"<h3>{_text(os.path.basename(path)[:-5])}</h3>", *_result(result)]
     parts += ["<details><summary>configuration</summary>",
               table(["field", "value"], sorted(config_lib.flatten(config).items())), "</details>"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 
 from metalearn.types import Result
@@ -23,13 +24,8 @@ def show(result: Result) -> None:
                 pieces.append([0])
             pieces[-1].append(i)
         for piece in pieces:
-            lines = [_line([row[i] for i in piece], [widths[i] for i in piece]) for row in rows]
+            line = lambda cells, piece=piece: "  ".join(c.ljust(widths[i]) for i, c in zip(piece, cells, strict=True))
+            lines = ["\n".join(line(cells).rstrip() for cells in itertools.zip_longest(
+                *(row[i] for i in piece), fillvalue="")) for row in rows]
             rule = "-" * (sum(widths[i] for i in piece) + 2 * len(piece) - 2)
             print("\n".join([lines[0], rule, *lines[1:]] + ([""] if piece != pieces[-1] else [])), flush=True)
-
-
-def _line(cells: list[list[str]], widths: list[int]) -> str:
-    """One row, of as many lines as its longest cell has."""
-    height = max(map(len, cells))
-    lines = [[cell[i] if i < len(cell) else "" for cell in cells] for i in range(height)]
-    return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines)
