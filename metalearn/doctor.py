@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
 import jax
@@ -22,7 +21,6 @@ def report() -> dict[str, dict[str, str]]:
     """{section: {name: what there is of it}}."""
     jax_cache = jax.config.jax_compilation_cache_dir
     place = lambda path: "not set" if not path else path if os.path.isdir(path) else f"{path} (not there)"
-    free = shutil.disk_usage(os.getcwd()).free / 2**30
     state = {"ready": "prepared", "raw": "raw files", "missing": "not here", "broken": "BROKEN"}
     checks = [preparing.check(name, full=False) for name in entries()]
     return {
@@ -30,7 +28,7 @@ def report() -> dict[str, dict[str, str]]:
         "devices": {str(d.id): f"{d.device_kind} ({d.platform})" for d in jax.devices()},
         "places": {"METALEARN_DATA": place(data_root()), "prepared sets": place(prepared_root()),
                    "compiled programs": jax_cache or "not kept (JAX_COMPILATION_CACHE_DIR keeps them)",
-                   "built-in configs": place(config_lib.BUILT_IN), "free here": f"{free:.0f} GiB"},
+                   "built-in configs": place(config_lib.BUILT_IN)},
         "data": {c["name"]: " ".join([state[c["state"]], c["where"], *c["problems"]]).strip() for c in checks},
     }
 

@@ -24,8 +24,8 @@ def show(result: Result) -> None:
                 pieces.append([0])
             pieces[-1].append(i)
         for piece in pieces:
-            line = lambda cells, piece=piece: "  ".join(c.ljust(widths[i]) for i, c in zip(piece, cells, strict=True))
-            lines = ["\n".join(line(cells).rstrip() for cells in itertools.zip_longest(
-                *(row[i] for i in piece), fillvalue="")) for row in rows]
+            cells = [itertools.zip_longest(*(row[i] for i in piece), fillvalue="") for row in rows]
+            lines = ["\n".join("  ".join(c.ljust(widths[i]) for i, c in zip(piece, line, strict=True)).rstrip()
+                               for line in row) for row in cells]
             rule = "-" * (sum(widths[i] for i in piece) + 2 * len(piece) - 2)
             print("\n".join([lines[0], rule, *lines[1:]] + ([""] if piece != pieces[-1] else [])), flush=True)
