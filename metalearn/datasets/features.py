@@ -57,19 +57,8 @@ class Prepared:
     pool: Callable[[str], tuple[Part, Dataset]]
 
 
-def split_features(
-    *,
-    dataset: str,
-    split_by: str,
-    train_classes: int,
-    heldout_frac: float,
-    new_dataset: str,
-    image_size: int,
-    channels: int,
-    pca: int,
-    mixture: tuple[str, ...] = (),
-    seed: int = 0,
-) -> Prepared:
+def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float, new_dataset: str,
+                   image_size: int, channels: int, pca: int, mixture: tuple[str, ...] = (), seed: int = 0) -> Prepared:
     """Splits a dataset and makes features of it.
 
     split_by       class: the first `train_classes` labels are for meta-training, the others are new

@@ -29,25 +29,9 @@ from metalearn.validate import ConfigError, one_of, require
 FORMS = ("support_query", "stream")
 
 
-def make(
-    *,
-    dataset: str,
-    train_split: str,
-    val_split: str,
-    test_split: str,
-    new_dataset: str,
-    image_size: int,
-    channels: int,
-    flat: bool,
-    rotations: str,
-    ways: int,
-    shots: int,
-    queries: int,
-    train_ways: int,
-    form: str,
-    num_tasks: int,
-    task_seed: int,
-) -> TaskDist:
+def make(*, dataset: str, train_split: str, val_split: str, test_split: str, new_dataset: str, image_size: int,
+         channels: int, flat: bool, rotations: str, ways: int, shots: int, queries: int, train_ways: int, form: str,
+         num_tasks: int, task_seed: int) -> TaskDist:
     """The distribution.
 
     dataset         a dataset, or several joined by `+`
@@ -55,7 +39,7 @@ def make(
                  splits train | val | test, or `classes:0-4`. No class of training may come again in val, test or new;
                  val_split and test_split `trained` say on purpose: the very classes of training. No class of val, on
                  which a setting is chosen, may come again in test; val_split '' is no validation
-    new_dataset     '' or datasets never trained on, all of their classes: the split `new`
+    new_dataset     '' or datasets never trained on, all of their classes: the split `new`, scaled to the others' size
     image_size   side to resize to (0: as they are); channels 1 or 3 (0: as they are)
     flat         inputs as plain vectors instead of images
     rotations    none | train | all: in which splits quarter turns of a class count as classes of their own, four times
@@ -80,7 +64,11 @@ def make(
     if new_dataset:
         sources["new"] = (new_dataset, "all")
     loaded = {split: _load(names, train_split if which == "trained" and split in ("val", "test") else which,
-                           f"{split}_split", image_size, channels) for split, (names, which) in sources.items()}
+                           f"{split}_split", image_size, channels)
+              for split, (names, which) in sources.items() if split != "new"}
+    if new_dataset:  # takes the shape of the others, whatever it has
+        height, width, depth = loaded["train"][0].x_NX.shape[1:]
+        loaded["new"] = _load(new_dataset, "all", "new_dataset", height if height == width else 0, depth)
     _check_disjoint(sources, loaded)
     image_shape = _check_images(loaded, protocol)
 

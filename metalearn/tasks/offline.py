@@ -30,27 +30,9 @@ SPLITS = ("train", "validation", "test")
 CONDITIONINGS = ("return", "rank")
 
 
-def make(
-    *,
-    env: dict,
-    data: str,
-    cache: str,
-    behaviour: str,
-    quality: str,
-    sac: dict,
-    train_tasks: int,
-    test_tasks: int,
-    episodes: int,
-    task_seed: int,
-    data_seed: int,
-    history: int,
-    window: int,
-    start_frac: float,
-    prompt_span: int,
-    prompt_top: int,
-    conditioning: str,
-    scale: float,
-) -> TaskDist:
+def make(*, env: dict, data: str, cache: str, behaviour: str, quality: str, sac: dict, train_tasks: int,
+         test_tasks: int, episodes: int, task_seed: int, data_seed: int, history: int, window: int, start_frac: float,
+         prompt_span: int, prompt_top: int, conditioning: str, scale: float) -> TaskDist:
     """The distribution.
 
     env           {"name": ..., its fields}: which environment the data are (to be) from

@@ -39,25 +39,9 @@ SPLITS = ("train", "seen", "seen_image", "unseen", "new", "random", "identity", 
           "seen_random_labels", "seen_relabelled", "seen_old_labels")
 
 
-def make(
-    *,
-    dataset: str,
-    split_by: str,
-    train_classes: int,
-    heldout_frac: float,
-    new_dataset: str,
-    image_size: int,
-    channels: int,
-    pca: int,
-    ways: int,
-    length: int,
-    num_tasks: int,
-    bias: float,
-    random_points: int,
-    task_seed: int,
-    mixture: tuple[str, ...],
-    spectra: float,
-) -> TaskDist:
+def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float, new_dataset: str, image_size: int,
+         channels: int, pca: int, ways: int, length: int, num_tasks: int, bias: float, random_points: int,
+         task_seed: int, mixture: tuple[str, ...], spectra: float) -> TaskDist:
     """The distribution; the fields from `dataset` to `pca` are those of `datasets.split_features`.
 
     ways           V, classes per task; a dataset with more gives each task its own subset

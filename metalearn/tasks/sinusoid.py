@@ -10,17 +10,8 @@ from metalearn.types import TaskDist
 from metalearn.validate import nonnegative, require
 
 
-def make(
-    *,
-    shots: int,
-    queries: int,
-    amplitude: tuple[float, ...],
-    phase: tuple[float, ...],
-    x_range: tuple[float, ...],
-    noise: float,
-    num_tasks: int,
-    task_seed: int,
-) -> TaskDist:
+def make(*, shots: int, queries: int, amplitude: tuple[float, ...], phase: tuple[float, ...],
+         x_range: tuple[float, ...], noise: float, num_tasks: int, task_seed: int) -> TaskDist:
     """The distribution: `shots` support and `queries` query points per episode.
 
     amplitude, phase, x_range   (low, high) of three uniform distributions; the paper's are (.1, 5), (0, pi), (-5, 5)
