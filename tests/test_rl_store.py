@@ -10,6 +10,8 @@ from metalearn import lookup
 from metalearn.rl import behaviours, store
 from metalearn.validate import ConfigError
 
+pytestmark = pytest.mark.usefixtures("data_only")
+
 
 @pytest.fixture(scope="module")
 def logs():
