@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """ARG is VARIANT[,network=NAME][,learner=incontext|sgd|maml], in any order."""
     name, words = common.words(arg, network=NETWORKS, learner=LEARNERS)
     variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=digits,
-                    mixture=mixture)
+                    mixture=mixture, layouts=layouts, shifted=shifted, **dict.fromkeys(ARMS, brief))
     config = common.choose(name, variants, "digits")()
     if words.get("learner", "incontext") != "incontext":
         if "network" in words:
@@ -75,6 +75,30 @@ def phases() -> dict:
     config["learner"]["layout"] = "previous_example"
     config["train"] |= dict(steps=1500, save_every=1500, eval_every=250)
     config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random", *RECALL), baselines=("1nn",))
+    return config
+
+
+def layouts() -> dict:
+    """Two token layouts over 6,000 updates, measured as they go."""
+    config = digits()
+    config["train"] |= dict(steps=6000, save_every=6000, eval_every=500)
+    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
+    return config
+
+
+def shifted() -> dict:
+    """The paper's layout, one token an example, which must know the order of tokens."""
+    config = layouts()
+    config["learner"]["layout"] = "shifted"
+    config["learner"]["network"] |= dict(positions=True)
+    return config
+
+
+def brief() -> dict:
+    """One run of `states`, `plateau` or `widths`."""
+    config = phases()
+    config["train"] |= dict(steps_per_call=25, log_every=50, eval_every=50)
+    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), episodes=512)
     return config
 
 
@@ -144,12 +168,37 @@ MODELS = {"transformer": "digits"} | {name: f"digits,network={name}" for name in
     name: f"digits,learner={name}" for name in LEARNERS if name != "incontext"}
 
 
+# what the sweeps of arms vary, one thing at a time; three seeds of each side by side
+ARMS = {
+    "states": {f"{kind} {size}": {"_config": f"configs/gpicl.py:states,network={kind}",
+                                  f"learner.network.{field}": size, "train.eval_every": 250}
+               for kind, field, sizes in (("lstm", "hidden", (16, 32, 64, 128, 256)),
+                                          ("outer_lstm", "size", (4, 8, 16, 24, 32))) for size in sizes},
+    "plateau": ({f"batch {batch}": {"train.batch": batch} for batch in (8, 16, 32, 64, 128)}
+                | {f"bias {bias}": {"task.bias": bias} for bias in (0.5, 0.9)}
+                | {f"eps {eps:.0e}": {"optim.eps": eps} for eps in (1e-10, 1e-5, 1e-3)}
+                | {f"sign momentum {lr:.0e}": {"optim.name": "sign_momentum", "optim.lr": lr} for lr in (1e-4, 3e-4)}),
+    "widths": {f"width {width} K {num or 'unlimited'}": {
+        "learner.network.width": width, "learner.network.mlp": 4 * width, "task.num_tasks": num,
+        "train.eval_every": 250} for width in (16, 32, 64, 128) for num in (64, 128, 256, 512, 0)},
+}
+
+
 def sweep(arg: str = "phases"):
     """phases: K from 1 to unlimited, side by side, three seeds at each; the layouts at unlimited K. models: every
-    learner. mixture: three seeds."""
-    common.choose(arg, dict.fromkeys(("phases", "models", "mixture")), "")
+    learner. mixture, layouts: three seeds. states, plateau, widths: see ARMS."""
+    common.choose(arg, dict.fromkeys(("phases", "models", "mixture", "layouts", *ARMS)), "")
+    if arg in ARMS:
+        for label, changes in ARMS[arg].items():
+            yield {"_label": label, "replicas.num": 3, "replicas.at_once": 1} | changes
+        return
     if arg == "mixture":
         yield from ({"_label": f"mixture, seed {seed}", "seed": seed} for seed in range(3))
+        return
+    if arg == "layouts":  # seeds on which nothing was tuned
+        for seed in (10, 11, 12):
+            yield {"_label": f"query, seed {seed}", "seed": seed}
+            yield {"_label": f"shifted, seed {seed}", "seed": seed, "_config": "configs/gpicl.py:shifted"}
         return
     if arg == "models":
         yield from ({"_label": label, "_config": f"configs/gpicl.py:{model}"} for label, model in MODELS.items())
@@ -163,4 +212,5 @@ def sweep(arg: str = "phases"):
                "learner.network.positions": layout == "shifted"}
 
 
-SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models", "mixture": "gpicl.pools"}
+SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models", "mixture": "gpicl.pools",
+           **dict.fromkeys(("layouts", *ARMS), "gpicl.arms")}

@@ -39,7 +39,8 @@ def get_config(arg: str = "") -> ConfigDict:
     variants = {f.__name__: f for f in (gated_recall, cost, copy, repeat_copy, ntm_copy, associative_recall,
                                         omniglot_online, rare_stream, digits_stream, sinusoid,
                                         few_shot, few_shot_stream, smoke)}
-    variants |= {"omniglot_online_lstm": lambda: omniglot_online("lstm"), "omniglot_small": omniglot_small,
+    variants |= {"omniglot_online_lstm": lambda: omniglot_online("lstm"),
+                 "omniglot_small": omniglot_small, "mann_parts": omniglot_small,
                  "omniglot_small_lstm": lambda: omniglot_small("lstm"), "strokes_stream": strokes_stream,
                  "strokes_stream_lstm": lambda: strokes_stream("lstm"), "shared": shared,
                  "shared_sizes": lambda: shared(({}, dict(width=6), dict(width=12)), "learned")}
@@ -189,6 +190,9 @@ MANN = {"MANN, a public reimplementation": {"1": 0.356, "2": 0.888, "5": 0.973, 
 
 
 STREAMS = ("omniglot_online", "omniglot_small", "strokes_stream")
+MANN_PARTS = {"MANN": {}, "LSTM": {}, "one head": {"learner.network.reads": 1},
+              "memory starts constant": {"learner.network.memory": "constant"},
+              "64 slots": {"learner.network.slots": 64}, "labels made louder": {"learner.label_scale": 5.0}}
 
 
 def omniglot_online(network: str = "lrua") -> dict:
@@ -202,7 +206,7 @@ def omniglot_online(network: str = "lrua") -> dict:
         replicas=common.replicas(),
         task=dict(name="omniglot_stream", dataset="omniglot", train="train", test="test", image_size=20, ways=5,
                   shots=10, rare_ways=0, rare_shots=0, rotate=True, task_seed=0),
-        learner=learner(nets[network], inputs="x_and_last_label", rule="bptt", segment=10),
+        learner=learner(nets[network], inputs="x_and_last_label", rule="bptt", segment=10, unroll=1),
         optim=optim(1e-3, 1e-4, clip=10.0),
         train=common.train(batch=16, steps=100000, steps_per_call=100, log_every=500, save_every=5000, eval_every=5000),
         evaluators=dict(kth_presentation=dict(name="kth_presentation", split="test", upto=10, episodes=512, chunk=128,
@@ -211,9 +215,10 @@ def omniglot_online(network: str = "lrua") -> dict:
 
 
 def omniglot_small(network: str = "lrua") -> dict:
-    """The same protocol with smaller images and networks and fewer episodes, for two cores."""
+    """The same protocol with smaller images and networks and fewer episodes, for two cores. The memory keeps its four
+    heads and flat start: with either missing it is no better than the LSTM (see the sweep)."""
     config = omniglot_online(network)
-    sizes = dict(slots=32, width=32, hidden=96, reads=1, memory="constant") if network == "lrua" else dict(hidden=96)
+    sizes = dict(slots=32, width=32, hidden=96) if network == "lrua" else dict(hidden=96)
     config["task"] |= dict(image_size=14)
     config["learner"]["network"] |= sizes
     config["optim"] = optim(3e-3, 3e-4, clip=10.0, decay="cosine")
@@ -326,7 +331,8 @@ def _arm(arm: str, length: int) -> dict:
 
 def sweep(arg: str = "gated_recall"):
     """gated_recall: arms x lengths, two more networks at 24. copy, repeat_copy: rules x segments. shared: transferred
-    and joint feedback. cost: rules x lengths, then every memory. The streams: memory and LSTM."""
+    and joint feedback. cost: rules x lengths, then every memory. The streams: memory and LSTM, three seeds.
+    mann_parts: what the memory's lead needs, a quarter of the updates."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
             yield from (_arm(arm, length) for arm in ARMS)
@@ -348,12 +354,20 @@ def sweep(arg: str = "gated_recall"):
         for name in MEMORIES:
             yield {"_label": f"{name}, synthetic", "_config": f"{HERE}:cost_{name}", "learner.rule": "synthetic"}
     elif arg in STREAMS:
-        yield {"_label": "LRUA memory"}
-        yield {"_label": "LSTM", "_config": f"{HERE}:{arg}_lstm"}
+        for seed in range(SEEDS):
+            yield {"_label": f"MANN, seed {seed}", "seed": seed}
+            yield {"_label": f"LSTM, seed {seed}", "seed": seed, "_config": f"{HERE}:{arg}_lstm"}
+    elif arg == "mann_parts":
+        short = {"train.steps": 3000, "train.eval_every": 3000, "train.save_every": 3000}
+        for seed in range(SEEDS):
+            for label, changes in MANN_PARTS.items():
+                network = {} if label != "LSTM" else {"_config": f"{HERE}:omniglot_small_lstm"}
+                yield {"_label": f"{label}, seed {seed}", "seed": seed} | network | short | changes
     else:
-        known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", *STREAMS)
+        known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", "mann_parts", *STREAMS)
         common.choose(arg, dict.fromkeys(known), "")
 
 
 SUMMARY = {"gated_recall": "memnet.gated", "copy": "memnet.copy", "repeat_copy": "memnet.copy",
-           "shared": "memnet.shared", "cost": "memnet.cost", **dict.fromkeys(STREAMS, "memnet.streams")}
+           "shared": "memnet.shared", "cost": "memnet.cost",
+           **dict.fromkeys((*STREAMS, "mann_parts"), "memnet.streams")}

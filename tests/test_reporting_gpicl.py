@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from metalearn.reporting import gpicl
 from metalearn.reporting.runs import Run
 
@@ -61,3 +63,19 @@ def test_the_border_with_recall_and_without_it():
     column = made["tables"][0]["columns"].index("true label, random context")
     assert [row[column] for row in made["tables"][0]["rows"]] == ["0.600", "0.200"]
     assert made["tables"][0]["rows"][0][2] == "1 x dataset-general, recalls"
+
+
+def test_arms_are_over_seeds_and_a_plateau_that_is_never_left_is_called_so(tmp_path):
+    (tmp_path / "eval").mkdir()
+    at = lambda step, *values: {"step": step, "replicas": [
+        {"curves": {"unseen_last": v, "generalisation_unseen": v - 0.2}} for v in values]}
+    lines = (at(50, 0.21, 0.2), at(100, 0.39, 0.2), at(150, 0.5, 0.3))
+    (tmp_path / "eval" / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    replicas = [{"setting": {"seed": i}} | numbers(last) for i, last in enumerate((0.5, 0.3))]
+    made = gpicl.arms([Run("batch 8", {}, {"replicas": replicas, "parameters": 5, "state_size": 7}, str(tmp_path))])
+    assert made["headline"]["batch 8"]["plateau"] == [150, None]
+    assert made["headline"]["batch 8"]["unseen_last"] == [0.5, 0.3]
+    (row,), columns = made["tables"][0]["rows"], made["tables"][0]["columns"]
+    assert row[:4] == ["batch 8", 2, 5, 7] and row[-1] == "150, never" and len(row) == len(columns)
+    assert row[5] == "0.400 ± 1.271"  # Student's t of two seeds, standard error .1
+    assert made["curves"][0]["series"][0]["y"] == pytest.approx([0.205, 0.295, 0.4])

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from metalearn.measure.statistics import text
 from metalearn.reporting import memnet
 from metalearn.reporting.runs import Run
 
@@ -34,20 +35,23 @@ def test_longest_solved_is_below_the_difficulty_that_the_curriculum_stands_at():
     assert found == {"plain": {"2": [2, 3, 2]}, "traced": {"2": [4, 4, 4]}}
 
 
-def test_distance_to_the_target_and_the_curve_over_training(tmp_path):
+def test_streams_are_means_over_seeds_and_a_lead_over_the_lstm_of_the_same_seed(tmp_path):
     at = ("1", "2", "5", "10")
     targets = {"MANN of others": dict.fromkeys(at, 0.9), "LSTM of others": dict.fromkeys(at, 0.6)}
     config = json.dumps({"evaluators": {"kth_presentation": {"targets": targets}}})
-    rest = {f"instance_{p}": 0.25 for p in (1, 5, 10)} | {f"instance_{p}_ci95": 0.01 for p in (1, 2, 5, 10)}
-    runs = [run_at(tmp_path / label, label, {}, {"kth_presentation": rest | {"instance_2": second}},
+    rest = {f"instance_{p}": 0.25 for p in (1, 5, 10)}
+    runs = [run_at(tmp_path / f"{name}{seed}", f"{name}, seed {seed}", {"seed": seed},
+                   {"kth_presentation": rest | {"instance_2": second}},
                    [{"step": 10, "kth_presentation": {"instance_2": second - 0.1, "instance_10": second}}], config)
-            for label, second in (("LRUA memory", 0.7), ("LSTM", 0.65))]
+            for name, seed, second in (("MANN", 0, 0.7), ("LSTM", 0, 0.65), ("MANN", 1, 0.5), ("LSTM", 2, 0.6))]
     found = memnet.streams(runs)
-    assert [row[0] for row in found["tables"][0]["rows"]] == ["LRUA memory", "MANN of others", "LSTM", "LSTM of others"]
-    assert found["headline"]["LRUA memory"]["short_of_target"]["2"] == pytest.approx(0.2)
-    assert found["headline"]["LSTM"]["short_of_target"]["2"] == pytest.approx(-0.05)
-    assert [s["y"][0] for s in found["curves"][0]["series"]] == pytest.approx([0.6, 0.7, 0.55, 0.65])
-    alone = memnet.streams(runs[1:])["tables"][0]["rows"]  # the memory's run failed: nobody else gets its name
+    table = found["tables"][0]["rows"]
+    assert [row[:2] for row in table] == [["MANN", 2], ["MANN of others", ""], ["LSTM", 2], ["LSTM of others", ""],
+                                          ["MANN - LSTM", 1]]
+    assert table[0][3] == text(0.6, 12.7062047 * 0.1, 3)  # Student's t of two seeds, standard error .1
+    assert found["headline"]["MANN"]["ahead_of_lstm"]["2"] == pytest.approx([0.05])  # of seed 0, which both have
+    assert [s["y"][0] for s in found["curves"][0]["series"]] == pytest.approx([0.5, 0.6, 0.525, 0.625])
+    alone = memnet.streams(runs[1:2])["tables"][0]["rows"]  # the memory's run failed: nobody else gets its name
     assert [row[0] for row in alone] == ["LSTM", "LSTM of others"]
 
 

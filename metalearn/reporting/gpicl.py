@@ -10,6 +10,7 @@ from metalearn.reporting.runs import Run, single
 from metalearn.types import Result
 
 UNLIMITED = 2**30  # what num_tasks=0 means
+LEFT = 0.2  # above chance: the plateau is left
 COLUMNS = {"seen_first": "seen first", "seen_last": "seen last", "unseen_last": "unseen last",
            "newclass_last": "new last", "learning_seen": "L(seen)", "learning_unseen": "L(unseen)",
            "seen_random_labels_last": "true label, random context",
@@ -113,3 +114,34 @@ def models(runs: Sequence[Run]) -> Result:
     columns = ("learner", "parameters", "state", "seen", "unseen", "new classes", "random", "1-NN, unseen", "seconds")
     return {"headline": headline, "tables": [{"title": "accuracy at the last five of 20 positions, 5-way digits",
                                               "columns": columns, "rows": rows}]}
+
+
+def arms(runs: Sequence[Run]) -> Result:
+    """Arms over seeds: accuracy at the end, and the updates until new tasks are `LEFT` above chance (its plateau)."""
+    groups: dict[str, list] = {}  # {arm: [(numbers at the end, evaluations during training, parameters, state)]}
+    for run in runs:
+        sizes = run.headline["parameters"], run.headline["state_size"]
+        for _, head, history in single([run]):
+            groups.setdefault(run.name, []).append((head["curves"], history, *sizes))
+    headline: dict[str, dict] = {}
+    rows, series, x = [], [], []
+    for name, found in groups.items():
+        left = [next((line["step"] for line in history if line["curves"]["generalisation_unseen"] >= LEFT), None)
+                for _, history, *_ in found]
+        mine = {key: [head[key] for head, *_ in found] for key in ("seen_last", "unseen_last", "newclass_last",
+                                                                  "random_last")}
+        headline[name] = mine | {"plateau": left, "parameters": found[0][2], "state_size": found[0][3]}
+        rows.append([name, len(found), found[0][2], found[0][3],
+                     *(statistics.text(*statistics.interval(values), 3) for values in mine.values()),
+                     ", ".join("never" if step is None else str(step) for step in left)])
+        if all(history for _, history, *_ in found):
+            x = [line["step"] for line in found[0][1]]
+            y = [sum(line["curves"]["unseen_last"] for line in at) / len(at)
+                 for at in zip(*(history for _, history, *_ in found), strict=True)]
+            series.append({"name": name, "y": y})
+    curve = {"title": "new tasks of known classes, last five positions", "x": x, "xlabel": "updates",
+             "ylabel": "accuracy", "series": series}
+    columns = ("arm", "seeds", "parameters", "state", "seen", "unseen", "new classes", "random", "plateau, by seed")
+    return {"headline": headline, "curves": [curve] if x else [], "tables": [{
+        "title": f"last five positions ± 95 % over seeds; updates until unseen is {LEFT} above chance",
+        "columns": columns, "rows": rows}]}

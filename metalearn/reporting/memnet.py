@@ -61,28 +61,38 @@ def shared(runs: Sequence[Run]) -> Result:
 
 
 def streams(runs: Sequence[Run]) -> Result:
-    """Accuracy at the i-th presentation, memory and LSTM; where the evaluator was given targets (MANN's and an LSTM's,
-    by names that begin with theirs), how far each is off its own."""
-    headline, rows, series, x, levels, presentations = {}, [], [], [], {}, ("1", "2", "5", "10")
+    """Accuracy at the i-th presentation of each network, over seeds, and how far each is ahead of the LSTM of its seed;
+    where the evaluator was given targets (by names that begin with a network's), they stand beside."""
+    presentations, groups = ("1", "2", "5", "10"), {}
     for run in runs:
-        name, result, history = run.label, run.headline["kth_presentation"], run.history()
-        targets = run.config().evaluators.kth_presentation.targets.to_dict()
-        kind = {"LRUA memory": "MANN"}.get(name, name)
-        headline[name] = {k: v for k, v in result.items() if k.startswith("instance_")}
-        half = lambda p, result=result: f" ± {result[f'instance_{p}_ci95']:.3f}"
-        rows.append([name, *(f"{result[f'instance_{p}']:.3f}{half(p)}" for p in presentations)])
-        for target, row in [(t, row) for t, row in targets.items() if t.startswith(kind)]:
-            levels[f"{target}, 2"] = row["2"]
-            headline[name]["short_of_target"] = {p: v - result[f"instance_{p}"] for p, v in row.items()}
-            rows.append([target, *(f"{row[p]:.3f}" for p in presentations)])
-        x = [h["step"] for h in history]
+        groups.setdefault(run.name, {})[run.overrides.get("seed", 0)] = run
+    at = lambda run, p: run.headline["kth_presentation"][f"instance_{p}"]
+    headline, rows, ahead, series, x, levels = {}, [], [], [], [], {}
+    for name, by_seed in groups.items():
+        means = {p: interval([at(run, p) for run in by_seed.values()]) for p in presentations}
+        headline[name] = {f"instance_{p}": [at(run, p) for run in by_seed.values()] for p in presentations}
+        rows.append([name, len(by_seed), *(text(*means[p], 3) for p in presentations)])
+        paired = sorted(by_seed.keys() & groups.get("LSTM", {}).keys())
+        if name != "LSTM" and paired:
+            over = {p: [at(by_seed[s], p) - at(groups["LSTM"][s], p) for s in paired] for p in presentations}
+            headline[name]["ahead_of_lstm"] = over
+            ahead.append([f"{name} - LSTM", len(paired), *(_interval(over[p]) for p in presentations)])
+        any_run = next(iter(by_seed.values()))
+        for target, row in any_run.config().evaluators.kth_presentation.targets.to_dict().items():
+            if target.startswith(name):
+                levels[f"{target}, 2"] = row["2"]
+                rows.append([target, "", *(f"{row[p]:.3f}" for p in presentations)])
+        histories = [run.history() for run in by_seed.values()]
+        x = [line["step"] for line in histories[0]]
         for p in ("2", "10"):
-            y = [h["kth_presentation"][f"instance_{p}"] for h in history]
+            y = [_mean(line["kth_presentation"][f"instance_{p}"] for line in lines)
+                 for lines in zip(*histories, strict=False)]
             series.append({"name": f"{name}, {p}", "y": y, "ci95": None})
-    table = {"title": "accuracy at the i-th presentation, new classes", "columns": ["", *presentations], "rows": rows}
+    table = {"title": "accuracy at the i-th presentation, new classes, ± 95 % over seeds",
+             "columns": ["", "seeds", *presentations], "rows": rows + ahead}
     curve = {"title": "new classes, presentations 2 and 10", "x": x, "xlabel": "updates", "ylabel": "accuracy",
              "series": series, "levels": levels}
-    return {"headline": headline, "tables": [table], "curves": [curve]}
+    return {"headline": headline, "tables": [table], "curves": [curve] if x else []}
 
 
 def gated(runs: Sequence[Run]) -> Result:
