@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -30,6 +31,9 @@ from metalearn.validate import ConfigError
 # What is read of a step before anything of it is trusted: bytes of meta/metadata, and how much larger arrays may be
 # than the files that they come from. Zeros compress ten thousandfold, trained parameters hardly.
 META_BYTES, ARRAY_BYTES, RATIO = 64 * 2**20, 2**30, 1000
+
+# Orbax's threads log the tracebacks of what it then raises, and what is raised is said here in one line
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class CheckpointError(Failure):
@@ -100,6 +104,7 @@ class Checkpoints:
         leaves = {k: {"shape": list(v.shape), "dtype": str(v.dtype), "sha256": _hash(v)} for k, v in arrays.items()}
         meta = {**meta, "step": int(step), "leaves": leaves}
         meta["sha256"] = _hash_json(meta)
+        self._need_room(step, sum(v.nbytes for v in arrays.values()) + 2**10 * len(arrays) + 2**17)
         try:
             manager = self._open()
             if step in self.steps():
@@ -112,6 +117,15 @@ class Checkpoints:
             self._remove_unfinished()
             raise CheckpointError(f"step {step} could not be saved in {self.directory}: {_line(error)}; earlier steps "
                                   "are as they were") from error
+
+    def _need_room(self, step: int, size: int) -> None:
+        """CheckpointError where `size` bytes are not free: Orbax's threads would say so too, in hundreds of lines."""
+        with contextlib.suppress(OSError):
+            os.makedirs(self.directory, exist_ok=True)
+            free = shutil.disk_usage(self.directory).free
+            if free < size:
+                raise CheckpointError(f"step {step} was not saved in {self.directory}: it needs {size:,} bytes, "
+                                      f"{free:,} are free; earlier steps are as they were")
 
     def drop(self, after: int) -> None:
         """Deletes every step past `after`."""

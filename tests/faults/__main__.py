@@ -35,7 +35,7 @@ SECTIONS = [
     ("R4", "a bit flipped in the newest step", damage.flips, 100, 20),
     ("R5", "each file of a step cut or deleted", damage.cuts, 1, 1),
     ("R6", "every checkpoint bad, or gone", damage.all_bad, 1, 1),
-    ("R7", "disk full, directory removed under the run", damage.disk, 3, 1),
+    ("R7", "disk full or read-only, directory removed under the run", damage.disk, 3, 1),
     ("R8", "1, 2, 4, 8 devices and back", rest.devices, 1, 1),
     ("R11", "batches that are not finite", rest.broken_batches, 1, 1),
     ("R16", "bad configurations of all programs", rest.bad_input, 1, 1),
@@ -44,6 +44,7 @@ SECTIONS = [
     ("R20", "archives that are not what they should be", rest.archives, 1, 1),
     ("R21", "soak: memory, descriptors, compilations", rest.soak, 100_000, 10_000),
     ("R22", "what saving costs", rest.cost, 1, 1),
+    ("R22", "killed every two minutes", rest.goodput, 120, 20),
     ("-", "hostile work directories and checkpoints", damage.hostile, 1, 1),
 ]
 
@@ -56,7 +57,7 @@ def work(index: int, short: bool) -> None:
     cases, began = [], time.monotonic()
     try:
         for case in section(folder, few if short else many):
-            cases.append(dict(name=case.name, held=case.held, seen=case.seen))
+            cases.append(dict(name=case.name, held=case.held, seen=case.seen, note=case.note))
     except BaseException as error:
         traceback.print_exc()
         cases.append(dict(name="the section itself", held=False, seen=f"{type(error).__name__}: {error}"[:400]))
@@ -96,7 +97,7 @@ def main() -> int:
 
 def report(chosen: list[int], seconds: float, keep: bool) -> int:
     rows: dict[str, list] = {}
-    lost = []
+    lost, notes = [], []
     for index in chosen:
         r, text, *_ = SECTIONS[index]
         path = os.path.join(WORK, f"section{index}.json")
@@ -109,9 +110,10 @@ def report(chosen: list[int], seconds: float, keep: bool) -> int:
         for i, value in enumerate((len(found["cases"]), held, len(found["cases"]) - held, found["seconds"])):
             row[2 + i] += value
         lost += [f"{r} {case['name']}: {case['seen']}" for case in found["cases"] if not case["held"]]
+        notes += [f"{r} {case['name']}: {case['note']}" for case in found["cases"] if case.get("note")]
     tables.show({"tables": [{"title": "faults", "columns": ["", "fault", "cases", "survived", "lost", "seconds"],
                              "rows": [[*row[:5], f"{row[5]:.0f}"] for row in rows.values()]}]})
-    print("\n".join(["", *(f"LOST {line}" for line in lost)]) if lost else "", flush=True)
+    print("\n".join(["", *notes, *(f"LOST {line}" for line in lost)]), flush=True)
     if lost and keep:
         print(f"kept: {WORK}")
     else:

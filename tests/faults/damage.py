@@ -130,7 +130,7 @@ def all_bad(folder: str, num: int) -> Iterator[Case]:
 
 def disk(folder: str, num: int) -> Iterator[Case]:
     """R7: a file system that is full after so many bytes, and with room again; a directory that is taken away."""
-    whole, seconds = processes.reference("gpicl", folder)
+    whole, _ = processes.reference("gpicl", folder)
     dice = processes.dice("disk")
     small = os.path.join(folder, "small")
     os.makedirs(small)
@@ -151,18 +151,39 @@ def disk(folder: str, num: int) -> Iterator[Case]:
                 yield Case(f"full after {free} bytes", held and code == 0 and not wrong,
                            f"{seen}; then exit {code}, differs: {wrong}")
                 shutil.rmtree(run, ignore_errors=True)
+            for i in range(num):
+                run, log = os.path.join(small, f"read-only{i}"), os.path.join(folder, f"read-only{i}.log")
+                pid = processes.start(train, processes.words("gpicl", run), log)
+                begun(pid, run, dice.uniform(0, 0.3))
+                while subprocess.run(["mount", "-o", "remount,ro", small], check=False, capture_output=True).returncode:
+                    time.sleep(0.002)  # busy: a file is open for writing
+                code, text = processes.end(pid), open(log, encoding="utf-8").read()
+                again = processes.run(train, processes.words("gpicl", run), log)
+                subprocess.run(["mount", "-o", "remount,rw", small], check=True)
+                last = processes.run(train, processes.words("gpicl", run), log)
+                wrong = processes.differing(processes.left(run), whole)
+                yield Case(f"read-only under the run {i}", (code, again, last) in ((1, 2, 0), (0, 0, 0))
+                           and "Traceback" not in text and not wrong,
+                           f"exits {code}, {again}, {last}; differs: {wrong}; {text[-300:]}")
         finally:
             subprocess.run(["umount", small], check=False)
+    else:
+        yield Case("full and read-only", True, note="not tried: mounting a small tmpfs needs root")
     for i in range(2 * num):
         run, log = os.path.join(folder, f"removed{i}"), os.path.join(folder, f"removed{i}.log")
         pid = processes.start(train, processes.words("gpicl", run), log)
-        while processes.alive(pid) and not os.path.exists(os.path.join(run, "metrics.jsonl")):
-            time.sleep(0.005)
-        time.sleep(dice.uniform(0, 0.3))
+        begun(pid, run, dice.uniform(0, 0.3))
         os.rename(run, run + "-moved")
         code, text = processes.end(pid), open(log, encoding="utf-8").read()
         yield Case(f"directory removed {i}", code == 1 and "RESULT" not in text and "Traceback" not in text,
                    f"exit {code}: {processes.tail(log)}")
+
+
+def begun(pid: int, run: str, seconds: float) -> None:
+    """Waits until a run has written its first line, and that long."""
+    while processes.alive(pid) and not os.path.exists(os.path.join(run, "metrics.jsonl")):
+        time.sleep(0.005)
+    time.sleep(seconds)
 
 
 def rehashed(run: str, change: Callable[[dict], None]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from metalearn import checkpoint, collect, sweep, train
 from metalearn import eval as eval_program
 
-from . import damage, processes
+from . import damage, kills, processes
 from .processes import Case
 
 
@@ -135,15 +136,18 @@ def soak(folder: str, num: int) -> Iterator[Case]:
     seen = json.loads(done.stdout.splitlines()[-1])
     warm, last = seen[len(seen) // 4], seen[-1]
     growth = last[0] - warm[0]
-    yield Case("memory", growth < 0.02 * warm[0], f"{warm[0]} kB, then {growth:+} kB")
+    yield Case("memory", growth < 0.02 * warm[0], f"{warm[0]} kB, then {growth:+} kB",
+               f"{warm[0]} kB after a quarter of {num:,} steps, {growth:+} kB at their end")
     yield Case("descriptors", last[1] <= warm[1], f"{warm[1]}, then {last[1]}")
     yield Case("compilations", last[2] == 1, f"{last[2]} programs")
 
 
+DIGITS = ("--quiet", "--config=configs/gpicl.py:digits", "--config.evaluators.curves.episodes=256")
+
+
 def cost(folder: str, num: int) -> Iterator[Case]:
-    """R22: seconds that saving blocks, of those of the updates between two saves at the default interval."""
-    run, log = os.path.join(folder, "run"), os.path.join(folder, "log")
-    spent: list[float] = []
+    """R22: what saving keeps the updates waiting, of the time between two saves at the default interval."""
+    run, saves = os.path.join(folder, "run"), os.path.join(folder, "saves")
 
     def timed():
         from metalearn.runtime.checkpoint import Checkpoints
@@ -152,18 +156,40 @@ def cost(folder: str, num: int) -> Iterator[Case]:
         def clocked(self, *args, **kw):
             began = time.monotonic()
             save(self, *args, **kw)
-            with open(os.path.join(folder, "saves"), "a", encoding="utf-8") as file:
-                file.write(f"{time.monotonic() - began}\n")
+            with open(saves, "a", encoding="utf-8") as file:
+                file.write(f"{began} {time.monotonic()}\n")
 
         Checkpoints.save = clocked
 
+    code = processes.run(train, [*DIGITS, f"--workdir={run}", "--config.train.steps=2000"], os.path.join(folder, "log"),
+                         timed)
+    with open(saves, encoding="utf-8") as file:
+        times = [tuple(map(float, line.split())) for line in file]
+    spent = sum(end - begin for begin, end in times[1:])  # the first of a session is waited for, and imports
+    share, text = spent / (times[-1][0] - times[0][1]), ", ".join(f"{1000 * (end - begin):.0f}" for begin, end in times)
+    yield Case("blocking share", code == 0 and len(times) == 4 and share < 0.05, f"exit {code}, {share:.1%}, {text} ms",
+               f"{share:.2%} of the time between saves ({text} ms; the first is waited for)")
+
+
+def goodput(folder: str, num: int) -> Iterator[Case]:
+    """R22: the seconds of an uninterrupted run, of those that it takes with a kill -9 every `num` seconds."""
+    log = os.path.join(folder, "log")
+    words = lambda name, steps=100 * num: [*DIGITS, f"--workdir={os.path.join(folder, name)}",
+                                           f"--config.train.steps={steps}"]
+    processes.run(train, words("compiled", 100), log)
     began = time.monotonic()
-    argv = ["--config=configs/gpicl.py:digits", f"--workdir={run}", "--quiet", "--config.train.steps=1000",
-            "--config.evaluators.curves.episodes=16"]
-    code = processes.run(train, argv, log, timed, 600)
-    seconds = time.monotonic() - began
-    with open(os.path.join(folder, "saves"), encoding="utf-8") as file:
-        spent = [float(line) for line in file]
-    share = sum(spent[1:]) / max(seconds / 2, 1e-9)  # the first one imports; of the second half of the run
-    yield Case("blocking share", code == 0 and share < 0.05,
-               f"exit {code}; {share:.1%}; saves {spent}, run {seconds:.0f} s")
+    code = processes.run(train, words("whole"), log, seconds=3600)
+    whole, began, killed = time.monotonic() - began, time.monotonic(), 0
+    while True:
+        pid = processes.start(train, words("killed"), log)
+        kills.wait_until(pid, num)
+        if not processes.alive(pid):
+            break
+        os.kill(pid, signal.SIGKILL)
+        processes.end(pid)
+        killed += 1
+    code, wall = code or processes.end(pid), time.monotonic() - began
+    lost = (wall - whole) / max(killed, 1)
+    yield Case("goodput", code == 0 and killed and lost < 0.05 * 600, f"exit {code}, {killed} kills, {lost:.0f} s each",
+               f"{whole / wall:.1%} with a kill -9 every {num} s ({killed} of them, {lost:.0f} s lost by each: "
+               f"{600 / (600 + max(lost, 0)):.1%} with one every 10 minutes)")
