@@ -59,10 +59,10 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
                 mesh = sharding.make_mesh(config.train.devices)
                 multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
             checkpoints = _checkpoints(workdir, config.train.keep, strict)
-            with workdir_lib.hold(workdir, config) as held, checkpoints, Watchdog(watchdog) as watching:
+            with workdir_lib.hold(workdir, config) as held, checkpoints:
                 with stop.at_once():
                     session = Session(experiment, mesh, held, checkpoints, quiet)
-                return _run(session, stop, watching)
+                return _run(session, stop, Watchdog(watchdog))
         except signals.Interrupted:
             raise Stopped(stop.number, "before its first update; there is nothing to save") from None
 
@@ -126,7 +126,7 @@ def _finished(config: ConfigDict, workdir: str) -> dict[str, Any] | None:
     """The headline numbers of a run that is done."""
     with contextlib.suppress(FileNotFoundError):
         if _checkpoints(workdir).meta()["step"] == config.train.steps:
-            return workdir_lib.read_result(workdir)
+            return workdir_lib.read_json(os.path.join(workdir, "result.json"))
     return None
 
 

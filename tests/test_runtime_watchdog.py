@@ -16,13 +16,13 @@ HANGING = """
 import sys, time
 from metalearn.runtime import watchdog
 watchdog.LEAST, watchdog.TICK = 0.5, 0.02
-with watchdog.Watchdog(3) as watch:
-    for num, seconds in ((5, 1), (5, 0.01), (5, 0.01), (2, 1)):     # the first of each num compiles
-        with watch.call(num):
-            time.sleep(seconds)
-    print("hangs", flush=True)
-    with watch.call(5):
-        time.sleep(60)
+watch = watchdog.Watchdog(3)
+for num, seconds in ((5, 1), (5, 0.01), (5, 0.01), (2, 1)):     # the first of each num compiles
+    with watch.call(num):
+        time.sleep(seconds)
+print("hangs", flush=True)
+with watch.call(5):
+    time.sleep(60)
 """
 
 
@@ -43,7 +43,7 @@ def test_a_call_that_hangs_ends_the_process_with_all_stacks():
 
 def test_0_is_never():
     before = threading.active_count()
-    with Watchdog(0) as watch, watch.call(1):
+    with Watchdog(0).call(1):
         assert threading.active_count() == before
 
 

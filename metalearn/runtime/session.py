@@ -44,8 +44,8 @@ class Session:
         self.data = sharding.replicate(replicas.data(plan, experiment.task.data), mesh)
         found = self._begin(attempt)
         self.before = found.get("seconds", 0.0)
-        facts = {"changed": held.changed} if held.changed else {}
-        manifest.add(held.path, manifest.describe(jax.devices()[0].device_kind, mesh.size), step=self.step, **facts)
+        manifest.add(held.path, manifest.describe(jax.devices()[0].device_kind, mesh.size), step=self.step,
+                     **{"changed": held.changed} if held.changed else {})
         if self.writer.last + experiment.config.train.log_every <= self.step and not held.changed:
             print(f"warning: metrics.jsonl lacks what was written from step {self.writer.last} to {self.step}",
                   file=sys.stderr)
@@ -124,8 +124,7 @@ class Session:
         if self.guard.attempt:
             raise guard_lib.Diverged(guard_lib.dump(path, self.experiment, self.state, self.guard, wrong))
         self.checkpoints.wait()
-        good = guard_lib.good_steps(self.checkpoints)[-1:]
-        to = good[0] if good else 0
+        to = max(guard_lib.good_steps(self.checkpoints), default=0)
         print(f"warning: {wrong} at step {self.step}; going back to step {to} and on with other batches",
               file=sys.stderr)
         self.held.check()
@@ -140,10 +139,8 @@ def _warn_of_changes(found: dict[str, Any], now: dict[str, Any], path: str) -> N
     require(found.get("data_sha256", now["data_sha256"]) == now["data_sha256"], "config.task", path,
             "its data are not those that the run was trained on so far (they have another SHA-256)")
     then = found.get("versions", now["versions"])
-    other = [f"{k} {then.get(k)} -> {now['versions'].get(k)}" for k in sorted(then.keys() | now["versions"].keys())
-             if then.get(k) != now["versions"].get(k)]
-    if other:
-        print("warning: the checkpoint is of other versions, so bits may differ: " + ", ".join(other), file=sys.stderr)
+    if other := ", ".join(f"{k} {then.get(k)} -> {v}" for k, v in now["versions"].items() if then.get(k) != v):
+        print(f"warning: the checkpoint is of other versions, so bits may differ: {other}", file=sys.stderr)
 
 
 def _add(running: dict[str, tuple], means: dict[str, Mean]) -> dict[str, tuple]:

@@ -19,25 +19,17 @@ LEAST, TICK = 60.0, 1.0  # seconds: what no call is ended before; how often it i
 
 class Watchdog:
     """`with watchdog.call(num)` around a call of num updates ends the process, with exit code 1, where that takes
-    longer than `multiple` times the median of such calls, and LEAST.
-
-    multiple  0: never
+    longer than `multiple` times the median of such calls, and LEAST; 0: never.
 
     A call is not watched when it is the first of its num, which compiles. Time is counted in ticks of a thread of this
     process, so a process that is stopped (a shell's Ctrl-Z, a scheduler) or starved does not count as hanging.
     """
 
     def __init__(self, multiple: float):
-        self.multiple, self._limit, self._ticks, self._over = multiple, 0.0, 0, threading.Event()
+        self.multiple, self._limit, self._ticks = multiple, 0.0, 0
         self._seconds: dict[int, collections.deque] = {}
-
-    def __enter__(self) -> Watchdog:
-        if self.multiple:
+        if multiple:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._over.set()
 
     @contextlib.contextmanager
     def call(self, num: int) -> Iterator[None]:
@@ -55,7 +47,8 @@ class Watchdog:
             before.append(time.monotonic() - began)
 
     def _watch(self) -> None:
-        while not self._over.wait(TICK):
+        while True:
+            time.sleep(TICK)
             self._ticks, limit = self._ticks + 1, self._limit
             if limit and self._ticks * TICK > limit:
                 faulthandler.dump_traceback()

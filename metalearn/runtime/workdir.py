@@ -171,10 +171,10 @@ def read_config(workdir: str) -> ConfigDict:
         raise ConfigError("--workdir", path, f"is not valid JSON of a config ({error})") from None
 
 
-def read_result(workdir: str) -> dict[str, Any] | None:
-    """result.json of a finished run; None where there is none, or a damaged one: the same command makes it again."""
+def read_json(path: str) -> dict[str, Any] | None:
+    """The object in a file; None where there is none, or a damaged one, which the same command makes again."""
     try:
-        with open(os.path.join(workdir, "result.json"), encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except (OSError, ValueError, RecursionError):
         return None

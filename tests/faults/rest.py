@@ -65,8 +65,8 @@ def broken_batches(folder: str, num: int) -> Iterator[Case]:
 
 
 def archives(folder: str, num: int) -> Iterator[Case]:
-    """R20"""
-    yield from tests("tests/test_datasets_archives.py")
+    """R20: crafted, cut short, a web page, another file; preparing killed and gone on with."""
+    yield from tests("tests/test_datasets_archives.py", "tests/test_datasets_preparing.py")
 
 
 ODD = (-1, 10**20, "1e20", "nan", "inf", "x", "../x", "None", "()", "{}", "True")
