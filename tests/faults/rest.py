@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from metalearn import checkpoint, collect, sweep, train
+from metalearn import benchmark, checkpoint, collect, report, reproduce, sweep, train
 from metalearn import eval as eval_program
 
 from . import damage, kills, processes
@@ -41,8 +41,13 @@ def devices(folder: str, num: int) -> Iterator[Case]:
                        f"exits {codes}, state {'same' if same else 'other'}, loss {losses[d, e]} for {losses[1, 1]}")
 
 
+def ordinary(*words: str):
+    """A section of ordinary tests."""
+    return lambda folder, num: tests(*words)
+
+
 def tests(*words: str) -> Iterator[Case]:
-    """The cases of an ordinary test file, as a process of its own."""
+    """The cases of ordinary test files, as a process of its own."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:warnings", *words],
                           capture_output=True, text=True, check=False)
     found = re.findall(r"^(PASSED|FAILED|ERROR) (\S.*)$", done.stdout, re.M)
@@ -64,11 +69,6 @@ def broken_batches(folder: str, num: int) -> Iterator[Case]:
     yield Case("memnet at lr 1e6", code == 1 or max(refused) < 0.25, f"exit {code}, refused {refused}")
 
 
-def archives(folder: str, num: int) -> Iterator[Case]:
-    """R20: crafted, cut short, a web page, another file; preparing killed and gone on with."""
-    yield from tests("tests/test_datasets_archives.py", "tests/test_datasets_preparing.py")
-
-
 ODD = (-1, 10**20, "1e20", "nan", "inf", "x", "../x", "None", "()", "{}", "True")
 
 
@@ -82,7 +82,7 @@ def bad_input(folder: str, num: int) -> Iterator[Case]:
     lines += [(train, [f"--config={config}", f"--workdir={new}"])
               for config in ("", "none.py", "configs", "configs/gpicl.py:none", "configs/common.py", "README.md")]
     lines += [(train, [smoke]), (train, [f"--workdir={new}"]), (train, [smoke, f"--workdir={new}", "--none"])]
-    lines += [(module, [flag]) for module in (eval_program, sweep, collect, checkpoint)
+    lines += [(module, [flag]) for module in (eval_program, sweep, collect, checkpoint, benchmark, report, reproduce)
               for flag in ("", "--none", "--workdir=none", "--config=none.py")]
     for module, argv in lines:
         log = os.path.join(folder, "log")
