@@ -48,7 +48,7 @@ SECTIONS = [
      rest.ordinary("tests/test_datasets_archives.py", "tests/test_datasets_preparing.py"), 1, 1),
     ("R21", "soak: memory, descriptors, compilations", rest.soak, 100_000, 10_000),
     ("R22", "what saving costs", rest.cost, 1, 1),
-    ("R22", "killed every two minutes", rest.goodput, 120, 20),
+    ("R22", "killed every two minutes", rest.goodput, 120, 60),
     ("-", "files that hold code", rest.ordinary("tests/test_eval.py", "tests/test_rl_store.py"), 1, 1),
     ("-", "hostile work directories and checkpoints", damage.hostile, 1, 1),
 ]
