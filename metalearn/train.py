@@ -168,7 +168,7 @@ def main() -> int:
     parser.add_argument("--workdir", required=True, help="where the run lives; reused to go on")
     parser.add_argument("--strict", action="store_true", help="do not go on from an earlier checkpoint than the newest")
     parser.add_argument("--watchdog", type=float, default=1000.0, metavar="N", help="end, with all threads' stacks, "
-                        "where a call takes longer than a minute and N times the median one (0: never)")
+                        "where a call takes longer than a minute and N times the median one (1000; 0: never)")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
     args = parser.parse()
     require(args.watchdog >= 0, "--watchdog", args.watchdog, "must be 0 or above")

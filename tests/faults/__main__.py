@@ -86,7 +86,7 @@ def main() -> int:
     began, running, waiting = time.monotonic(), {}, list(chosen)
     while waiting or running:
         while waiting and len(running) < args.jobs:
-            index = waiting.pop(0)
+            index = waiting.pop()  # from the end, where the longest single one is: it would run alone
             sys.stdout.flush()
             pid = os.fork()
             if not pid:
