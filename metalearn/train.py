@@ -110,8 +110,7 @@ def _end(session: Session, headline: dict[str, Any]) -> dict[str, Any]:
     session.held.check()
     session.writer.write_history(session.step, headline)
     session.writer.close()
-    skipped = np.atleast_1d(session.state.opt_state.skipped)
-    for row, count in zip(headline.get("replicas", ()), skipped, strict=False):
+    for row, count in zip(headline.get("replicas", ()), np.atleast_1d(session.state.opt_state.skipped), strict=False):
         row["skipped"] = int(count)
     headline |= experiment_lib.sizes(session.experiment, session.state.params) | {"seconds": session.seconds()}
     workdir_lib.write_json(os.path.join(session.held.path, "result.json"), cli.plain(headline))
