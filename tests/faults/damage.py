@@ -253,13 +253,13 @@ HOSTILE = {
 }
 
 
-def apart(function: Callable[[], None]) -> None:
+def apart(function: Callable[[str, str], None], *args: str) -> None:
     """In a process of its own: one that has used TensorStore must not fork."""
     pid = os.fork()
     if not pid:
         code = 1
         try:
-            function()
+            function(*args)
             code = 0
         finally:
             os._exit(code)
@@ -276,7 +276,7 @@ def hostile(folder: str, num: int) -> Iterator[Case]:
             os.makedirs(there)
             shutil.copytree(os.path.join(whole, "checkpoints"), os.path.join(there, "8"))
             os.remove(os.path.join(run, "result.json"))
-            apart(lambda: make(run, there))
+            apart(make, run, there)
             before = {p: os.path.getmtime(p) for p in files(there)}
             argv = [f"--workdir={run}"] if module is eval_program else processes.words("gpicl", run)
             held, seen = program(module, argv, os.path.join(folder, f"log{i}"), (0, 1, 2), 60)
