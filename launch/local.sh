@@ -13,6 +13,4 @@ case "${1:-}" in
   *) program="$1"; shift ;;
 esac
 metalearn_setup
-[ -f "$metalearn_root/metalearn/$program.py" ] || [ -d "$metalearn_root/metalearn/$program" ] \
-  || metalearn_fail "program=$program: must be one of train, eval, checkpoint, collect, datasets, benchmark, report, reproduce, sweep"
-exec "$PYTHON_VENV" -m "metalearn.$program" "$@"
+exec "$PYTHON_VENV" -m metalearn "$program" "$@"

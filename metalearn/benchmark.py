@@ -1,7 +1,7 @@
 """How fast a config's update is on this device, and what share of the device's matrix rate it reaches.
 
-  python -m metalearn.benchmark --config=configs/gpicl.py:digits [--rounds=5]
-  python -m metalearn.benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
+  metalearn benchmark --config=configs/gpicl.py:digits [--rounds=5]
+  metalearn benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
 
 Prints steps/s, tasks/s (episodes), tokens/s (batch x episode length), compile time, model FLOP/s and its fraction of
 two rates measured in the same interleaved rounds: a 2048^3 matmul, and a matmul of the shape that dominates the
@@ -156,7 +156,7 @@ def _time(run) -> float:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.benchmark")
+    parser = cli.Parser(__doc__, prog="metalearn benchmark")
     parser.add_argument("--config", required=True, action="append", help="FILE[:argument]; repeat for several rows")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true", help="compiled peak bytes alone; runs nothing")

@@ -1,7 +1,7 @@
 """What a run's checkpoints are worth, and the update that made a run diverge.
 
-  python -m metalearn.checkpoint verify WORKDIR     every step, every leaf: good, or why not
-  python -m metalearn.checkpoint replay WORKDIR     the refused update of a run that stopped as diverged, made again
+  metalearn checkpoint verify WORKDIR     every step, every leaf: good, or why not
+  metalearn checkpoint replay WORKDIR     the refused update of a run that stopped as diverged, made again
 
 `verify` reads all arrays and compares their hashes; it exits with 1 where anything is damaged, or nothing is there.
 Training and evaluation do the same with what they read, and fall back to the step before (train --strict does not).
@@ -37,7 +37,7 @@ def replay(workdir: str) -> dict:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.checkpoint")
+    parser = cli.Parser(__doc__, prog="metalearn checkpoint")
     parser.add_argument("what", choices=("verify", "replay"))
     parser.add_argument("workdir")
     args = parser.parse()

@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,11 @@ def main(program: Callable[[], int | None]) -> None:
         print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         code = EXIT_FAILURE
     sys.exit(code)
+
+
+def entry(name: str, text: str) -> str:
+    """A line of a list: a name and what it is, wrapped to 80 columns."""
+    return textwrap.fill(text, 79, initial_indent=f"  {name:18s} ", subsequent_indent=" " * 21)
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Collect offline data for a config whose task is `offline`, into one file that the config can then name.
 
-  python -m metalearn.collect --config=configs/metadt.py:point --out=point.npz [--config.task.quality=expert ...]
+  metalearn collect --config=configs/metadt.py:point --out=point.npz [--config.task.quality=expert ...]
   bash launch/local.sh --config=configs/metadt.py:point --config.task.data=point.npz ...
 
 The same config and seeds give the same file. An existing file is refused, never overwritten.
@@ -49,7 +49,7 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.collect")
+    parser = cli.Parser(__doc__, prog="metalearn collect")
     parser.add_argument("--config", required=True, help="FILE[:argument]; its task must be offline")
     parser.add_argument("--out", required=True, help="the .npz to write, or minari:NAMESPACE/NAME-v0")
     args = parser.parse()

@@ -1,9 +1,9 @@
 """Evaluate a checkpoint: the same evaluators that training ran, on the same frozen episodes, so the same numbers.
 
-  python -m metalearn.eval --workdir=runs/gpicl [--dataset=NAME|FILE.npz] [--step=N]
+  metalearn eval --workdir=runs/gpicl [--dataset=NAME|FILE.npz|FOLDER] [--step=N]
 
-`--dataset` puts a dataset that was never trained on in the place of the new classes (any image size: it is resized and
-normalised as the training dataset was). Reads the config out of the work directory; never runs Python from it.
+`--dataset` evaluates on a dataset that was never trained on, alone (any image size: it is resized and normalised as the
+training dataset was). Reads the config out of the work directory; never runs Python from it.
 
 An evaluation that differs from training's own, by its step or by fields of the config, is written beside it and says
 how in its name and in its field `evaluated`: eval/curves@seed=3,step=500.json.
@@ -15,6 +15,8 @@ import hashlib
 import os
 import re
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.reporting import plots, tables
@@ -64,9 +66,11 @@ def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: in
     return experiment.evaluators_of(r)[name].run(*mine)
 
 
-def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "") -> dict:
+def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "",
+        dataset: str = "") -> dict:
     """Evaluates the newest healthy checkpoint (or `step`) under the run's own config with `overrides`.
 
+    dataset  a name or a path: what is evaluated in the place of the config's own sets
     suffix   of the files, "@..."; by default it says what differs from training's own evaluation, "" for nothing
     """
     workdir = os.path.abspath(workdir)
@@ -75,6 +79,10 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     config.unlock()
     for field, value in (overrides or {}).items():
         config_lib.assign(config, field, value)
+    if dataset:
+        asked = {"dataset": dataset, **(overrides or {}), "step": own.train.steps if step is None else step}
+        suffix = suffix or _suffix({k: v for k, v in asked.items() if (k, v) != ("step", own.train.steps)})
+        _ask(config, os.path.abspath(dataset) if os.path.exists(dataset) else dataset)
     experiment = experiment_lib.build(config)
     checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
     require(bool(checkpoints.steps()), "--workdir", workdir, "holds no checkpoint yet")
@@ -83,10 +91,24 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     experiment = experiment_lib.with_data(experiment, workdir)
     params, carry, step = loop.restore(experiment, checkpoints, step)
     changed = tuple(config_lib.differences(own, config))
-    fields = {text.partition(": ")[0]: config_lib.flatten(config)[text.partition(": ")[0]] for text in changed}
+    flat = config_lib.flatten(config)
+    fields = {name: flat[name] for text in changed if (name := text.partition(": ")[0]) in flat}
     suffix = suffix or _suffix(fields | ({"step": step} if step != own.train.steps else {}))
     headline = evaluate(experiment, params, carry, workdir, step, suffix, changed)
     return headline | experiment_lib.sizes(experiment, params) | {"step": step}
+
+
+def _ask(config: ConfigDict, dataset: str) -> None:
+    """Makes the config's evaluators ask about `dataset` alone; those that have no sets are left out."""
+    blocks = {label: block for label, block in config.evaluators.items() if "sets" in block}
+    require("new_dataset" in config.task and bool(blocks), "--dataset", dataset,
+            "this run's task takes no other dataset")
+    for block in blocks.values():
+        if block.name == "learning_curves":  # which scores any dataset in the run's own features
+            block.sets = (f"pool:{dataset}",)
+        else:
+            block.sets, block.episodes_sha256, config.task.new_dataset = ("new",), (), dataset
+    config.evaluators = blocks
 
 
 SUFFIX = re.compile(r"(@[A-Za-z0-9._=,-]{1,99})?")
@@ -97,7 +119,9 @@ def _suffix(fields: dict[str, Any]) -> str:
     may have one name."""
     words, exact = [], []
     for field, value in sorted(fields.items()):
-        if isinstance(value, str) and os.path.isfile(value):
+        if isinstance(value, str) and os.path.isdir(value):
+            value = os.path.basename(os.path.abspath(value))
+        elif isinstance(value, str) and os.path.isfile(value):
             with open(value, "rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             value = os.path.splitext(os.path.basename(value))[0] + "-" + content[:8]
@@ -110,15 +134,13 @@ def _suffix(fields: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.eval")
+    parser = cli.Parser(__doc__, prog="metalearn eval")
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--dataset", help="a dataset name or an .npz with x and y, evaluated as the new dataset")
+    parser.add_argument("--dataset", default="", help="a dataset's name, an .npz with x and y, or a folder CLASS/*.png")
     parser.add_argument("--step", type=int, help="a checkpoint other than the newest")
     args = parser.parse()
     overrides = dict(o.partition("=")[::2] for o in args.overrides)
-    if args.dataset:
-        overrides["task.new_dataset"] = os.path.abspath(args.dataset) if os.path.exists(args.dataset) else args.dataset
-    cli.print_result(run(args.workdir, overrides, args.step))
+    cli.print_result(run(args.workdir, overrides, args.step, dataset=args.dataset))
     return 0
 
 

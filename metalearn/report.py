@@ -1,7 +1,7 @@
 """Documents out of stored results, and stored results out of finished runs.
 
-  python -m metalearn.report results [--check]     RESULTS.md, and the blocks of README.md and docs/
-  python -m metalearn.report store --id=ID --workdir=DIR [--workdir=DIR ...]
+  metalearn report results [--check]     RESULTS.md, and the blocks of README.md and docs/
+  metalearn report store --id=ID --workdir=DIR [--workdir=DIR ...]
 
 `results --check` writes nothing and fails where a document differs from its source, results/*.json. `store` replaces
 the measurements of a record by those of a finished sweep, or of finished runs, one per seed, and generates the
@@ -56,7 +56,7 @@ def _new(args) -> dict | None:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.report")
+    parser = cli.Parser(__doc__, prog="metalearn report")
     parser.add_argument("what", choices=("results", "store"))
     parser.add_argument("--check", action="store_true", help="results: write nothing, fail where something differs")
     parser.add_argument("--id", default="", help="store: the record")

@@ -1,6 +1,6 @@
 """Run an experiment again and compare it with its stored result.
 
-  python -m metalearn.reproduce ID [--out=DIR]       ID is the name of a file in results/
+  metalearn reproduce ID [--out=DIR]       ID is the name of a file in results/
 
 Says for each claim of the record *reproduced* (within its tolerance), *better*, or *not*, with both numbers. The
 directory (default runs/reproduce/ID) is reused: the same command again goes on. Exit codes: 0 everything reproduced or
@@ -78,7 +78,7 @@ def run(record: dict, out: str) -> tuple[int, dict]:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.reproduce")
+    parser = cli.Parser(__doc__, prog="metalearn reproduce")
     parser.add_argument("id")
     parser.add_argument("--out", default="", help="directory of the runs (default runs/reproduce/ID)")
     parser.add_argument("--root", default=ROOT, help="where results/ lies")

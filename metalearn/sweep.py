@@ -43,8 +43,6 @@ from metalearn.runtime import signals
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import ConfigError, require
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where `_config` of a sweep is looked for
-
 
 def expand(spec: str, out: str) -> list[dict]:
     """[{stage, label, name, workdir, overrides, config, command}, ...] of the config's sweep, every config loaded; the
@@ -66,7 +64,8 @@ def expand(spec: str, out: str) -> list[dict]:
     runs = []
     for label, overrides in zip(labels, combinations, strict=True):
         overrides = {k: placed(v) for k, v in overrides.items() if k != "_label"}
-        stage, config = overrides.pop("_stage", 0), os.path.join(ROOT, overrides.pop("_config", spec))
+        stage, config = overrides.pop("_stage", 0), config_lib.find(overrides.pop("_config", spec))
+        config = ":".join(filter(None, config))
         words = [f"{field}={value}" for field, value in overrides.items()]
         workdir = os.path.join(out, names[label])
         command = [sys.executable, "-m", "metalearn.train", f"--config={config}", f"--workdir={workdir}",
@@ -79,7 +78,7 @@ def expand(spec: str, out: str) -> list[dict]:
 
 def _module(spec: str):
     """(the config's module, its argument; that of sweep() where none is given)."""
-    path, _, arg = spec.partition(":")
+    path, arg = config_lib.find(spec)
     module = config_lib.import_file(path)
     parameters = inspect.signature(module.sweep).parameters if hasattr(module, "sweep") else {}
     return module, arg or next((p.default for p in parameters.values()), "")
@@ -168,7 +167,7 @@ class Trainers:
         with self._guard:
             if self._ended:
                 return None
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment, cwd=ROOT,
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment,
                                        stdin=subprocess.DEVNULL, pass_fds=self.keep)
             self._running.add(process)
         try:
@@ -208,7 +207,7 @@ def default_jobs() -> int:
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.sweep")
+    parser = cli.Parser(__doc__, prog="metalearn sweep")
     parser.add_argument("--config", required=True)
     parser.add_argument("--on", choices=("print", "local"), default="local")
     parser.add_argument("--out", required=True, help="directory of the sweep; reused to go on")
@@ -217,7 +216,7 @@ def main() -> int:
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a sweep takes no overrides")
     require(args.jobs >= 0, "--jobs", args.jobs, "must be 0 or above")
     began, out = time.monotonic(), os.path.abspath(args.out)
-    runs = expand(os.path.abspath(args.config.partition(":")[0]) + ":" + args.config.partition(":")[2], out)
+    runs = expand(args.config, out)
     if args.on == "print":
         for run in runs:
             print(shlex.join(["python", *run["command"][1:]]))

@@ -1,6 +1,6 @@
 """Train: one loop for every family.
 
-  python -m metalearn.train --config=configs/gpicl.py:digits --workdir=runs/gpicl [--config.field=value ...]
+  metalearn train --config=configs/gpicl.py:digits --workdir=runs/gpicl [--config.field=value ...]
 
 A second identical command goes on from the last checkpoint, to the same bits as an uninterrupted run. With more
 `train.steps` a run goes on further than planned, where its learning rate does not depend on them; that, and what else
@@ -162,7 +162,7 @@ sys.modules[__name__].__class__ = _Callable
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.train")
+    parser = cli.Parser(__doc__, prog="metalearn train")
     parser.add_argument("--config", required=True, help="FILE[:argument], e.g. configs/gpicl.py:digits")
     parser.add_argument("--workdir", required=True, help="where the run lives; reused to go on")
     parser.add_argument("--strict", action="store_true", help="do not go on from an earlier checkpoint than the newest")

@@ -5,7 +5,10 @@ import asyncio
 import importlib.util
 import os
 import pathlib
+import shutil
+import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -29,6 +32,19 @@ def parse(source):
     return ast.parse("\n".join(line for line in source.splitlines() if not line.lstrip().startswith("%")))
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """The address of a repository that holds what notebooks need, as this working tree has it now."""
+    folder = tmp_path_factory.mktemp("origin") / "metalearn"
+    for room in ("metalearn", "configs"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, folder)
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "all"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
+    return f"file://{folder}"
+
+
 def lines_of_code(cells):
     lines = [line.strip() for cell in cells for line in cell.source.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
@@ -45,7 +61,7 @@ def test_thin(path):
     for cell in cells:
         found = [node.name for node in ast.walk(parse(cell.source)) if isinstance(node, definitions)]
         assert not found, f"move into the library: {found}"
-    lines = lines_of_code(cells)
+    lines = lines_of_code(cells[1:])  # the first is the same everywhere
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 120
 
@@ -58,18 +74,24 @@ def test_committed_without_outputs(path):
 
 
 @every_notebook
-def test_explains_then_installs_unless_inside_the_repository(path):
+def test_explains_then_fetches_and_installs_what_is_missing(path):
+    """By the address of pyproject.toml; the first cell is the same in all of them."""
     notebook, cells = read(path)
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
-    calls = [ast.unparse(node) for node in ast.walk(parse(cells[0].source)) if isinstance(node, ast.Call)]
-    assert any("'pip', 'install'" in call for call in calls)
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert f'"{address}"' in cells[0].source
+    badge = f"(https://colab.research.google.com/github/{address.removeprefix('https://github.com/')}/blob/main/colabs/"
+    assert f"{badge}{path.name})" in notebook.cells[0].source
+    same = read(NOTEBOOKS[0])[1][0].source
+    assert cells[0].source.startswith(same) or same.startswith(cells[0].source)  # one adds flags to it
     top = [ast.unparse(node) for node in parse(cells[0].source).body if not isinstance(node, ast.If)]
+    assert "'pip', 'install'" in ast.unparse(parse(cells[0].source))
     assert not any("pip" in statement for statement in top), "install only where something is missing"
 
 
 @every_notebook
-def test_runs_in_its_smoke_form(path, tmp_path, monkeypatch):
-    """With a real kernel, this very interpreter, from the notebook's own folder; nothing may be written there."""
+def test_runs_in_its_smoke_form(path, tmp_path, monkeypatch, repository):
+    """With a real kernel, this very interpreter, in an empty folder, as on Colab: it fetches what it needs."""
     import jupyter_client
     import nbclient
 
@@ -78,16 +100,19 @@ def test_runs_in_its_smoke_form(path, tmp_path, monkeypatch):
     monkeypatch.setenv("METALEARN_SMOKE", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # an attempt to install would fail
+    monkeypatch.setenv("METALEARN_REPOSITORY", repository)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    empty = tmp_path / "empty"
+    empty.mkdir()
     specs = jupyter_client.kernelspec.KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
     assert specs.get_kernel_spec("python3").argv[0] == sys.executable
     manager = jupyter_client.AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
-    before = set(os.listdir(path.parent))
-    client = nbclient.NotebookClient(notebook, km=manager, timeout=300, resources={"metadata": {"path": path.parent}})
+    client = nbclient.NotebookClient(notebook, km=manager, timeout=300, resources={"metadata": {"path": empty}})
     try:
         client.execute()
     finally:
         asyncio.run(manager.shutdown_kernel(now=True))  # whose manager was given, nbclient leaves its kernel running
-    assert set(os.listdir(path.parent)) == before
+    assert os.listdir(empty) == ["metalearn"]
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output for output in outputs if "image/png" in output.get("data", {})]
     assert shown, "a notebook shows figures"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from metalearn import cli
@@ -37,6 +38,15 @@ def test_check(monkeypatch, capsys, tmp_path):
     code, out = run(monkeypatch, capsys, "check", "mnist")
     assert code == cli.EXIT_CONFIG and "BROKEN" in out and "web page" in out
     assert run(monkeypatch, capsys, "check", "images/tiny")[0] == 0
+
+
+def test_check_of_what_needs_no_preparing(monkeypatch, capsys, tmp_path):
+    assert "1,797 images" in run(monkeypatch, capsys, "check", "digits")[1]
+    np.savez(tmp_path / "mine.npz", x=np.arange(96).reshape(6, 4, 4), y=np.array(["cat", "dog", "cow"] * 2))
+    code, out = run(monkeypatch, capsys, "check", str(tmp_path / "mine.npz"))
+    assert code == 0 and "your own:  6 images of (4, 4, 1), 3 classes" in out
+    with pytest.raises(ConfigError, match="nearest: omniglot"):
+        run(monkeypatch, capsys, "check", "omniglt")
 
 
 def test_prepare_what_is_prepared(monkeypatch, capsys, tmp_path):

@@ -100,12 +100,12 @@ def test_damaged_idx(root):
     refused("mine", "must be equal")
     path.unlink()
     (root / "raw" / "mine" / "train-labels-idx1-ubyte.gz").unlink()
-    refused("mine", "python -m metalearn.datasets prepare mine")
+    refused("mine", "metalearn datasets prepare mine")
 
 
 def test_not_here_says_what_to_do(root):
     refused("fashion_mnsit", "nearest: fashion_mnist")
-    refused("kmnist", "python -m metalearn.datasets prepare kmnist")
+    refused("kmnist", "metalearn datasets prepare kmnist")
 
 
 def test_npz(root):
@@ -195,3 +195,30 @@ def test_corrupt_record(root):
     refused("images/tiny", "cannot be read")
     file.unlink()
     refused("images/tiny", "cannot be read")
+
+
+def test_a_folder_and_an_npz_of_ones_own(tmp_path):
+    """Text labels, pictures of two sizes, no TensorFlow; parts by folder or, where there are none, by a fixed draw."""
+    from PIL import Image
+
+    from metalearn.datasets import reading
+
+    names = "ant bee cat dog elk fox".split()
+    for i, name in enumerate(names * 2):
+        (tmp_path / "pics" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6 + i % 2, 6), i * 20, np.uint8)).save(tmp_path / "pics" / name / f"{i:02d}.png")
+    raw = sources.read(str(tmp_path / "pics"), "", "")
+    assert raw.class_V == tuple(names) and raw.x.shape == (12, 6, 6, 1) and raw.test is None
+    assert raw.x[:, 0, 0, 0].tolist() == [20 * (v + 6 * k) for v in range(6) for k in range(2)]
+    np.savez(tmp_path / "mine.npz", x=raw.x, y=np.array(names)[raw.y])
+    same = sources.read(str(tmp_path / "mine.npz"), "", "")
+    assert same.class_V == raw.class_V and same.sha256 == raw.sha256
+    parts = {split: reading.load_classes(str(tmp_path / "mine.npz"), split).class_V for split in reading.SPLITS}
+    assert sorted(sum(parts.values(), ())) == names and [len(v) for v in parts.values()] == [4, 1, 1]
+    for split, name in (("train", "ant"), ("train", "bee"), ("test", "cat"), ("test", "dog")):
+        (tmp_path / "split" / split).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pics" / name).rename(tmp_path / "split" / split / name)
+    assert sources.read(str(tmp_path / "split"), "", "").split_V == ("train", "train", "test", "test")
+    (tmp_path / "split" / "test" / "cat" / "x.png").write_bytes(b"<html>")
+    with pytest.raises(ConfigError, match="x.png: is not a readable image"):
+        sources.read(str(tmp_path / "split"), "", "", 1)

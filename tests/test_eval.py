@@ -85,6 +85,24 @@ def test_a_file_that_holds_code_is_refused_and_the_code_is_not_run(run, tmp_path
         store.load(str(tmp_path / "planted.npz"))
 
 
+def test_the_asked_dataset_alone_is_evaluated_and_named(run, tmp_path):
+    """A folder of pictures of two sizes; what was not asked for is not computed again."""
+    from PIL import Image
+
+    workdir, _ = run
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        (tmp_path / "pics" / "abcdef"[i % 6]).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (9 + i % 2, 9), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pics" / "abcdef"[i % 6] / f"{i}.png")
+    result = eval_program.run(str(workdir), dataset=str(tmp_path / "pics"))
+    assert "pool_pics_last" in result["curves"] and "unseen_last" not in result["curves"]
+    saved = json.loads((workdir / "eval" / "curves@dataset=pics.json").read_text())
+    assert [row[0] for row in saved["tables"][0]["rows"]] == ["pool:pics"]
+    with pytest.raises(ConfigError, match="nowhere"):
+        eval_program.run(str(workdir), dataset="nowhere")
+
+
 def test_names_of_evaluations_that_differ():
     assert eval_program._suffix({}) == ""
     wanted = "@evaluators.curves.episodes=64,seed=3"

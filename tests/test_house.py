@@ -6,6 +6,7 @@ import ast
 import pathlib
 import re
 import sys
+import tomllib
 
 import pytest
 
@@ -24,7 +25,7 @@ FLOORS = {
     "runtime": 4,
     "reporting": 5,
     "train": 6, "eval": 6, "api": 6, "collect": 6, "sweep": 6, "benchmark": 6, "report": 6, "reproduce": 6,
-    "checkpoint": 6,
+    "checkpoint": 6, "listing": 6, "doctor": 6, "__main__": 6,
 }
 ENTRIES = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")
 
@@ -84,6 +85,12 @@ def test_imports_go_down(path):
             assert room(target) not in ENTRIES, f"{own} imports the entry {target}: entries come as values, by lookup"
         if floor(own) == 6:
             assert room(target) not in ENTRIES, f"{own} imports {target}: programs reach entries through lookup"
+
+
+def test_the_wheel_has_every_room():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = [f"metalearn.{m.removesuffix('.__init__')}" for m, path in MODULES.items() if path.name == "__init__.py"]
+    assert sorted(packages) == sorted(["metalearn", "metalearn.configs", *set(rooms) - {"metalearn.__init__"}])
 
 
 def test_floors_list_nothing_that_is_gone():

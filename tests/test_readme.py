@@ -27,7 +27,7 @@ def blocks(text: str, language: str) -> list[str]:
 def commands(text: str) -> list[str]:
     """Lines of the code blocks that start a program of ours, continued lines joined."""
     lines = "\n".join(blocks(text, "")).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith(("bash launch/", "python -m metalearn"))]
+    return [line for line in lines if line.startswith(("bash launch/", "metalearn "))]
 
 
 def test_it_is_a_front_door():
@@ -47,11 +47,11 @@ class Accepted(Exception):
 def test_commands_are_accepted_by_their_programs(line, monkeypatch):
     """Flags are parsed by the program itself, configs load with their overrides, a sweep has a sweep()."""
     words = [word for word in shlex.split(line, comments=True) if not re.fullmatch(r"\[.*|.*\]|\.\.\.", word)]
-    script, words = ("", words[2:]) if words[0] == "python" else (words[1], words[2:])
+    script, words = ("", words[1:]) if words[0] == "metalearn" else (words[1], words[2:])
     assert not script or (ROOT / script).is_file()
     if script == "launch/test.sh":
         return
-    program = words.pop(0).removeprefix("metalearn.") if not script or not words[0].startswith("-") else "train"
+    program = words.pop(0) if not script or not words[0].startswith("-") else "train"
     parse = cli.Parser.parse
 
     def parse_only(self, argv=None):

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_committed_documents_agree_with_the_records():
-    assert report.generate(str(ROOT), write=False) == [], "run python -m metalearn.report results"
+    assert report.generate(str(ROOT), write=False) == [], "run metalearn report results"
 
 
 def test_numbers_in_config_headers_are_those_of_the_records():

@@ -41,11 +41,22 @@ def test_a_config_that_fails_says_where(tmp_path):
         config_lib.load(str(path))
 
 
-def test_load_works_from_another_directory(tmp_path, monkeypatch):
-    import os
-    path = os.path.abspath("configs/gpicl.py")
+@pytest.mark.parametrize("spec", ["gpicl:smoke", "configs/gpicl.py:smoke", "gpicl.py:smoke"])
+def test_built_in_configs_are_found_by_name_from_anywhere(tmp_path, monkeypatch, spec):
     monkeypatch.chdir(tmp_path)
-    assert config_lib.load(f"{path}:smoke").train.steps == 4
+    assert config_lib.load(spec).train.steps == 4
+    with pytest.raises(ConfigError, match="gpcl: no such file; built in: fewshot, gpicl.*nearest: gpicl"):
+        config_lib.load("gpcl:smoke")
+
+
+def test_a_config_of_ones_own_uses_its_neighbours_and_the_built_in_ones(tmp_path, monkeypatch):
+    """In any folder; one of the same name as a built-in comes first."""
+    (tmp_path / "sizes.py").write_text("STEPS = 6\n")
+    (tmp_path / "gpicl.py").write_text(
+        "from configs import fewshot, sizes\n\n\ndef get_config(arg):\n    config = fewshot.get_config(arg)\n"
+        "    config.train.steps = sizes.STEPS\n    return config\n")
+    monkeypatch.chdir(tmp_path)
+    assert config_lib.load("gpicl.py:smoke").train.steps == 6 and config_lib.load("gpicl:smoke").train.steps == 4
 
 
 def test_an_empty_block_is_filled_by_dotted_fields_and_a_full_one_is_not():

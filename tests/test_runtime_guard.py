@@ -79,7 +79,7 @@ def test_killed_while_rolling_back(monkeypatch, tmp_path, killed):
 
 def test_diverging_again_it_stops_and_the_refused_update_can_be_made_again(monkeypatch, tmp_path):
     breaking(monkeypatch, lambda draw: draw < 0.7)
-    with pytest.raises(guard.Diverged, match="after one roll-back.*python -m metalearn.checkpoint replay"):
+    with pytest.raises(guard.Diverged, match="after one roll-back.*metalearn checkpoint replay"):
         train.run(settings(*FEW), str(tmp_path / "a"), quiet=True)
     report = json.loads((tmp_path / "a" / "diverged" / "report.json").read_text())
     assert draws(1)[report["step"]] < 0.7 and report["not_finite"]["batch"]["x_BX"] > 0

@@ -105,7 +105,7 @@ def test_seconds_are_those_of_all_sessions_and_the_manifest_s_head_is_the_first_
     monkeypatch.setattr(sys, "argv", ["again"])
     assert train.run(settings(*RUN), str(run), quiet=True)["seconds"] > spent > 0
     now = json.loads((run / "manifest.json").read_text())
-    assert [line["step"] for line in now["history"]] == [0, 8] and now["history"][1]["command"] == "again"
+    assert [line["step"] for line in now["history"]] == [0, 8] and now["history"][1]["command"] == "metalearn again"
     assert {k: v for k, v in now.items() if k != "history"} == {k: v for k, v in head.items() if k != "history"}
     assert now["history"][0] == head["history"][0]
 

@@ -3,10 +3,12 @@
   digits                 scikit-learn's 1,797 digits of 8x8, built in
   strokes                600 made-up characters of 8x8 with 20 drawings each, made when asked for
   textures, blobs        300 made-up patterns of 8x8 with 30 drawings each, classes divided into train, val and test
-  FILE.npz               `x` (N, height, width[, channels]) or (N, features), `y` (N,); optional x_test, y_test
+  FILE.npz               `x` (N, height, width[, channels]) or (N, features), `y` (N,) numbers or text; optional x_test,
+                         y_test
+  a folder's path        CLASS/*.png, or {train,val,test}/CLASS/*.png (jpg, bmp, gif)
   a folder of idx files  METALEARN_DATA/NAME with the four files of MNIST's format: mnist, fashion_mnist, emnist/letters
   omniglot, cifar_fs     the .npz files under METALEARN_DATA
-  any name               prepared beforehand by `python -m metalearn.datasets prepare NAME`
+  any name               prepared beforehand by `metalearn datasets prepare NAME`
 
 `load` gives raw pixels with the dataset's own train/test division; `load_classes` the classes of one split, resized;
 `split_features` splits a dataset into meta-train and meta-test and turns pixels into features.
@@ -15,7 +17,7 @@
 from metalearn.datasets.catalogue import class_split, data_root
 from metalearn.datasets.features import SPLITS_BY, Part, Prepared, split_features
 from metalearn.datasets.reading import SPLITS, Dataset, load, load_classes
-from metalearn.datasets.sources import Absent, made_or_listed
+from metalearn.datasets.sources import Absent, is_own, made_or_listed
 
-__all__ = ["SPLITS", "SPLITS_BY", "Absent", "Part", "Dataset", "Prepared", "class_split", "data_root", "load",
-           "load_classes", "made_or_listed", "split_features"]
+__all__ = ["SPLITS", "SPLITS_BY", "Absent", "Part", "Dataset", "Prepared", "class_split", "data_root", "is_own",
+           "load", "load_classes", "made_or_listed", "split_features"]

@@ -1,9 +1,9 @@
 """Datasets: prepare them once, see what is there.
 
-  python -m metalearn.datasets list             names, licences, origin, traps
-  python -m metalearn.datasets check [NAME]     what is there and verified, and how to get the rest
-  python -m metalearn.datasets prepare NAME [--raw=DIR] [--data_dir=DIR]
-  python -m metalearn.datasets prepare images/NAME --raw=DIR [--image_size=84]
+  metalearn datasets list             names, licences, origin, traps
+  metalearn datasets check [NAME]     what is there and verified, and how to get the rest
+  metalearn datasets prepare NAME [--raw=DIR] [--data_dir=DIR]
+  metalearn datasets prepare images/NAME --raw=DIR [--image_size=84]
                                              DIR has CLASS/*.png, or {train,val,test}/CLASS/*.png
 
 NAME is one of `list` or a TFDS image-classification set. Preparing needs the extra `data` (TensorFlow), reading does
@@ -15,11 +15,12 @@ from __future__ import annotations
 from metalearn import cli
 from metalearn.datasets import preparing, sources
 from metalearn.datasets.catalogue import entries
+from metalearn.datasets.sources import made_or_listed
 from metalearn.validate import one_of, require
 
 
 def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m metalearn.datasets")
+    parser = cli.Parser(__doc__, prog="metalearn datasets")
     parser.add_argument("command", help="prepare, check or list")
     parser.add_argument("name", nargs="?", default="", help="a dataset's name")
     parser.add_argument("--raw", default="", help="folder with the original files")
@@ -35,7 +36,7 @@ def main() -> int:
         return 0
     if args.command == "check":
         return _check(args.name, args.data_dir)
-    require(args.name != "", "name", "", "must be given: python -m metalearn.datasets prepare NAME")
+    require(args.name != "", "name", "", "must be given: metalearn datasets prepare NAME")
     folder = preparing.prepare(args.name, args.raw, args.data_dir, args.image_size)
     dataset = sources.read_prepared(args.name, folder)
     print(f"{args.name} is prepared under {folder}: {len(dataset.y):,} images of {dataset.x.shape[1:]}, "
@@ -46,15 +47,15 @@ def main() -> int:
 
 
 def _check(name: str, data_dir: str) -> int:
-    reports = [preparing.check(n, data_dir, full=bool(name)) for n in ([name] if name else entries())]
-    words = {"ready": "prepared", "raw": "raw files, read as they are or prepared", "missing": "not here",
-             "broken": "BROKEN"}
+    reports = [preparing.check(n, data_dir, full=bool(name)) for n in ([name] if name else made_or_listed())]
+    words = {"built in": "built in:", "own": "your own:", "ready": "prepared", "missing": "not here",
+             "raw": "raw files, read as they are or prepared", "broken": "BROKEN"}
     for report in reports:
         print(f"{report['name']:16s} {words[report['state']]}{'  ' + report['where'] if report['where'] else ''}")
         for line in report["problems"] + (report["place"] if report["state"] in ("missing", "broken") and name else []):
             print("  " + line)
     if not name:
-        print("python -m metalearn.datasets check NAME decodes every record, and says how to get what is missing")
+        print("metalearn datasets check NAME decodes every record, and says how to get what is missing")
     states = {s: [r["name"] for r in reports if r["state"] == s] for s in words}
     cli.print_result(states)
     return cli.EXIT_CONFIG if states["broken"] or (name and states["missing"]) else 0

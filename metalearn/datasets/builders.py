@@ -31,7 +31,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
     """What the builders share: they read files that have been verified, from the folder `source`."""
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "python -m metalearn.datasets check says which files and where from"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "metalearn datasets check says which files and where from"
     TITLE, SHAPE, EXTRA = "", (None, None, 1), {}
 
     def __init__(self, *, source: str = "", **kw):

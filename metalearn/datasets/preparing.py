@@ -18,7 +18,7 @@ import urllib.request
 from metalearn.datasets import sources
 from metalearn.datasets.archives import verify
 from metalearn.datasets.catalogue import canonical, data_root, entries, prepared_root
-from metalearn.validate import ConfigError, nearest, require
+from metalearn.validate import ConfigError, nearest, one_of, require
 
 NEEDS = {"tensorflow": "tensorflow-cpu", "PIL": "pillow", "importlib_resources": "importlib_resources",
          "array_record": "array_record"}
@@ -42,7 +42,7 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
     source = _source(name, raw)
     missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None]
     require(not missing, "prepare", name, f"needs {', '.join(missing)}, which reading does not; install them: "
-            "pip install 'metalearn[data]' (in a checkout: pip install -e '.[data]')")
+            "pip install 'metalearn-jax[data]' (in a checkout: pip install -e '.[data]')")
     with _workshop(root, name) as work:
         if not source:
             _reach(name)
@@ -95,7 +95,7 @@ def _reach(name: str) -> None:
             socket.getaddrinfo(host, 443)
         except OSError as error:
             raise ConfigError("prepare", name, f"cannot reach {host} ({error.strerror}); place its files by hand, "
-                              f"`python -m metalearn.datasets check {name}` says which, whence and where to") from None
+                              f"`metalearn datasets check {name}` says which, whence and where to") from None
 
 
 @contextlib.contextmanager
@@ -179,12 +179,17 @@ def _download(tfds, name: str, downloads: str) -> str:
 
 
 def check(name: str, data_dir: str = "", full: bool = True) -> dict:
-    """State of one dataset: {"state": ready, raw, missing or broken; "where"; "problems"; "place"}.
+    """State of one dataset: {"state": built in, own, ready, raw, missing or broken; "where"; "problems"; "place"}.
 
     full  decodes every record of a prepared set; else the arrays kept beside them are verified
     """
     name, facts = canonical(name), entries().get(canonical(name), {})
     problems, folder = [], raw_folder(name)
+    if name == "digits" or name in sources.MADE_UP or sources.is_own(name):
+        raw = sources.read(name, "", "")
+        where = f"{len(raw.y):,} images of {raw.x.shape[1:]}, {len(raw.class_V)} classes"
+        return {"name": name, "state": "own" if sources.is_own(name) else "built in", "where": where, "problems": [],
+                "place": []}
     here = [files for files in facts.get("files", []) if folder and set(files) & set(_listing(folder))]
     for files in here[:1]:
         for file, want in files.items():
@@ -193,6 +198,8 @@ def check(name: str, data_dir: str = "", full: bool = True) -> dict:
             except ConfigError as error:
                 problems.append(str(error))
     ready = sources.prepared_folders(name, os.path.abspath(data_dir or prepared_root()))
+    if not facts and not ready:
+        one_of(sources.made_or_listed(), name=name)
     for made in ready[:1]:
         try:
             raw = sources.read_prepared(name, made) if full else sources.read_cache(name, made)
@@ -214,4 +221,4 @@ def how_to_place(name: str) -> list[str]:
         for file, want in files.items():
             lines.append(f"  {file}  {want['bytes']:,} bytes  sha256 {want['sha256']}"
                          + (f"\n    {want['url']}" if "url" in want else ""))
-    return [*lines, f"then: python -m metalearn.datasets prepare {name}"]
+    return [*lines, f"then: metalearn datasets prepare {name}"]

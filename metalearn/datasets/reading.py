@@ -65,7 +65,8 @@ def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) 
     """The classes of one split, labelled anew from 0 in the order of the dataset's classes.
 
     split       train, val or test of the dataset's committed class split (omniglot: Vinyals; cifar_fs: CIFAR-FS's own);
-                for every dataset `all`, or `classes:0-4,7` by label
+                of data of one's own three fifths, one and one, by a fixed draw; for every dataset `all`, or
+                `classes:0-4,7` by label
     image_size  side to resize to, antialiased (0: as they are)
     channels    1 or 3 (0: as they are); colour to grey by the mean, grey to colour by copies
     """
@@ -84,7 +85,7 @@ def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) 
 
 
 def _raw(name: str) -> sources.Raw:
-    stamp = os.stat(name).st_mtime_ns if name.endswith(".npz") and os.path.isfile(name) else 0
+    stamp = os.stat(name).st_mtime_ns if sources.is_own(name) and os.path.exists(name) else 0
     return sources.read(name, data_root(), prepared_root(), stamp)
 
 
@@ -112,6 +113,10 @@ def _split_labels(name: str, split: str, raw: sources.Raw) -> tuple[np.ndarray, 
         digest = hashlib.sha256(repr(list(zip(class_V, raw.split_V, strict=True))).encode()).hexdigest()
         labels = [v for v, part in enumerate(raw.split_V) if part == split]
         require(labels != [], "split", split, f"dataset {name} has no class in this split")
+    if labels is None and sources.is_own(name):  # a person's own classes: a fifth each for val and test, drawn once
+        require(len(class_V) >= 5, "split", split, f"dataset {name} has {len(class_V)} classes: 5 make three parts")
+        fifth, order = len(class_V) // 5, np.random.default_rng(0).permutation(len(class_V))
+        labels = np.split(order, [-2 * fifth, -fifth])[SPLITS.index(split)].tolist()
     if labels is None:
         committed = class_split(name)
         require(committed is not None, "split", split,

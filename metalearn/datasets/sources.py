@@ -52,8 +52,8 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     if name in MADE_UP:
         x, y, white, split_V = MADE_UP[name]()
         return make_raw(name, x / np.float32(white), y, None, split_V=split_V)
-    if name.endswith(".npz"):
-        return _read_npz(name)
+    if is_own(name):
+        return _read_folder(name) if os.path.isdir(name) else _read_npz(name)
     name = canonical(name)
     folder = os.path.join(root, name.replace("/", "_"))
     has = lambda *path: root != "" and os.path.isfile(os.path.join(*path))
@@ -69,7 +69,12 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     hint, error = ("", Absent) if name in entries() else (nearest(name, names), ConfigError)
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
     raise error("dataset", name, f"is not here ({where}, not prepared under {prepared}); "
-                      f"prepare it: python -m metalearn.datasets prepare {name}; known: {', '.join(names)}{hint}")
+                      f"prepare it: metalearn datasets prepare {name}; known: {', '.join(names)}{hint}")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a person's own data: an .npz, or a folder of images by its path."""
+    return name.endswith(".npz") or name not in made_or_listed() and os.path.isdir(name)
 
 
 def made_or_listed() -> tuple[str, ...]:
@@ -86,7 +91,8 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
     x, y = np.asarray(x), np.asarray(y)
     need(len(x) == len(y) > 0, f"has {len(x)} images and {len(y)} labels; both must be equal and above 0")
     need(x.ndim in (2, 3, 4), f"x has shape {x.shape}; must be (N, features) or (N, height, width[, channels])")
-    need(y.dtype.kind in "ui" and y.ndim == 1, f"y is {y.dtype}{list(y.shape)}; must be integers of shape (N,)")
+    need(y.dtype.kind in "uiUS" and y.ndim == 1, f"y is {y.dtype}{list(y.shape)}; must be integers or text, (N,)")
+    y = np.char.decode(y, "utf-8", "replace") if y.dtype.kind == "S" else y
     need(x.dtype.kind in "buif", f"x is {x.dtype}; must be numbers")
     need(x.dtype.kind != "f" or bool(np.isfinite(x).all()), "x holds NaN or infinite values")
     low, high = x.min(), x.max()
@@ -148,6 +154,35 @@ def _read_npz(path: str) -> Raw:
     require(x.shape[1:] == x_test.shape[1:], "dataset", path, f"x has shape {x.shape} and x_test {x_test.shape}")
     test = np.arange(len(y) + len(y_test)) >= len(y)
     return make_raw(path, np.concatenate([x, x_test]), np.concatenate([y, y_test]), test)
+
+
+def _read_folder(path: str) -> Raw:
+    """Images by class: CLASS/*.png, or {train,val,test}/CLASS/*.png, where classes that differ between the parts are
+    the class split and those of `test` else are test examples. Where sizes differ, all are scaled to the smallest."""
+    from PIL import Image, UnidentifiedImageError
+
+    listing = lambda *parts: sorted(os.listdir(os.path.join(path, *parts)))
+    folders = lambda *parts: [n for n in listing(*parts) if os.path.isdir(os.path.join(path, *parts, n))]
+    splits = [s for s in ("train", "val", "test") if s in folders()]
+    splits = splits if splits and set(folders()) == set(splits) else [""]
+    found = [(part, label, file) for part, split in enumerate(splits) for label in folders(split)
+             for file in listing(split, label) if file.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".gif"))]
+    require(bool(found), "dataset", path, "holds no CLASS/*.png (jpg, bmp, gif), nor {train,val,test}/CLASS/*.png")
+    images = []
+    for part, label, file in found:
+        file = os.path.join(path, splits[part], label, file)
+        try:
+            with Image.open(file) as image:
+                images.append(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise ConfigError("dataset", file, f"is not a readable image ({error})") from None
+    side, mode = min(min(i.size) for i in images), "RGB" if any(i.mode == "RGB" for i in images) else "L"
+    size = images[0].size if len({i.size for i in images}) == 1 else (side, side)
+    x = np.stack([np.asarray(i.convert(mode).resize(size, Image.Resampling.BILINEAR)) for i in images])
+    part, y = np.array([f[0] for f in found]), np.array([f[1] for f in found])
+    split_V = _class_disjoint(y, part, splits)
+    test = part == splits.index("test") if "test" in splits and len(splits) > 1 and not split_V else None
+    return make_raw(path, x, y, test, split_V=split_V)
 
 
 def _read_omniglot(folder: str) -> Raw:
@@ -253,7 +288,7 @@ def read_prepared(name: str, folder: str) -> Raw:
     except Exception as error:  # TFDS, array_record and the image decoder each have errors of their own
         raise ConfigError("dataset", name, f"the set under {folder} cannot be read ({type(error).__name__}: "
                           f"{' '.join(str(error).split())[:160]}); remove that folder and prepare it again: "
-                          f"python -m metalearn.datasets prepare {name}") from None
+                          f"metalearn datasets prepare {name}") from None
     y = y.astype(np.int64)
     split_V = _class_disjoint(y, part, splits)
     test = part == splits.index("test") if len(splits) > 1 and "test" in splits and not split_V else None

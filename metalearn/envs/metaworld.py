@@ -16,7 +16,7 @@ from metalearn.types import Env
 from metalearn.validate import ConfigError, one_of, positive, require
 
 INSTALL = ("needs Meta-World, in an environment of its own: "
-           'pip install "metalearn[metaworld]" (or: pip install metaworld packaging)')
+           'pip install "metalearn-jax[metaworld]" (or: pip install metaworld packaging)')
 TOOLS = ("reach", "sweep", "door-lock", "push", "pick-place", "door-open", "drawer-close", "button-press-topdown",
          "peg-insert-side", "window-open", "basketball", "window-close")
 

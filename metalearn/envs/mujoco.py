@@ -25,7 +25,7 @@ import numpy as np
 from metalearn.types import Env
 from metalearn.validate import ConfigError, one_of, positive
 
-INSTALL = 'needs MuJoCo: pip install "metalearn[rl]" (or: pip install "gymnasium[mujoco]>=1.2")'
+INSTALL = 'needs MuJoCo: pip install "metalearn-jax[rl]" (or: pip install "gymnasium[mujoco]>=1.2")'
 # xml, substeps, physics step (0: as in the xml), reset noise of positions and velocities
 ROBOTS = {
     "cheetah_vel": ("half_cheetah.xml", 5, 0.0),

@@ -6,6 +6,8 @@ An episode's accuracy is the mean over its queries; the interval is over episode
 
 from __future__ import annotations
 
+import os
+
 import jax
 import numpy as np
 
@@ -64,10 +66,11 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
             suffix = "" if i == 0 else f"_{name}"
             (accuracy, ci95), (nearest, _) = (statistics.interval(hits_EQ.mean(1)) for hits_EQ in (hit_EQ, near_EQ))
             headline |= {"accuracy" + suffix: accuracy, "ci95" + suffix: ci95, "nearest_neighbour" + suffix: nearest}
-            rows.append([name, "all", episodes, _show(hit_EQ.mean(1)), _show(near_EQ.mean(1))])
+            shown = name if name != "new" else "new: " + os.path.basename(facts["splits"]["new"]["dataset"])
+            rows.append([shown, "all", episodes, _show(hit_EQ.mean(1)), _show(near_EQ.mean(1))])
             found = np.unique(source_EQ)
             for s in found if len(found) > 1 else []:
-                rows.append([name, s, *_of_source(source_EQ == s, hit_EQ, near_EQ)])
+                rows.append([shown, s, *_of_source(source_EQ == s, hit_EQ, near_EQ)])
         split = facts["splits"][sets[0]]
         headline |= {"episodes": episodes, "protocol": f"{facts['protocol']}, {split['dataset']} {split['of']}",
                      "episodes_sha256": hashes[sets[0]], "inputs_sha256": frozen[sets[0]].inputs_digest}

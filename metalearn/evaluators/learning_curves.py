@@ -22,6 +22,7 @@ is memory ("general, recalls"). The share of a trained task's old labels under f
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 
 import jax
@@ -55,7 +56,8 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
     require(len(sets) > 0, "sets", sets, "must name at least one split")
     for name in sets:
         known = datasets.made_or_listed() if name.startswith(POOL) and task.pool else ()
-        one_of((*task.splits, *(POOL + dataset for dataset in known)), sets=name)
+        if not known or not datasets.is_own(name.removeprefix(POOL)):
+            one_of((*task.splits, *(POOL + dataset for dataset in known)), sets=name)
     for name in baselines:
         one_of(baselines_lib.ALL, baselines=name)
     ways = task.spec.outputs
@@ -76,9 +78,10 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
 
     def run(params, carry) -> Result:
         scores, curves, drawn, absent = {}, [], {}, []
-        for split in sets:
+        for of in sets:
+            split = POOL + os.path.basename(of) if os.path.isabs(of.removeprefix(POOL)) else of
             try:
-                drawn[split], hits, scored_T, again_ET = frozen(split)
+                drawn[split], hits, scored_T, again_ET = frozen(of)
             except datasets.Absent:
                 absent.append(split)
                 continue

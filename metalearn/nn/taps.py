@@ -22,7 +22,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
+from flax.core.tracers import current_trace
 
 from metalearn.types import Array, PyTree
 from metalearn.validate import nearest, require
@@ -80,7 +80,7 @@ def vmap(fn: Callable) -> Callable:
 def _listen(fn: Callable, *args: Any, **kw: Any) -> tuple[Any, list[dict[str, Array]]]:
     """(what `fn` returns, the values of every network that it applies in this trace)."""
     found: list[dict[str, Array]] = []
-    token = _READING.set((found, get_opaque_trace_state(convention="flax")))
+    token = _READING.set((found, current_trace()))
     try:
         return fn(*args, **kw), found
     finally:
@@ -90,7 +90,7 @@ def _listen(fn: Callable, *args: Any, **kw: Any) -> tuple[Any, list[dict[str, Ar
 def _here() -> list | None:
     """Where values are left: nowhere without a `read`, or in a trace that it is not in, which they must not leave."""
     found, trace = _READING.get() or (None, None)
-    return found if trace == get_opaque_trace_state(convention="flax") else None
+    return found if trace == current_trace() else None
 
 
 def write(fn: Callable, sites: Mapping[str, Callable]) -> Callable:

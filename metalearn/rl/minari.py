@@ -19,7 +19,7 @@ from metalearn.validate import ConfigError, require
 
 PREFIX = "minari:"
 HEADER = "metalearn_header"
-INSTALL = 'needs Minari: pip install "metalearn[minari]" (or: pip install "minari[hdf5]")'
+INSTALL = 'needs Minari: pip install "metalearn-jax[minari]" (or: pip install "minari[hdf5]")'
 
 
 def write(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[str, Any], field: str) -> None:

@@ -7,10 +7,12 @@ resuming and reports read that alone.
 from __future__ import annotations
 
 import ast
+import glob
 import importlib.util
 import json
 import os
 import sys
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,13 +20,34 @@ from ml_collections import ConfigDict
 
 from metalearn.validate import ConfigError, nearest, require
 
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# where the built-in configs lie: inside an installed package, beside the package in the repository
+BUILT_IN = next((d for d in (os.path.join(_PACKAGE, "configs"), os.path.join(os.path.dirname(_PACKAGE), "configs"))
+                 if os.path.isdir(d)), "")
+
+
+def built_in() -> dict[str, str]:
+    """{name: path} of the built-in configs."""
+    paths = sorted(glob.glob(os.path.join(glob.escape(BUILT_IN), "*.py")))
+    return {os.path.basename(p)[:-3]: p for p in paths if not p.endswith(("__init__.py", "common.py"))}
+
+
+def find(spec: str) -> tuple[str, str]:
+    """(absolute path, argument) of `FILE[:argument]` or of a built-in config: gpicl:smoke, configs/gpicl.py:smoke."""
+    path, _, arg = spec.partition(":")
+    if not os.path.isfile(path):
+        known, name = built_in(), path.removeprefix("configs/").removesuffix(".py")
+        require(name in known, "--config", path, "no such file; built in: " + ", ".join(known) + nearest(name, known))
+        path = known[name]
+    return os.path.abspath(path), arg
+
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
-    """The config of `FILE[:args]`, with overrides `field.sub=value` applied and the fields locked.
+    """The config of `FILE[:argument]` or of a built-in name, with overrides `field.sub=value` applied, locked.
 
     Raises ConfigError: no such file, no `get_config`, a refused argument, an unknown field, a wrong type.
     """
-    path, _, arg = spec.partition(":")
+    path, arg = find(spec)
     config = import_file(path).get_config(arg)
     for override in overrides:
         field, eq, text = override.partition("=")
@@ -34,23 +57,21 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
 
 
 def import_file(path: str):
-    """The config module at `path`; its neighbours import as `configs.<name>` whatever the working directory."""
-    require(os.path.isfile(path), "--config", path, "no such file")
-    path = os.path.abspath(path)
-    home = os.path.dirname(os.path.dirname(path))
-    name = f"{os.path.basename(os.path.dirname(path))}.{os.path.basename(path)[:-3]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    """The config module at `path`; its neighbours, and the built-in ones, import as `configs.<name>` anywhere."""
+    spec = importlib.util.spec_from_file_location(f"configs.{os.path.basename(path)[:-3]}", path)
     require(spec is not None and path.endswith(".py"), "--config", path, "must be a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, home)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "configs"]:  # of another folder, perhaps
+        del sys.modules[name]
+    package = sys.modules["configs"] = types.ModuleType("configs")
+    package.__path__ = [os.path.dirname(path), BUILT_IN]
+    sys.modules[module.__name__] = module  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError("--config", path, f"failed to load: {type(error).__name__}: {error}") from None
-    finally:
-        sys.path.remove(home)
     require(hasattr(module, "get_config"), "--config", path, "must define get_config(arg)")
     return module
 

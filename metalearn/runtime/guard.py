@@ -88,7 +88,7 @@ def dump(workdir: str, experiment: Experiment, state: TrainState, guard: Guard, 
     Checkpoints(folder, keep=1).save(step, state, meta, force=True)
     workdir_lib.write_json(os.path.join(folder, "report.json"), plain(replay(workdir, experiment)))
     return (f"{why} at step {step}, after one roll-back; the last checkpoint is kept. {folder}/report.json says what "
-            f"the update was made of; python -m metalearn.checkpoint replay {workdir} makes it again")
+            f"the update was made of; metalearn checkpoint replay {workdir} makes it again")
 
 
 def replay(workdir: str, experiment: Experiment, most: int = 1000) -> dict[str, Any]:

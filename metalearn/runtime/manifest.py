@@ -61,14 +61,15 @@ def saved(workdir: str) -> bool:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "metalearn": _version("metalearn") or "source tree"}
-    return found | {name: version for name in PACKAGES if (version := _version(name))}
+    found = {"python": platform.python_version(), "metalearn": importlib.metadata.version("metalearn-jax")
+             if installed("metalearn-jax") else "source tree"}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES if installed(name)}
 
 
-def _version(name: str) -> str:
+def installed(name: str) -> bool:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(name)
-    return ""
+        return bool(importlib.metadata.version(name))
+    return False
 
 
 def describe(device: str, num_devices: int) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def describe(device: str, num_devices: int) -> dict[str, Any]:
         git = subprocess.run(["git", "-C", home, "describe", "--always", "--dirty", "--abbrev=12"],
                              capture_output=True, text=True, check=False)
     return {
-        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        "command": shlex.join(["metalearn", os.path.basename(sys.argv[0]).removesuffix(".py"), *sys.argv[1:]]),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git": git.stdout.strip() if git and git.returncode == 0 else "unknown",
         "device": device,

@@ -1,6 +1,6 @@
 """Offline meta-reinforcement learning: windows, prompts and returns-to-go out of logged episodes of many tasks.
 
-The logs come from a file (`python -m metalearn.collect`) or, with `data=""`, from a recipe: then building checks the
+The logs come from a file (`metalearn collect`) or, with `data=""`, from a recipe: then building checks the
 recipe and no more, and `TaskDist.collect(directory)` gives the distribution with its data and their statistics. Test
 tasks have ids of their own, so their logs stay the same whatever the number of training tasks; of a file the first
 `train_tasks` and the last `test_tasks` are taken. Splits:

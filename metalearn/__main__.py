@@ -1,0 +1,50 @@
+"""The command `metalearn PROGRAM ...`: one name for all programs.
+
+  metalearn train --config=gpicl:smoke --workdir=runs/smoke    built-in configs;
+                             a file of your own is --config=FILE.py[:argument]
+  metalearn PROGRAM --help                                 a program's own flags
+  metalearn list learners [maml]                 what there is, and its fields:
+      tasks envs networks backbones learners evaluators datasets configs
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+
+from metalearn import cli
+from metalearn.validate import one_of
+
+# by the module that each lies in, where it has another name
+PROGRAMS = {name: f"metalearn.{name}" for name in (
+    "train", "eval", "collect", "sweep", "benchmark", "report", "reproduce", "checkpoint")}
+PROGRAMS |= {"datasets": "metalearn.datasets.__main__", "list": "metalearn.listing", "doctor": "metalearn.doctor"}
+
+
+def usage() -> str:
+    """What there is: every program with its first line, the kinds of thing that `list` lists."""
+    docs = {name: ast.get_docstring(ast.parse(importlib.util.find_spec(module).loader.get_source(module)))
+            for name, module in PROGRAMS.items()}
+    lines = [cli.entry(name, doc.splitlines()[0]) for name, doc in docs.items()]
+    return "\n".join([__doc__.strip(), "", *lines])
+
+
+def run() -> int | None:
+    """Hands the command line on to the program that its first word names."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if sys.argv[1:] else cli.EXIT_CONFIG
+    one_of(PROGRAMS, program=sys.argv[1])
+    program = importlib.import_module(PROGRAMS[sys.argv[1]])
+    sys.argv[:2] = [sys.argv[1]]
+    return program.main()
+
+
+def main() -> None:
+    cli.main(run)
+
+
+if __name__ == "__main__":
+    main()
