@@ -42,11 +42,10 @@ class CheckpointError(Failure):
 
 
 class Checkpoints:
-    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save` and `drop`.
+    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save` and `drop`; a `with` block
+    of them ends when everything is written.
 
     strict   a damaged newest step is an error: no earlier one is taken in its place
-
-    `with Checkpoints(...) as checkpoints` ends when everything is written.
     """
 
     def __init__(self, directory: str, keep: int = 2, strict: bool = False):
