@@ -42,8 +42,8 @@ class CheckpointError(Failure):
 
 
 class Checkpoints:
-    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save` and `drop`; a `with` block
-    of them ends when everything is written.
+    """The checkpoints of one work directory, `keep` newest ones. Writes happen only in `save` and `drop`; a `with`
+    block of them ends when everything is written.
 
     strict   a damaged newest step is an error: no earlier one is taken in its place
     """
