@@ -100,5 +100,24 @@ def plain(value: Any) -> Any:
 
 
 def print_result(numbers: dict[str, Any]) -> None:
-    """The last line of every program: `RESULT {json}` on standard output."""
-    print("RESULT " + json.dumps(plain(numbers)), flush=True)
+    """The last line of every program, for whoever reads it: `RESULT {json}` for a file or a pipe, and for a person at a
+    terminal the numbers that fit on a few lines. Everything is in the files of the run."""
+    if not sys.stdout.isatty():
+        print("RESULT " + json.dumps(plain(numbers)), flush=True)
+        return
+    shown = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+             for name, value in flat(plain(numbers)).items() if isinstance(value, (int, float)) or len(str(value)) < 30]
+    print(textwrap.shorten("result: " + ", ".join(shown), 240, placeholder=" ..."), flush=True)
+
+
+def flat(numbers: dict, prefix: str = "") -> dict:
+    """Nested numbers by the path that leads to each: {"curves": {"last": .8}} gives {"curves/last": .8}."""
+    found = {}
+    for name, value in numbers.items():
+        found |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def say(text: str) -> None:
+    """A line of its own on standard error, also where a progress line stands."""
+    print(("\r\x1b[K" if sys.stderr.isatty() else "") + text, file=sys.stderr, flush=True)

@@ -1,13 +1,11 @@
-"""Say what this machine has: versions, devices, caches, optional packages, data found and missing.
+"""Say what this machine has: versions, devices, caches, data found and missing.
 
   metalearn doctor                   for yourself, and for the one whom you ask for help
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import re
 import shutil
 import sys
 
@@ -18,20 +16,6 @@ from metalearn.datasets import preparing
 from metalearn.datasets.catalogue import data_root, entries, prepared_root
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import manifest
-
-
-def extras() -> dict[str, list[str]]:
-    """{extra: its packages that are not installed}; {} where the package is a source tree that nobody installed."""
-    found: dict[str, list[str]] = {}
-    try:
-        needs = importlib.metadata.requires("metalearn-jax") or []
-    except importlib.metadata.PackageNotFoundError:
-        return found
-    for need in needs:
-        package, extra = re.match(r"[\w.-]+", need)[0], re.search(r"extra == [\"'](.+?)[\"']", need)
-        if extra and "[" not in need:  # jax[cuda12] and its like are told by the devices
-            found.setdefault(extra[1], []).extend([] if manifest.installed(package) else [package])
-    return found
 
 
 def report() -> dict[str, dict[str, str]]:
@@ -47,8 +31,6 @@ def report() -> dict[str, dict[str, str]]:
         "places": {"METALEARN_DATA": place(data_root()), "prepared sets": place(prepared_root()),
                    "compiled programs": jax_cache or "not kept (JAX_COMPILATION_CACHE_DIR keeps them)",
                    "built-in configs": place(config_lib.BUILT_IN), "free here": f"{free:.0f} GiB"},
-        "extras": {name: "needs " + ", ".join(missing) if missing else "installed"
-                   for name, missing in extras().items()},
         "data": {c["name"]: " ".join([state[c["state"]], c["where"], *c["problems"]]).strip() for c in checks},
     }
 
@@ -56,8 +38,7 @@ def report() -> dict[str, dict[str, str]]:
 def main() -> int:
     cli.Parser(__doc__, prog="metalearn doctor").parse()
     for section, lines in report().items():
-        if lines:
-            print("\n".join([section, *(cli.entry(*line) for line in lines.items()), ""]))
+        print("\n".join([section, *(cli.entry(*line) for line in lines.items()), ""]))
     print("what is not here: metalearn datasets check NAME says how to get it")
     return 0
 

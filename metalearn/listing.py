@@ -25,8 +25,8 @@ def entries(kind: str) -> dict[str, str]:
         return {name: ast.get_docstring(ast.parse(text)) or "" for name, text in docs.items()}
     if kind == "datasets":
         known = catalogue.entries()
-        return {name: f"{known[name]['licence']}; {known[name]['home']}" if name in known else
-                "built in: metalearn datasets check " + name for name in made_or_listed()}
+        text = lambda one: f"{one['licence']}; {one['home']}" + (f"; mind: {one['trap']}" if "trap" in one else "")
+        return {name: text(known[name]) if name in known else "built in" for name in made_or_listed()}
     return {name: inspect.getdoc(lookup.module(kind, name)) or "" for name in lookup.names(kind)}
 
 

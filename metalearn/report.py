@@ -1,5 +1,7 @@
-"""Documents out of stored results, and stored results out of finished runs.
+"""One page of finished runs; documents out of stored results, and stored results out of finished runs.
 
+  metalearn report WORKDIR... [--out=report.html]     tables, curves, paths, the command; several runs side by side
+  metalearn report --sweep=DIR                        the same of a sweep
   metalearn report results [--check]     RESULTS.md, and the blocks of README.md and docs/
   metalearn report store --id=ID --workdir=DIR [--workdir=DIR ...]
 
@@ -13,11 +15,12 @@ documents. A new record needs what no run can know:
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 from metalearn import cli
-from metalearn.reporting import documents
+from metalearn.reporting import documents, html
 from metalearn.reporting import results as results_lib
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import require
@@ -45,6 +48,22 @@ def store(root: str, name: str, directories: list[str], new: dict | None = None)
     return new
 
 
+def write_page(workdirs: list[str], sweep: str, out: str) -> int:
+    """Writes the page of the runs, or of the sweep and its runs."""
+    table = None
+    if sweep:
+        require(os.path.isfile(path := os.path.join(sweep, "sweep.json")), "--sweep", sweep, "holds no sweep.json")
+        with open(path, encoding="utf-8") as file:
+            table = json.load(file)
+        workdirs = [*workdirs, *(os.path.join(sweep, run["workdir"]) for run in table.get("runs", []))]
+    require(bool(workdirs), "WORKDIR", "", "name at least one run, --sweep=DIR, results or store")
+    require(not os.path.isdir(out), "--out", out, "is a directory")
+    title = ", ".join(os.path.basename(os.path.abspath(path)) for path in ([sweep] if sweep else workdirs))
+    workdir_lib.write_text(os.path.abspath(out), html.page(title, workdirs, table))
+    cli.print_result({"out": os.path.abspath(out), "runs": len(workdirs)})
+    return 0
+
+
 def _new(args) -> dict | None:
     """The record that the flags describe; None without a title, for a record that exists."""
     if args.title is None:
@@ -57,7 +76,9 @@ def _new(args) -> dict | None:
 
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn report")
-    parser.add_argument("what", choices=("results", "store"))
+    parser.add_argument("what", nargs="*", help="results, store, or work directories")
+    parser.add_argument("--sweep", default="", help="a finished sweep's directory")
+    parser.add_argument("--out", default="report.html", help="the page to write")
     parser.add_argument("--check", action="store_true", help="results: write nothing, fail where something differs")
     parser.add_argument("--id", default="", help="store: the record")
     parser.add_argument("--workdir", action="append", default=[], help="store: a finished sweep, or one run per seed")
@@ -71,7 +92,9 @@ def main() -> int:
     parser.add_argument("--root", default=ROOT, help="where results/ and the documents lie")
     args = parser.parse()
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a report takes no overrides")
-    if args.what == "store":
+    if args.sweep or args.what not in (["results"], ["store"]):
+        return write_page(args.what, args.sweep, args.out)
+    if args.what == ["store"]:
         require(bool(args.workdir), "--workdir", "", "name at least one finished directory")
         stored = store(args.root, args.id, [os.path.abspath(d) for d in args.workdir], _new(args))
         cli.print_result({"id": stored["id"]} | {c["name"]: c["value"] for c in stored["claims"]})

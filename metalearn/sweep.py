@@ -109,6 +109,7 @@ class Trainers:
         self.out, self.jobs, self.keep = out, jobs, keep
         self.failed, self.stopped = [], []
         self._ended, self._running, self._guard = False, set(), threading.RLock()
+        self._took, self._left = [], 0  # seconds of runs that ended here, how many are still to end
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._slots: queue.Queue = queue.Queue()
         for i in range(jobs):
@@ -117,6 +118,7 @@ class Trainers:
     def run(self, runs: list[dict]) -> None:
         """Runs what has no result yet, stage after stage. Output goes to OUT/logs/<name>.txt."""
         os.makedirs(os.path.join(self.out, "logs"), exist_ok=True)
+        self._left = len(runs)
         # runs of one sweep differ in numbers, not in programs: the first compiles for all. What is compiled is run:
         # it is not kept in a directory that may have come from elsewhere
         with tempfile.TemporaryDirectory(prefix="metalearn-compiled-") as cache:
@@ -137,13 +139,13 @@ class Trainers:
 
     def _one(self, run: dict) -> None:
         if done(run) is not None:
-            print(f"{run['name']}  done before", flush=True)
+            self._say(run, "done before")
             return
         try:
             workdir_lib.check(run["workdir"], run["config"])
         except ConfigError as error:
             self.failed.append(run["name"])
-            print(f"{run['name']}  FAILED: its directory {error.allowed}", flush=True)
+            self._say(run, f"FAILED: its directory {error.allowed}")
             return
         mine, began = self._slots.get(), time.monotonic()
         pin = ["taskset", "-c", ",".join(map(str, mine))] if mine and self.jobs > 1 and shutil.which("taskset") else []
@@ -155,12 +157,21 @@ class Trainers:
         text = " ".join(f"{k}={v}" for k, v in run["overrides"].items())
         if code in (None, cli.EXIT_SIGNAL) or self._ended and code:
             self.stopped.append(run["name"])
-            print(f"{run['name']}  {'not started' if code is None else 'stopped'}", flush=True)
+            self._say(run, "not started" if code is None else "stopped")
         elif code:
             self.failed.append(run["name"])
-            print(f"{run['name']}  FAILED with exit code {code}: {text}; see {log.name}", flush=True)
+            self._say(run, f"FAILED with exit code {code}: {text}; see {log.name}")
         else:
-            print(f"{run['name']}  {time.monotonic() - began:.0f} s  {text}", flush=True)
+            self._say(run, f"{time.monotonic() - began:.0f} s", time.monotonic() - began)
+
+    def _say(self, run: dict, text: str, seconds: float | None = None) -> None:
+        """A line of a run that is over, with how many are left and for how long at the pace so far."""
+        with self._guard:
+            self._left -= 1
+            self._took += [] if seconds is None else [seconds]
+            minutes = sum(self._took) / max(len(self._took), 1) * self._left / self.jobs / 60
+            pace = f", about {minutes:.0f} min" if self._took and self._left else ""
+            print(f"{run['name']}  {text}  ({self._left} left{pace})", flush=True)
 
     def _wait(self, command: list[str], log) -> int | None:
         """The exit code; None where the sweep had ended before."""

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.eval import evaluate, headlines
+from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import guard as guard_lib
@@ -46,8 +47,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
     workdir = os.path.abspath(workdir)
     fresh, changed = workdir_lib.check(workdir, config)
     if not fresh and not changed and (found := _finished(config, workdir)):
-        print(f"finished at step {config.train.steps}; results in {os.path.join(workdir, 'result.json')}",
-              file=sys.stderr)
+        cli.say(f"finished at step {config.train.steps}; results in {os.path.join(workdir, 'result.json')}")
         return found
     _check_progress(config, workdir, fresh)
     with contextlib.nullcontext(stop) if stop else signals.Noted() as stop:
@@ -112,6 +112,7 @@ def _end(session: Session, headline: dict[str, Any]) -> dict[str, Any]:
     session.writer.close()
     for row, count in zip(headline.get("replicas", ()), np.atleast_1d(session.state.opt_state.skipped), strict=False):
         row["skipped"] = int(count)
+    plots.plot({"curves": plots.training(session.held.path)}, os.path.join(session.held.path, "plots", "training"))
     headline |= experiment_lib.sizes(session.experiment, session.state.params) | {"seconds": session.seconds()}
     workdir_lib.write_json(os.path.join(session.held.path, "result.json"), cli.plain(headline))
     return headline
@@ -176,9 +177,10 @@ def main() -> int:
         try:
             headline = run(config, args.workdir, args.quiet, stop, args.strict, args.watchdog)
         except Stopped as stopped:
-            print(stopped, file=sys.stderr)
+            cli.say(str(stopped))
             return cli.EXIT_SIGNAL
         cli.print_result(headline)
+        cli.say(f"next: metalearn report {args.workdir}; metalearn eval --workdir={args.workdir} --dataset=PATH")
     return 0
 
 

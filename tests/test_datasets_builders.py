@@ -5,10 +5,8 @@ import tarfile
 import zipfile
 
 import numpy as np
-import pytest
 
 from metalearn.datasets import builders, class_split
-from metalearn.validate import ConfigError
 
 
 def rows(made, **kw):
@@ -82,20 +80,3 @@ def test_emnist_letters(tmp_path):
         assert len(plain[part]) == n and [r["label"] for _, r in plain[part]] == [i % 26 for i in range(n)]
         for (_, a), (_, b) in zip(plain[part], zipped[part], strict=True):
             np.testing.assert_array_equal(a["image"], b["image"])
-
-
-def test_scan_images(tmp_path):
-    for path in ("flat/a/1.png", "flat/b/2.JPG", "flat/notes.txt", "split/train/a/1.png", "split/test/b/1.png"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(b"")
-    scan = lambda name: {k: list(v) for k, v in builders.scan_images(str(tmp_path / name)).items()}
-    assert scan("flat") == {"train": ["a", "b"]}
-    assert scan("split") == {"train": ["a"], "test": ["b"]}
-    (tmp_path / "flat" / "c").mkdir()
-    with pytest.raises(ConfigError, match="holds no image"):
-        builders.scan_images(str(tmp_path / "flat"))
-    (tmp_path / "flat" / "c" / "x.png").symlink_to("/etc/passwd")
-    with pytest.raises(ConfigError, match="link"):
-        builders.scan_images(str(tmp_path / "flat"))
-    with pytest.raises(ConfigError, match="folder of class folders"):
-        builders.scan_images(str(tmp_path / "none"))

@@ -19,11 +19,6 @@ def run(monkeypatch, capsys, *argv):
     return code, capsys.readouterr().out
 
 
-def test_list(monkeypatch, capsys):
-    code, out = run(monkeypatch, capsys, "list")
-    assert code == 0 and "omniglot" in out and "MIT" in out and "mind:" in out
-
-
 def test_check(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("METALEARN_DATA", str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", GOLDEN)

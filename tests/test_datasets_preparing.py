@@ -133,7 +133,6 @@ def images(folder, size=6, num=3, classes="abc"):
             Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / c / f"{i}.png")
 
 
-@needs_tf
 def test_image_folder(place):
     images(place / "mine")
     made = preparing.prepare("images/mine", str(place / "mine"))
@@ -142,7 +141,6 @@ def test_image_folder(place):
                                                                                                              "c")
 
 
-@needs_tf
 def test_bad_image_folders(place):
     images(place / "mine")
     images(place / "mixed" / "one", size=6)
@@ -153,8 +151,11 @@ def test_bad_image_folders(place):
     (place / "sizes" / "a").mkdir(parents=True)
     for i, c in enumerate("ac"):
         (place / "mixed" / ("one", "two")[i] / c / "0.png").rename(place / "sizes" / "a" / f"{i}.png")
-    refused("image_size", "must be given", name="images/sizes", raw=str(place / "sizes"))
+    refused("single class", name="images/sizes", raw=str(place / "sizes"))
     nothing_left(place)
+    images(place / "mine" / "d", size=7, classes="e")  # a folder in a class's folder is no image
+    preparing.prepare("images/large", str(place / "mine"), image_size=9)
+    assert datasets.load("images/large").x_NX.shape == (9, 9, 9, 3)
 
 
 @needs_tf
@@ -187,20 +188,16 @@ def test_real_sets_that_share_file_names(tmp_path, monkeypatch):
     assert {name: datasets.load(name).sha256 for name in digest} == digest
 
 
-@needs_tf
 def test_killed_preparation(place):
     """SIGKILL in the middle leaves no set; the next run completes and sweeps up."""
     images(place / "mine", num=60)
     command = [sys.executable, "-m", "metalearn.datasets", "prepare", "images/mine", f"--raw={place / 'mine'}"]
-    # the builder waits at its tenth image, so that the kill always comes in the middle
-    slow = ("import sys, time, numpy; from metalearn.datasets import builders, __main__ as m\n"
+    # it waits before the set is whole, so that the kill always comes in the middle
+    slow = ("import time; from metalearn.datasets import preparing, __main__ as m\n"
             "from metalearn import cli\n"
-            "rows = builders.MetalearnImages._rows\n"
-            "def wait(self, *a):\n"
-            "    for i, row in enumerate(rows(self, *a)):\n"
-            f"        if i == 10: open({str(place / 'here')!r}, 'w').close(); time.sleep(100)\n"
-            "        yield row\n"
-            "builders.MetalearnImages._rows = wait; cli.main(m.main)")
+            "def wait(raw, folder):\n"
+            f"    open(folder + '/half', 'w').close(); open({str(place / 'here')!r}, 'w').close(); time.sleep(100)\n"
+            "preparing.sources.write_cache = wait; cli.main(m.main)")
     victim = subprocess.Popen([sys.executable, "-c", slow, *command[3:]], stderr=subprocess.DEVNULL)
     for _ in range(600):
         if (place / "here").exists():

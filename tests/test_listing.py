@@ -28,6 +28,8 @@ def test_an_entry_is_shown_with_its_fields(monkeypatch, capsys):
     keywords = list(inspect.signature(lookup.module("learners", "maml").make).parameters)[1:]
     assert all(f"\n  {name}: " in out for name in keywords) and "gradient steps on the support" in out
     assert "TASK[,LEARNER]" in shown(monkeypatch, capsys, "configs", "fewshot")
+    assert "MIT" in shown(monkeypatch, capsys, "datasets", "omniglot")
+    assert "mind:" in shown(monkeypatch, capsys, "datasets")
     assert "learners" in shown(monkeypatch, capsys)
 
 

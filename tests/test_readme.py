@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from metalearn import cli
+from metalearn.__main__ import PROGRAMS
 from metalearn.runtime import config as config_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -59,9 +60,8 @@ def test_commands_are_accepted_by_their_programs(line, monkeypatch):
 
     monkeypatch.setattr(cli.Parser, "parse", parse_only)
     monkeypatch.setattr(sys, "argv", [program, *words])
-    module = f"metalearn.{program}" + (".__main__" if (ROOT / "metalearn" / program).is_dir() else "")
     with pytest.raises(Accepted) as accepted:
-        importlib.import_module(module).main()
+        importlib.import_module(PROGRAMS[program]).main()
     args = accepted.value.args[0]
     specs = getattr(args, "config", None) or []
     for spec in [specs] if isinstance(specs, str) else specs:

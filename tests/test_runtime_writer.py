@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from metalearn import cli
 from metalearn.runtime import writer
 from metalearn.runtime.writer import Writer
 
@@ -101,4 +102,4 @@ def test_progress(tmp_path, capsys):
 
 
 def test_nested_numbers_by_the_path_that_leads_to_each():
-    assert writer.flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": [4]}) == {"a": 1, "b/c": 2, "b/d/e": 3, "f": [4]}
+    assert cli.flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": [4]}) == {"a": 1, "b/c": 2, "b/d/e": 3, "f": [4]}

@@ -1,44 +1,37 @@
 """Datasets: prepare them once, see what is there.
 
-  metalearn datasets list             names, licences, origin, traps
   metalearn datasets check [NAME]     what is there and verified, and how to get the rest
   metalearn datasets prepare NAME [--raw=DIR] [--data_dir=DIR]
   metalearn datasets prepare images/NAME --raw=DIR [--image_size=84]
                                              DIR has CLASS/*.png, or {train,val,test}/CLASS/*.png
 
-NAME is one of `list` or a TFDS image-classification set. Preparing needs the extra `data` (TensorFlow), reading does
-not. Raw files are looked for under METALEARN_DATA; prepared sets lie under TFDS_DATA_DIR, else ~/tensorflow_datasets.
+NAME is one of `metalearn list datasets` or a TFDS image-classification set. Preparing one needs the extra `data`
+(TensorFlow), reading and pictures of your own do not. Raw files are looked for under METALEARN_DATA; prepared sets lie
+under TFDS_DATA_DIR, else ~/tensorflow_datasets.
 """
 
 from __future__ import annotations
 
 from metalearn import cli
 from metalearn.datasets import preparing, sources
-from metalearn.datasets.catalogue import entries
 from metalearn.datasets.sources import made_or_listed
 from metalearn.validate import one_of, require
 
 
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn datasets")
-    parser.add_argument("command", help="prepare, check or list")
+    parser.add_argument("command", help="prepare or check")
     parser.add_argument("name", nargs="?", default="", help="a dataset's name")
     parser.add_argument("--raw", default="", help="folder with the original files")
     parser.add_argument("--data_dir", default="", help="where prepared sets lie")
     parser.add_argument("--image_size", type=int, default=0, help="side in pixels, for images/NAME")
     args = parser.parse()
-    one_of(("prepare", "check", "list"), command=args.command)
-    if args.command == "list":
-        for name, facts in entries().items():
-            print(f"{name:16s} {facts['licence']}; {facts['home']}")
-            if facts.get("trap"):
-                print(f"{'':16s} mind: {facts['trap']}")
-        return 0
+    one_of(("prepare", "check"), command=args.command)
     if args.command == "check":
         return _check(args.name, args.data_dir)
     require(args.name != "", "name", "", "must be given: metalearn datasets prepare NAME")
     folder = preparing.prepare(args.name, args.raw, args.data_dir, args.image_size)
-    dataset = sources.read_prepared(args.name, folder)
+    dataset = sources.read_cache(args.name, folder) or sources.read_prepared(args.name, folder)
     print(f"{args.name} is prepared under {folder}: {len(dataset.y):,} images of {dataset.x.shape[1:]}, "
           f"{len(dataset.class_V)} classes{', ' + dataset.note if dataset.note else ''}")
     cli.print_result({"name": args.name, "folder": folder, "examples": len(dataset.y), "classes": len(dataset.class_V),

@@ -3,7 +3,6 @@
   metalearn_omniglot        all 1,623 characters with alphabet and drawer; splits are Vinyals' classes
   metalearn_cifar_fs        CIFAR-FS's classes of CIFAR-100; from the complete archive, or from 100 images per class
   metalearn_emnist_letters  all 145,600 letters (TFDS's own leaves out 42,000)
-  metalearn_images          a folder of the user's own: CLASS/*.png, or {train,val,test}/CLASS/*.png
 
 Each takes the files of one of the alternatives in catalogue.json, found by name in `source`.
 """
@@ -21,10 +20,8 @@ import tensorflow_datasets as tfds
 from metalearn.datasets.archives import members
 from metalearn.datasets.catalogue import class_split, entries
 from metalearn.datasets.sources import idx_stems, omniglot_names, open_npz, read_idx
-from metalearn.validate import ConfigError, require
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder):
@@ -46,6 +43,9 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
         image = tfds.features.Image(shape=self.SHAPE, encoding_format="png")
         features = tfds.features.FeaturesDict({"image": image, "label": label, **self.EXTRA})
         return tfds.core.DatasetInfo(builder=self, description=self.TITLE, features=features)
+
+    def _generate_examples(self):  # an abstract method of TFDS; `_split_generators` gives generators instead
+        raise NotImplementedError
 
     def _path(self, name: str) -> str:
         return os.path.join(self.source, name)
@@ -99,9 +99,6 @@ class MetalearnOmniglot(_Builder):
                     image = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
                     yield int(match[1]), int(match[2]), np.where(image < 128, 0, 255).astype(np.uint8)[..., None]
 
-    def _generate_examples(self):  # an abstract method of TFDS; the generators above are given instead
-        raise NotImplementedError
-
 
 class MetalearnCifarFs(_Builder):
     TITLE, SHAPE = "CIFAR-FS: CIFAR-100 by Bertinetto's class split", (32, 32, 3)
@@ -126,9 +123,6 @@ class MetalearnCifarFs(_Builder):
                 image = np.ascontiguousarray(row[2:].reshape(3, 32, 32).transpose(1, 2, 0))
                 yield f"{os.path.basename(member)}_{i}", names[row[1]], {"image": image, "label": names[row[1]]}
 
-    def _generate_examples(self):
-        raise NotImplementedError
-
 
 class MetalearnEmnistLetters(_Builder):
     TITLE, SHAPE = "EMNIST letters, complete, transposed as in the official files", (28, 28, 1)
@@ -152,68 +146,6 @@ class MetalearnEmnistLetters(_Builder):
         rank = raw[3]
         shape = np.frombuffer(raw[4:4 + 4 * rank], ">u4")
         return np.frombuffer(raw[4 + 4 * rank:], np.uint8).reshape(*shape.tolist())
-
-    def _generate_examples(self):
-        raise NotImplementedError
-
-
-class MetalearnImages(_Builder):
-    """`image_size` 0 demands that all images have one size; else they are scaled to a square of that side."""
-
-    TITLE, SHAPE = "a folder of images", (None, None, 3)
-
-    def __init__(self, *, source: str = "", image_size: int = 0, **kw):
-        self.image_size, self.layout = image_size, scan_images(source)
-        super().__init__(source=source, **kw)
-
-    def _names(self):
-        return sorted({c for classes in self.layout.values() for c in classes})
-
-    def _split_generators(self, dl_manager):
-        return {PARTS[part]: self._rows(part, classes) for part, classes in self.layout.items()}
-
-    def _rows(self, part, classes):
-        from PIL import Image
-
-        first = None
-        for name, paths in classes.items():
-            for path in paths:
-                try:
-                    with Image.open(path) as file:
-                        image = file.convert("RGB")
-                        if self.image_size:
-                            image = image.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS)
-                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                    raise ConfigError("file", path, f"is not a readable image ({error})") from None
-                first = first or (image.size, path)
-                require(image.size == first[0], "image_size", 0,
-                        f"must be given: {path} is {image.size}, {first[1]} is {first[0]}")
-                yield f"{part}/{name}/{os.path.basename(path)}", {"image": np.asarray(image), "label": name}
-
-    def _generate_examples(self):
-        raise NotImplementedError
-
-
-def scan_images(source: str) -> dict[str, dict[str, list[str]]]:
-    """{train, val or test: {class: paths}} of a folder of class folders, with or without split folders above them."""
-    require(os.path.isdir(source), "--raw", source, "must be a folder of class folders with images in them")
-    below = lambda folder: sorted(e.path for e in os.scandir(folder) if not e.name.startswith("."))
-    for path in below(source):
-        require(not os.path.islink(path), "file", path, "is a link; links are not followed")
-    tops = {os.path.basename(p): p for p in below(source) if os.path.isdir(p)}
-    parts = tops if tops and set(tops) <= {"train", "val", "test"} else {"train": source}
-    layout = {}
-    for part, folder in parts.items():
-        layout[part] = {}
-        for path in below(folder):
-            if os.path.isdir(path) and not os.path.islink(path):
-                files = [p for p in below(path) if p.lower().endswith(IMAGES)]
-                for file in files:
-                    require(not os.path.islink(file), "file", file, "is a link; links are not followed")
-                require(files != [], "file", path, f"holds no image ({', '.join(IMAGES)})")
-                layout[part][os.path.basename(path)] = files
-        require(len(layout[part]) > 0, "--raw", folder, "must hold one folder for each class")
-    return layout
 
 
 OWN = {"omniglot": MetalearnOmniglot, "cifar_fs": MetalearnCifarFs, "emnist/letters": MetalearnEmnistLetters}

@@ -40,17 +40,23 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
     if ready:
         return ready[0]
     source = _source(name, raw)
-    missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None]
+    own = name.startswith("images/")
+    missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None and not own]
     require(not missing, "prepare", name, f"needs {', '.join(missing)}, which reading does not; install them: "
             "pip install 'metalearn-jax[data]' (in a checkout: pip install -e '.[data]')")
     with _workshop(root, name) as work:
         if not source:
             _reach(name)
-        made = _make(name, source, work, os.path.join(root, "downloads", name.replace("/", "_")), image_size)
-        sources.write_cache(sources.checked(name, sources.read_prepared(name, made)), made)
-        # images/NAME is made by a builder of another name
-        target = os.path.join(root, name, "1.0.0") if name.startswith("images/") else \
-            os.path.join(root, os.path.relpath(made, work))
+        if own:
+            made = os.path.join(work, name, "1.0.0")
+            os.makedirs(made)
+            sources.write_cache(sources.read_folder(source, image_size), made)
+            with open(os.path.join(made, "dataset_info.json"), "w", encoding="utf-8") as file:
+                file.write("{}")  # where TFDS puts what a set is; of this one the arrays say it
+        else:
+            made = _make(name, source, work, os.path.join(root, "downloads", name.replace("/", "_")))
+            sources.write_cache(sources.checked(name, sources.read_prepared(name, made)), made)
+        target = os.path.join(root, os.path.relpath(made, work))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)  # only what is no prepared set comes here, see `ready`
         os.rename(made, target)
@@ -120,7 +126,7 @@ def _workshop(root: str, name: str):
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _make(name: str, source: str, work: str, downloads: str, image_size: int) -> str:
+def _make(name: str, source: str, work: str, downloads: str) -> str:
     """Runs the builder inside `work`; returns the folder that it made."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow_datasets as tfds
@@ -133,9 +139,7 @@ def _make(name: str, source: str, work: str, downloads: str, image_size: int) ->
     try:
         if own and not source:
             source = _download(tfds, name, downloads)
-        if name.startswith("images/"):
-            builder = builders.MetalearnImages(source=source, image_size=image_size, data_dir=work)
-        elif own:
+        if own:
             builder = own(source=source, data_dir=work)
         else:
             builder = _tfds_builder(tfds, name, work)
@@ -198,10 +202,11 @@ def check(name: str, data_dir: str = "", full: bool = True) -> dict:
             except ConfigError as error:
                 problems.append(str(error))
     ready = sources.prepared_folders(name, os.path.abspath(data_dir or prepared_root()))
-    if not facts and not ready:
+    if not facts and not ready and not name.startswith("images/"):
         one_of(sources.made_or_listed(), name=name)
     for made in ready[:1]:
         try:
+            full = full and not name.startswith("images/")  # of which there are the arrays alone
             raw = sources.read_prepared(name, made) if full else sources.read_cache(name, made)
             if raw is not None:
                 sources.checked(name, raw)

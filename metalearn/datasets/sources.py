@@ -53,7 +53,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
         x, y, white, split_V = MADE_UP[name]()
         return make_raw(name, x / np.float32(white), y, None, split_V=split_V)
     if is_own(name):
-        return _read_folder(name) if os.path.isdir(name) else _read_npz(name)
+        return read_folder(name) if os.path.isdir(name) else _read_npz(name)
     name = canonical(name)
     folder = os.path.join(root, name.replace("/", "_"))
     has = lambda *path: root != "" and os.path.isfile(os.path.join(*path))
@@ -156,17 +156,20 @@ def _read_npz(path: str) -> Raw:
     return make_raw(path, np.concatenate([x, x_test]), np.concatenate([y, y_test]), test)
 
 
-def _read_folder(path: str) -> Raw:
+def read_folder(path: str, image_size: int = 0) -> Raw:
     """Images by class: CLASS/*.png, or {train,val,test}/CLASS/*.png, where classes that differ between the parts are
-    the class split and those of `test` else are test examples. Where sizes differ, all are scaled to the smallest."""
-    from PIL import Image, UnidentifiedImageError
+    the class split and those of `test` else are test examples. Links are not followed.
 
-    listing = lambda *parts: sorted(os.listdir(os.path.join(path, *parts)))
-    folders = lambda *parts: [n for n in listing(*parts) if os.path.isdir(os.path.join(path, *parts, n))]
+    image_size   side to scale to; 0: as they are, or where sizes differ the smallest side of all
+    """
+    from PIL import Image
+
+    below = lambda *parts: sorted(e.name for e in os.scandir(os.path.join(path, *parts)) if not e.is_symlink())
+    folders = lambda *parts: [n for n in below(*parts) if os.path.isdir(os.path.join(path, *parts, n))]
     splits = [s for s in ("train", "val", "test") if s in folders()]
-    splits = splits if splits and set(folders()) == set(splits) else [""]
+    splits = splits if set(folders()) == set(splits) else [""]
     found = [(part, label, file) for part, split in enumerate(splits) for label in folders(split)
-             for file in listing(split, label) if file.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".gif"))]
+             for file in below(split, label) if file.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".gif"))]
     require(bool(found), "dataset", path, "holds no CLASS/*.png (jpg, bmp, gif), nor {train,val,test}/CLASS/*.png")
     images = []
     for part, label, file in found:
@@ -174,10 +177,11 @@ def _read_folder(path: str) -> Raw:
         try:
             with Image.open(file) as image:
                 images.append(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ConfigError("dataset", file, f"is not a readable image ({error})") from None
-    side, mode = min(min(i.size) for i in images), "RGB" if any(i.mode == "RGB" for i in images) else "L"
-    size = images[0].size if len({i.size for i in images}) == 1 else (side, side)
+    mode = "RGB" if any(i.mode == "RGB" for i in images) else "L"
+    alike = len({i.size for i in images}) == 1 and not image_size
+    size = images[0].size if alike else (image_size or min(min(i.size) for i in images),) * 2
     x = np.stack([np.asarray(i.convert(mode).resize(size, Image.Resampling.BILINEAR)) for i in images])
     part, y = np.array([f[0] for f in found]), np.array([f[1] for f in found])
     split_V = _class_disjoint(y, part, splits)

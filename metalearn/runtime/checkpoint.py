@@ -32,8 +32,11 @@ from metalearn.validate import ConfigError
 # than the files that they come from. Zeros compress ten thousandfold, trained parameters hardly.
 META_BYTES, ARRAY_BYTES, RATIO = 64 * 2**20, 2**30, 1000
 
-# Orbax's threads log the tracebacks of what it then raises, and what is raised is said here in one line
+# Orbax's threads log the tracebacks of what it then raises, TensorStore's those of finding them gone; what is raised is
+# said here in one line
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+sys.unraisablehook = lambda found, before=sys.unraisablehook: (
+    before(found) if "Event loop is closed" not in str(found.exc_value) else None)
 
 
 class CheckpointError(Failure):

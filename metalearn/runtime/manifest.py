@@ -61,15 +61,14 @@ def saved(workdir: str) -> bool:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "metalearn": importlib.metadata.version("metalearn-jax")
-             if installed("metalearn-jax") else "source tree"}
-    return found | {name: importlib.metadata.version(name) for name in PACKAGES if installed(name)}
+    found = {"python": platform.python_version(), "metalearn": _version("metalearn-jax") or "source tree"}
+    return found | {name: version for name in PACKAGES if (version := _version(name))}
 
 
-def installed(name: str) -> bool:
+def _version(name: str) -> str:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return bool(importlib.metadata.version(name))
-    return False
+        return importlib.metadata.version(name)
+    return ""
 
 
 def describe(device: str, num_devices: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from metalearn import cli
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime import guard as guard_lib
 from metalearn.runtime import loop, manifest, pretrained, replicas, sharding, workdir
@@ -47,8 +47,7 @@ class Session:
         manifest.add(held.path, manifest.describe(jax.devices()[0].device_kind, mesh.size), step=self.step,
                      **{"changed": held.changed} if held.changed else {})
         if self.writer.last + experiment.config.train.log_every <= self.step and not held.changed:
-            print(f"warning: metrics.jsonl lacks what was written from step {self.writer.last} to {self.step}",
-                  file=sys.stderr)
+            cli.say(f"warning: metrics.jsonl lacks what was written from step {self.writer.last} to {self.step}")
 
     def _begin(self, attempt: int) -> dict[str, Any]:
         """Goes to the newest healthy checkpoint, or to the beginning; returns the checkpoint's meta, {} of none."""
@@ -91,7 +90,7 @@ class Session:
         self.running = {}
         for text in _warnings(self.experiment, numbers, streaks):
             if text not in self.warned:  # once a run: the numbers themselves are in metrics.jsonl
-                print(f"warning: step {self.step}: {text}", file=sys.stderr)
+                cli.say(f"warning: step {self.step}: {text}")
             self.warned.add(text)
         return self.guard.line(list(zip(*map(np.atleast_1d, skipped), strict=True)), streaks)
 
@@ -125,8 +124,7 @@ class Session:
             raise guard_lib.Diverged(guard_lib.dump(path, self.experiment, self.state, self.guard, wrong))
         self.checkpoints.wait()
         to = max(guard_lib.good_steps(self.checkpoints), default=0)
-        print(f"warning: {wrong} at step {self.step}; going back to step {to} and on with other batches",
-              file=sys.stderr)
+        cli.say(f"warning: {wrong} at step {self.step}; going back to step {to} and on with other batches")
         self.held.check()
         manifest.note(path, rolled_back=to, saved=None)  # first: a kill from here on is made up for at the next start
         self.checkpoints.drop(after=to or -1)
@@ -140,7 +138,7 @@ def _warn_of_changes(found: dict[str, Any], now: dict[str, Any], path: str) -> N
             "its data are not those that the run was trained on so far (they have another SHA-256)")
     then = found.get("versions", now["versions"])
     if other := ", ".join(f"{k} {then.get(k)} -> {v}" for k, v in now["versions"].items() if then.get(k) != v):
-        print(f"warning: the checkpoint is of other versions, so bits may differ: {other}", file=sys.stderr)
+        cli.say(f"warning: the checkpoint is of other versions, so bits may differ: {other}")
 
 
 def _add(running: dict[str, tuple], means: dict[str, Mean]) -> dict[str, tuple]:

@@ -65,7 +65,12 @@ def hold(workdir: str, config: ConfigDict) -> Iterator[Held]:
                 os.remove(os.path.join(workdir, "result.json"))
         if fresh or changed:
             write_text(os.path.join(workdir, "config.json"), config_lib.to_json(config))
-        yield Held(workdir, changed, file)
+        held = Held(workdir, changed, file)
+        try:
+            yield held
+        except Failure:
+            held.check()  # a checkpoint that could not be saved, as its directory is gone
+            raise
 
 
 @contextlib.contextmanager

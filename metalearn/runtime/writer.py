@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from metalearn.cli import plain
+from metalearn.cli import flat, plain
 from metalearn.runtime import workdir as workdir_lib
 
 
@@ -71,14 +71,6 @@ class Writer:
     def close(self) -> None:
         if self.tensorboard is not None:
             self.tensorboard.close()
-
-
-def flat(numbers: dict, prefix: str = "") -> dict:
-    """Nested numbers by the path that leads to each: {"curves": {"last": .8}} gives {"curves/last": .8}."""
-    found = {}
-    for name, value in numbers.items():
-        found |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
-    return found
 
 
 def read(path: str) -> list[dict]:

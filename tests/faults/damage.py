@@ -141,7 +141,7 @@ def disk(folder: str, num: int) -> Iterator[Case]:
             for i in range(3 * num):
                 run, log, filler = (os.path.join(small, n) for n in (f"run{i}", "log", "filler"))
                 log = os.path.join(folder, f"disk{i}.log")
-                free = dice.randrange(20_000, 600_000)
+                free = dice.randrange(20_000, 350_000)  # a whole run takes more
                 with open(filler, "wb") as file:
                     stat = os.statvfs(small)
                     file.write(b"\1" * max(stat.f_bavail * stat.f_bsize - free, 0))

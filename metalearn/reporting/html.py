@@ -1,0 +1,131 @@
+"""One static page of finished runs: the command, what was measured, curves, paths of agents. No network, no script.
+
+Everything that comes out of files is escaped; pictures stand in the page itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import glob
+import html
+import io
+import json
+import os
+from collections.abc import Iterable
+
+from metalearn import cli
+from metalearn.reporting import plots
+from metalearn.runtime import config as config_lib
+from metalearn.runtime import manifest, writer
+from metalearn.runtime import workdir as workdir_lib
+from metalearn.types import Result
+from metalearn.validate import ConfigError
+
+STYLE = """body {font: 15px/1.5 sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222}
+table {border-collapse: collapse; margin: .5em 0 1.5em} td, th {border-bottom: 1px solid #ccc; padding: .2em .8em;
+text-align: left} pre {background: #f4f4f4; padding: .6em; overflow-x: auto} img {max-width: 100%}
+.runs {display: flex; flex-wrap: wrap; gap: 2em} svg {border: 1px solid #ccc; margin: .3em}"""
+PAGE = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        "<style>{style}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n")
+_text = lambda value: html.escape("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def page(title: str, workdirs: list[str], sweep: Result | None = None) -> str:
+    """The page of some runs, side by side, below the table of the sweep that they are of, where they are of one.
+
+    ConfigError where a directory is none of a run.
+    """
+    configs = [workdir_lib.read_config(path) for path in workdirs]
+    names = _names(workdirs)
+    parts = _result(sweep) if sweep else []
+    if len(configs) > 1:
+        flat = [config_lib.flatten(config) for config in configs]
+        fields = sorted({k for one in flat for k in one if any(o.get(k, "") != one[k] for o in flat)})
+        rows = [[field, *(one.get(field, "") for one in flat)] for field in fields]
+        parts += ["<h2>What differs</h2>", table(["field", *names], rows)]
+    courses = [plots.training(path) + history(path) for path in workdirs]
+    parts.append(_picture(_together(names, courses), "<h2>Training</h2>"))
+    parts += ['<div class="runs">', *(_run(*one) for one in zip(names, workdirs, configs, strict=True)), "</div>"]
+    return PAGE.format(title=_text(title), style=STYLE, body="\n".join(parts))
+
+
+def table(columns: Iterable, rows: Iterable[Iterable]) -> str:
+    """An HTML table, every cell escaped."""
+    row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return "<table>" + row(columns, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
+
+
+def history(workdir: str) -> list[dict]:
+    """Curve records of the evaluations during training, a panel for each number of an evaluator that ends in _last,
+    accuracy or loss; none where it was evaluated at the end alone."""
+    lines = [cli.flat(line) for line in writer.read(os.path.join(workdir, "eval", "history.jsonl"))]
+    last = lines[-1] if len(lines) > 1 else {}
+    names = [k for k, v in last.items() if isinstance(v, float) and k.endswith(("_last", "accuracy", "loss", "mse"))]
+    return [{"title": name, "x": [line["step"] for line in lines], "xlabel": "updates", "ylabel": name.split("/")[-1],
+             "series": [{"name": "evaluation", "y": [line.get(name) for line in lines]}]} for name in names[:9]]
+
+
+def _names(workdirs: list[str]) -> list[str]:
+    """Short names that differ."""
+    short = [os.path.basename(os.path.abspath(path)) for path in workdirs]
+    return short if len(set(short)) == len(short) else list(workdirs)
+
+
+def _together(names: list[str], runs: list[list[dict]]) -> list[dict]:
+    """Curves of the same title in one panel, each series by its run's name."""
+    panels: dict[str, dict] = {}
+    for name, curves in zip(names, runs, strict=True):
+        for curve in curves:
+            panel = panels.setdefault(curve["title"], curve | {"series": []})
+            panel["x"] = max(panel["x"], curve["x"], key=len)
+            panel["series"] += [one | {"name": name} for one in curve["series"]]
+    return list(panels.values())
+
+
+def _run(name: str, workdir: str, config) -> str:
+    session, parts = manifest.read(workdir), [f"<h2>{_text(name)}</h2>"]
+    parts += [f"<pre>{_text(session.get('command', 'not known'))}</pre>",
+              table(["", ""], [[k, session[k]] for k in ("started", "git", "device", "machine") if k in session])]
+    for path in sorted(glob.glob(os.path.join(glob.escape(workdir), "eval", "*.json"))):
+        try:
+            with open(path, encoding="utf-8") as file:
+                result = json.load(file)
+        except ValueError as error:
+            raise ConfigError("workdir", path, f"is not valid JSON ({error})") from None
+        parts += [f"<h3>{_text(os.path.basename(path)[:-5])}</h3>", *_result(result)]
+    parts += ["<details><summary>configuration</summary>",
+              table(["field", "value"], sorted(config_lib.flatten(config).items())), "</details>"]
+    return "<section>" + "\n".join(parts) + "</section>"
+
+
+def _result(result: Result) -> list[str]:
+    """Tables, pictures and paths of one Result."""
+    parts = [f"<h4>{_text(t['title'])}</h4>" + table(t["columns"], t["rows"]) for t in result.get("tables", [])]
+    parts.append(_picture(result.get("curves", [])))
+    facts = result.get("facts", {})
+    for protocol, rounds in facts.get("paths", {}).items():
+        parts.append(f"<h4>paths, {_text(protocol)}: episode after episode</h4>")
+        parts += [_path([tasks[i] for tasks in rounds], goal) for i, goal in enumerate(facts.get("goals", [])[:6])
+                  if all(i < len(tasks) for tasks in rounds)]
+    return parts
+
+
+def _picture(curves: list[dict], heading: str = "") -> str:
+    if not curves:
+        return ""
+    file = io.BytesIO()
+    plots.draw(curves).savefig(file, format="png", dpi=100)
+    data = base64.b64encode(file.getvalue()).decode()
+    return f'{heading}<img alt="{_text(", ".join(c["title"] for c in curves))}" src="data:image/png;base64,{data}">'
+
+
+def _path(episodes: list, goal: list) -> str:
+    """A moving picture, SVG alone: an agent's way in the plane through its episodes, the goal as a cross."""
+    at = lambda point: f"{float(point[0]) * 60 + 80:.1f},{80 - float(point[1]) * 60:.1f}"
+    lines = "".join(f'<polyline points="{" ".join(map(at, way))}" fill="none" stroke="{plots.COLOURS[0]}" '
+                    f'opacity="{0.2 + 0.8 * i / len(episodes):.2f}"/>' for i, way in enumerate(episodes))
+    way = " L".join(at(point) for episode in episodes for point in episode)
+    x, y = at(goal).split(",")
+    return (f'<svg width="160" height="160">{lines}<text x="{x}" y="{y}" text-anchor="middle" '
+            f'dominant-baseline="middle" fill="{plots.COLOURS[1]}">+</text><circle r="4" fill="{plots.COLOURS[1]}">'
+            f'<animateMotion dur="{2 * len(episodes)}s" repeatCount="indefinite" path="M{way}"/></circle></svg>')
