@@ -67,7 +67,7 @@ def test_a_finished_run_answers_and_rewrites_nothing(whole, handlers, monkeypatc
         cli.main(train.main)
     out, err = capsys.readouterr()
     assert stop.value.code == 0 and time.monotonic() - began < 3 and everything(tmp_path) == before
-    assert err == f"finished at step 12; results in {tmp_path}/whole/result.json\n"
+    assert err.splitlines()[0] == f"finished at step 12; results in {tmp_path}/whole/result.json"
     assert json.loads(out.removeprefix("RESULT ")) == json.loads((tmp_path / "whole" / "result.json").read_text())
 
 
