@@ -31,11 +31,11 @@ from . import damage, kills, processes, rest  # noqa: E402
 SECTIONS = [
     *(("R1", "kill -9 at random moments", kills.random_kills(family), 20, 2) for family in processes.FAMILIES),
     ("R2", "killed at four points inside a save", kills.inside_saving, 10, 1),
-    ("R3", "TERM, INT, USR1, USR2, HUP: once, twice, after a stop", kills.signals, 6, 1),
+    ("R3", "five signals: once, twice, after a stop", kills.signals, 6, 1),
     ("R4", "a bit flipped in the newest step", damage.flips, 100, 20),
     ("R5", "each file of a step cut or deleted", damage.cuts, 1, 1),
     ("R6", "every checkpoint bad, or gone", damage.all_bad, 1, 1),
-    ("R7", "disk full or read-only, directory removed under the run", damage.disk, 3, 1),
+    ("R7", "disk full, read-only; directory removed", damage.disk, 3, 1),
     ("R8", "1, 2, 4, 8 devices and back", rest.devices, 1, 1),
     ("R11", "batches that are not finite", rest.broken_batches, 1, 1),
     ("R14", "updates that do not come back", rest.ordinary("tests/test_runtime_watchdog.py"), 1, 1),
@@ -44,13 +44,13 @@ SECTIONS = [
     ("R18", "two trainers in one directory", kills.two_at_once, 5, 1),
     ("R19", "a checkpoint of an older version",
      rest.ordinary("tests/test_runtime_checkpoint.py", "-k", "long_ago"), 1, 1),
-    ("R20", "archives that are not what they should be",
+    ("R20", "archives of what they should not hold",
      rest.ordinary("tests/test_datasets_archives.py", "tests/test_datasets_preparing.py"), 1, 1),
     ("R21", "soak: memory, descriptors, compilations", rest.soak, 100_000, 10_000),
     ("R22", "what saving costs", rest.cost, 1, 1),
     ("R22", "killed every two minutes", rest.goodput, 120, 60),
     ("-", "files that hold code", rest.ordinary("tests/test_eval.py", "tests/test_rl_store.py"), 1, 1),
-    ("-", "hostile work directories and checkpoints", damage.hostile, 1, 1),
+    ("-", "hostile directories and checkpoints", damage.hostile, 1, 1),
 ]
 
 
