@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -113,7 +114,8 @@ def _end(session: Session, headline: dict[str, Any]) -> dict[str, Any]:
     for row, count in zip(headline.get("replicas", ()), np.atleast_1d(session.state.opt_state.skipped), strict=False):
         row["skipped"] = int(count)
     plots.plot({"curves": plots.training(session.held.path)}, os.path.join(session.held.path, "plots", "training"))
-    headline |= experiment_lib.sizes(session.experiment, session.state.params) | {"seconds": session.seconds()}
+    seconds = time.monotonic() - session.began
+    headline |= experiment_lib.sizes(session.experiment, session.state.params) | {"seconds": seconds}
     workdir_lib.write_json(os.path.join(session.held.path, "result.json"), cli.plain(headline))
     return headline
 

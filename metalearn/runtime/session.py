@@ -31,7 +31,7 @@ class Session:
     """
 
     def __init__(self, experiment: Experiment, mesh: Mesh, held: workdir.Held, checkpoints: Checkpoints, quiet: bool):
-        self.began = time.monotonic()
+        self.began = time.monotonic()  # less the seconds of sessions before, as far as checkpoints tell
         self.experiment = experiment = experiment_lib.with_data(experiment, held.path)
         self.mesh, self.held, self.checkpoints, self.quiet = mesh, held, checkpoints, quiet
         plan, self.warned = experiment.plan, set()
@@ -42,8 +42,7 @@ class Session:
                      "data_sha256": experiment_lib.fingerprint(experiment.task.data)}
         self._key_init, self._key_steps = replicas.split(plan, replicas.roots(plan))
         self.data = sharding.replicate(replicas.data(plan, experiment.task.data), mesh)
-        found = self._begin(attempt)
-        self.before = found.get("seconds", 0.0)
+        self.began -= self._begin(attempt).get("seconds", 0.0)
         manifest.add(held.path, manifest.describe(jax.devices()[0].device_kind, mesh.size), step=self.step,
                      **{"changed": held.changed} if held.changed else {})
         if self.writer.last + experiment.config.train.log_every <= self.step and not held.changed:
@@ -102,19 +101,16 @@ class Session:
         self.take()
         if self.saved != self.step:
             self.held.check()
-            self.checkpoints.save(self.step, self.state, self.meta | {
-                "running": self.running, "guard": self.guard.meta(self._streaks()), "seconds": self.seconds()},
-                wait=wait or self._first)  # the manifest tells of a checkpoint that there is
+            meta = self.meta | {"running": self.running, "guard": self.guard.meta(self._streaks()),
+                                "seconds": time.monotonic() - self.began}
+            # the manifest tells of the first, so that one is waited for
+            self.checkpoints.save(self.step, self.state, meta, wait=wait or self._first)
             self.saved = self.step
             if self._first:
                 manifest.note(self.held.path, saved=self.step)
             self._first = False
         if wait:
             self.checkpoints.wait()
-
-    def seconds(self) -> float:
-        """Of this session and of those before, as far as checkpoints tell."""
-        return self.before + time.monotonic() - self.began
 
     def roll_back(self, wrong: str) -> None:
         """To the newest checkpoint from before updates were refused, or to the beginning, and on with other batches;
