@@ -2,6 +2,7 @@
 #
 #   METALEARN_EXTRAS        extras to install beside the base ("dev", "rl", ...; comma-separated)
 #   METALEARN_VENV          where the environment lives (default: .venv in the repository)
+#   METALEARN_CONSTRAINTS   file of exact versions in the repository (default: constraints.txt)
 #   METALEARN_ACCELERATOR   cpu | cuda12 | cuda13 | tpu (default: CUDA where an NVIDIA driver answers, else cpu)
 #   PYTHON                  the interpreter to build it from (default: the first of python3, 3.13, 3.12, 3.11 that is >= 3.11)
 
@@ -37,7 +38,7 @@ metalearn_accelerator() {
 }
 
 metalearn_setup() {
-  local python accelerator extras stamp wanted
+  local python accelerator extras stamp wanted constraints
   local venv="${METALEARN_VENV:-$metalearn_root/.venv}"
   accelerator="$(metalearn_accelerator)" || exit $?
   extras="$(printf '%s\n' "${METALEARN_EXTRAS:-}" "$accelerator" | tr ',' '\n' | sed '/^$/d' | sort -u | paste -sd, -)"
@@ -49,11 +50,12 @@ metalearn_setup() {
   fi
   PYTHON_VENV="$venv/bin/python"
   stamp="$venv/.installed-${extras:-base}"
-  wanted="$(cat "$metalearn_root/pyproject.toml" "$metalearn_root/constraints.txt" | cksum)"
+  constraints="$metalearn_root/${METALEARN_CONSTRAINTS:-constraints.txt}"
+  wanted="$(cat "$metalearn_root/pyproject.toml" "$constraints" | cksum)"
   [ "$(cat "$stamp" 2>/dev/null)" = "$wanted $metalearn_root" ] && return
   echo "installing metalearn${extras:+[$extras]} (about a minute, once) ..." >&2
   "$PYTHON_VENV" -m pip install --quiet --disable-pip-version-check \
-    --constraint "$metalearn_root/constraints.txt" --editable "$metalearn_root${extras:+[$extras]}" >&2 \
+    --constraint "$constraints" --editable "$metalearn_root${extras:+[$extras]}" >&2 \
     || metalearn_fail "installation failed; run the same command again once the cause above is mended"
   echo "$wanted $metalearn_root" > "$stamp"
 }

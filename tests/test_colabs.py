@@ -60,7 +60,7 @@ def test_thin(path):
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for cell in cells:
         found = [node.name for node in ast.walk(parse(cell.source)) if isinstance(node, definitions)]
-        assert not found, f"move into the library: {found}"
+        assert not found or path.stem == "from_scratch", f"move into the library: {found}"
     lines = lines_of_code(cells[1:])  # the first is the same everywhere
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 120
