@@ -275,7 +275,7 @@ def sinusoid() -> dict:
 def few_shot() -> dict:
     """5-way 1-shot on made-up characters; labels stand beside the support images."""
     config = sinusoid()
-    config["task"] = dict(name="fewshot", dataset="strokes", train_split="classes:0-499", val_split="classes:500-599",
+    config["task"] = dict(name="fewshot", dataset="strokes", train_split="classes:0-499", val_split="",
                           test_split="classes:500-599", new_dataset="", image_size=0, channels=0, flat=True,
                           rotations="none", ways=5, shots=1, queries=2, train_ways=0, form="support_query", num_tasks=0,
                           task_seed=0)
@@ -359,9 +359,9 @@ def sweep(arg: str = "gated_recall"):
             yield {"_label": f"LSTM, seed {seed}", "seed": seed, "_config": f"{HERE}:{arg}_lstm"}
     elif arg == "mann_parts":
         short = {"train.steps": 3000, "train.eval_every": 3000, "train.save_every": 3000}
-        for seed in range(SEEDS):
-            for label, changes in MANN_PARTS.items():
-                network = {} if label != "LSTM" else {"_config": f"{HERE}:omniglot_small_lstm"}
+        for label, changes in MANN_PARTS.items():
+            network = {} if label != "LSTM" else {"_config": f"{HERE}:omniglot_small_lstm"}
+            for seed in range(SEEDS):
                 yield {"_label": f"{label}, seed {seed}", "seed": seed} | network | short | changes
     else:
         known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", "mann_parts", *STREAMS)

@@ -8,8 +8,7 @@ from metalearn.measure import frozen
 from metalearn.tasks import fewshot, linear, sinusoid
 from metalearn.validate import ConfigError
 
-BASE = dict(dataset="digits", train_split="classes:0-4", val_split="classes:5-9", test_split="classes:5-9",
-            new_dataset="",
+BASE = dict(dataset="digits", train_split="classes:0-4", val_split="", test_split="classes:5-9", new_dataset="",
             image_size=0, channels=0, flat=False, rotations="none", ways=3, shots=2, queries=3, train_ways=0,
             form="support_query", num_tasks=0, task_seed=0)
 
@@ -85,7 +84,7 @@ def test_frozen_episodes_do_not_depend_on_the_chunk():
     task = fewshot.make(**BASE)
     a, b = (frozen.Frozen(task, "test", 8, chunk, 1) for chunk in (4, 8))
     assert a.digest == b.digest != frozen.Frozen(task, "test", 8, 4, 2).digest
-    assert a.digest != frozen.Frozen(task, "val", 8, 4, 1).digest
+    assert a.digest != frozen.Frozen(task, "train", 8, 4, 1).digest
 
 
 def test_regression_tasks_are_what_they_say():
@@ -104,7 +103,8 @@ def test_regression_tasks_are_what_they_say():
 
 @pytest.mark.parametrize("change, field", [
     (dict(test_split="classes:0-4"), "test_split"), (dict(val_split="classes:4-8"), "val_split"),
-    (dict(new_dataset="digits"), "new_dataset")])
+    (dict(new_dataset="digits"), "new_dataset"),
+    (dict(train_split="classes:0-3", val_split="classes:4-6", test_split="classes:6-9"), "val_split=classes:4-6")])
 def test_training_classes_are_not_tested_as_unseen(change, field):
     with pytest.raises(ConfigError, match=f"{field}.*shares"):
         fewshot.make(**BASE | change)

@@ -3,17 +3,46 @@
 The inner problem is the support loss plus (penalty / 2) |fast - start|^2. At its minimum the meta-gradient is
 (1 + H / penalty)^-1 g with H the Hessian of the support loss and g the query gradient; `cg_steps` of conjugate
 gradients solve it. Memory does not grow with `inner_steps`; few cg_steps are the truncated form.
+
+Both premises are reported as it trains, means over tasks: `inner_residual`, the gradient's norm at the end of the
+inner loop by that at its start (0 at the minimum); `curvature`, the least that conjugate gradients met of 1 + H /
+penalty (below 0 the matrix is indefinite and the solution means nothing: raise `penalty` or `damping`); `cg_residual`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import optax
 
 from metalearn.learning import adaptable, support_query
 from metalearn.learning.gradients import by_chunk, inner_loop
-from metalearn.types import Episodes, Learner
+from metalearn.types import Array, Episodes, Learner, Mean, PyTree
 from metalearn.validate import nonnegative, positive
+
+
+def conjugate_gradients(matrix: Callable[[PyTree], PyTree], b: PyTree, steps: int) -> tuple[PyTree, Array, Array]:
+    """(x with matrix(x) = b after `steps`, |b - matrix(x)| / |b|, least curvature p'Ap / p'p of a direction taken)."""
+    dot = lambda u, v: jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, u, v))
+    add = lambda u, v, k: jax.tree.map(lambda a, b: a + k * b, u, v)
+    safe = lambda a, b: jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))  # once it has converged
+
+    def step(at, _):
+        x, r, p, rr, least = at
+        Ap = matrix(p)
+        bend, size = dot(p, Ap), dot(p, p)
+        k = safe(rr, bend)
+        x, r = add(x, p, k), add(r, Ap, -k)
+        new = dot(r, r)
+        least = jnp.minimum(least, jnp.where(size == 0, least, safe(bend, size)))
+        return (x, r, add(r, p, safe(new, rr)), new, least), None
+
+    bb = dot(b, b)
+    at = (jax.tree.map(jnp.zeros_like, b), b, b, bb, jnp.inf * jnp.ones_like(bb))
+    (x, _, _, rr, least), _ = jax.lax.scan(step, at, length=steps)
+    return x, jnp.sqrt(safe(rr, bb)), least
 
 
 def make(spec, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: float, penalty: float, cg_steps: int,
@@ -36,16 +65,17 @@ def make(spec, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: f
     def on_support(params, x_SX, y_S):
         return support_query.loss(spec, net.apply(*net.split(params), x_SX), y_S).mean()
 
-    def adapt_to(params, x_SX, y_S, steps, keep=False):
-        def penalised(fast):
-            far = jax.tree.map(lambda f, p: jnp.vdot(f - p, f - p), fast, params)
-            return on_support(fast, x_SX, y_S) + 0.5 * penalty * jax.tree.reduce(jnp.add, far)
+    def penalised(fast, params, x_SX, y_S):
+        far = jax.tree.map(lambda f, p: jnp.vdot(f - p, f - p), fast, params)
+        return on_support(fast, x_SX, y_S) + 0.5 * penalty * jax.tree.reduce(jnp.add, far)
 
-        return inner_loop(penalised, params, inner_lr, steps, 0, False, keep)
+    def adapt_to(params, x_SX, y_S, steps, keep=False):
+        return inner_loop(lambda fast: penalised(fast, params, x_SX, y_S), params, inner_lr, steps, 0, False, keep)
 
     def implicit(params, x_SX, y_S, x_QX, y_Q):
-        """(meta-gradient, query outputs, query statistics) of one task."""
+        """(meta-gradient, query outputs, query statistics, how well its premises hold) of one task."""
         fast = adapt_to(params, x_SX, y_S, inner_steps)
+        norm = lambda at: optax.global_norm(jax.grad(penalised)(at, params, x_SX, y_S))
 
         def on_query(fast):
             out_QV, stats = net.answer(*net.split(fast), x_SX, x_QX)
@@ -54,14 +84,16 @@ def make(spec, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: f
         grads, (out_QV, stats) = jax.grad(on_query, has_aux=True)(fast)
         hessian = lambda v: jax.jvp(lambda p: jax.grad(on_support)(p, x_SX, y_S), (fast,), (v,))[1]
         matrix = lambda v: jax.tree.map(lambda a, h: (1 + damping) * a + h / penalty, v, hessian(v))
-        solved, _ = jax.scipy.sparse.linalg.cg(matrix, grads, maxiter=cg_steps, tol=0.0)
-        return solved, out_QV, stats
+        solved, cg_residual, curvature = conjugate_gradients(matrix, grads, cg_steps)
+        premises = {"inner_residual": norm(fast) / norm(params), "cg_residual": cg_residual, "curvature": curvature}
+        return solved, out_QV, stats, premises
 
     def grads(params, carry, batch: Episodes, key):
         def of_chunk(tasks):
-            grads, out_BQV, stats = jax.vmap(lambda *task: implicit(params, *task))(*tasks)
+            grads, out_BQV, stats, premises = jax.vmap(lambda *task: implicit(params, *task))(*tasks)
             mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
-            return mean(grads), (support_query.means(spec, out_BQV, tasks[3]), mean(stats))
+            means = support_query.means(spec, out_BQV, tasks[3]) | {k: Mean.of(v) for k, v in premises.items()}
+            return mean(grads), (means, mean(stats))
 
         grads, (means, stats) = by_chunk(of_chunk, support_query.parts(batch), task_chunk)
         return grads, net.moved(carry, stats), means

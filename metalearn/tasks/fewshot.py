@@ -53,7 +53,8 @@ def make(
     dataset         a dataset, or several joined by `+`
     train_split, val_split, test_split   which classes of it, as `datasets.load_classes` names them: the committed
                  splits train | val | test, or `classes:0-4`. No class of training may come again in val, test or new;
-                 val_split and test_split `trained` say on purpose: the very classes of training
+                 val_split and test_split `trained` say on purpose: the very classes of training. No class of val, on
+                 which a setting is chosen, may come again in test; val_split '' is no validation
     new_dataset     '' or datasets never trained on, all of their classes: the split `new`
     image_size   side to resize to (0: as they are); channels 1 or 3 (0: as they are)
     flat         inputs as plain vectors instead of images
@@ -74,6 +75,8 @@ def make(
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
 
     sources = {"train": (dataset, train_split), "val": (dataset, val_split), "test": (dataset, test_split)}
+    if not val_split:
+        sources.pop("val")
     if new_dataset:
         sources["new"] = (new_dataset, "all")
     loaded = {split: _load(names, train_split if which == "trained" and split in ("val", "test") else which,
@@ -164,8 +167,9 @@ def _load(names: str, which: str, field: str, image_size: int, channels: int) ->
 
 
 def _check_disjoint(sources: dict[str, tuple[str, str]], loaded: dict[str, list[datasets.Dataset]]) -> None:
-    """ConfigError where a class of training comes again in another split that is not called `trained`."""
-    classes = lambda split: {(member.name, name) for member in loaded[split] for name in member.class_V}
+    """ConfigError where a class of training comes again in a split that is not called `trained`, or one of the test in
+    validation."""
+    classes = lambda split: {(member.name, name) for member in loaded.get(split, ()) for name in member.class_V}
     for split in sorted(set(loaded) - {"train"}):
         again = classes("train") & classes(split)
         names, which = sources[split]
@@ -173,6 +177,9 @@ def _check_disjoint(sources: dict[str, tuple[str, str]], loaded: dict[str, list[
                 "new_dataset" if split == "new" else f"{split}_split", names if split == "new" else which,
                 f"shares {len(again)} classes with train_split"
                 + ("" if split == "new" else "; `trained` says so on purpose"))
+    again = (classes("val") & classes("test")) - classes("train")
+    require(not again, "val_split", sources.get("val", ("", ""))[1],
+            f"shares {len(again)} classes with test_split; '' is no validation")
 
 
 def _check_images(loaded: dict[str, list[datasets.Dataset]], protocol: Protocol) -> tuple[int, ...]:
