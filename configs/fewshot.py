@@ -75,7 +75,7 @@ def digits() -> dict:
     Settings are chosen on `val` (--config.evaluators.fewshot.sets='("val",)')."""
     task = _images("strokes", train_split="classes:100-499", val_split="classes:500-599", test_split="classes:0-99",
                    new_dataset="digits")
-    exam = _accuracy(600, ("", ""), ("test", "new"))
+    exam = _accuracy(600, ("c6584c1124d3ea0a", "055fc61d6c9eaa7a"), ("test", "new"))
     config = _config(task, _conv4(32, depth=2), 8, 1000, fewshot=exam)
     config["optim"] |= dict(lr=3e-3)
     config["train"] |= dict(log_every=100)
