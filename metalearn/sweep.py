@@ -93,8 +93,8 @@ def changed(run: dict) -> list[str]:
 
 def done(run: dict) -> dict | None:
     """The run's headline numbers, if it has finished under this very config."""
-    path = os.path.join(run["workdir"], "config.json")
-    return workdir_lib.read_result(run["workdir"]) if os.path.exists(path) and not changed(run) else None
+    config, result = (os.path.join(run["workdir"], name) for name in ("config.json", "result.json"))
+    return workdir_lib.read_json(result) if os.path.exists(config) and not changed(run) else None
 
 
 class Trainers:

@@ -11,10 +11,14 @@ import difflib
 import inspect
 import math
 import typing
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 LARGEST = 2**31 - 1
+# what reading an .npz raises that is damaged, cut short, another file, or larger by its own word than memory
+NO_NPZ = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 class ConfigError(ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sys
 import tempfile
 
 import pytest
@@ -22,6 +23,30 @@ def pytest_sessionfinish(session):
         folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
         if os.path.basename(folder).startswith("metalearn-tests-"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def data_only(monkeypatch):
+    """Whatever turns data into code raises: unpickling by anybody, eval and exec by the library."""
+    import builtins
+    import pickle
+
+    def refuse(*args, **kw):
+        raise AssertionError("a load path unpickles")
+
+    for name in ("load", "loads", "_load", "_loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    for name in ("eval", "exec"):
+        function = getattr(builtins, name)
+
+        def ours_refused(*args, _function=function, **kw):
+            frame = sys._getframe(1)
+            assert not frame.f_globals.get("__name__", "").startswith("metalearn"), "a load path runs text"
+            if len(args) < 2:  # both take their caller's names
+                args = (*args, kw.pop("globals", frame.f_globals), kw.pop("locals", frame.f_locals))
+            return _function(*args, **kw)
+
+        monkeypatch.setattr(builtins, name, ours_refused)
 
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

@@ -10,6 +10,8 @@ from metalearn import checkpoint, cli, train
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.runtime.guard import Diverged
 
+pytestmark = pytest.mark.usefixtures("data_only")
+
 
 def call(monkeypatch, capsys, *argv):
     """(exit code, RESULT, standard error)"""

@@ -14,6 +14,8 @@ from metalearn import datasets
 from metalearn.datasets import catalogue, sources
 from metalearn.validate import ConfigError
 
+pytestmark = pytest.mark.usefixtures("data_only")
+
 GOLDEN = __file__.replace("test_datasets_sources.py", "golden/datasets")
 
 

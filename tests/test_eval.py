@@ -9,9 +9,12 @@ import pytest
 
 from metalearn import api, train
 from metalearn import eval as eval_program
+from metalearn.rl import store
 from metalearn.runtime import config as config_lib
 from metalearn.runtime import experiment as experiment_lib
 from metalearn.validate import ConfigError
+
+pytestmark = pytest.mark.usefixtures("data_only")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,21 @@ def test_a_dataset_never_trained_on(run, tmp_path):
     np.savez(tmp_path / "few.npz", x=x, y=np.arange(60) % 3)
     with pytest.raises(ConfigError, match="ways"):
         eval_program.run(str(workdir), {"task.new_dataset": str(tmp_path / "few.npz")})
+
+
+class Planted:
+    def __reduce__(self):
+        return pytest.fail, ("what a file says was run",)
+
+
+def test_a_file_that_holds_code_is_refused_and_the_code_is_not_run(run, tmp_path):
+    np.savez(tmp_path / "planted.npz", x=np.array([Planted()] * 60), y=np.arange(60) % 6)
+    with pytest.raises(AssertionError, match="unpickles"):
+        np.load(tmp_path / "planted.npz", allow_pickle=True)["x"]
+    with pytest.raises(ConfigError, match="planted.npz"):
+        eval_program.run(str(run[0]), {"task.new_dataset": str(tmp_path / "planted.npz")})
+    with pytest.raises(ConfigError, match="planted.npz"):
+        store.load(str(tmp_path / "planted.npz"))
 
 
 def test_the_asked_dataset_alone_is_evaluated_and_named(run, tmp_path):

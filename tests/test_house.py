@@ -102,7 +102,7 @@ def test_doors(path):
     used = {i.split(".")[0] if not i.startswith("flax.") else ".".join(i.split(".")[:2]) for i in imports(path)}
     rooms = ("nn/", "networks/", "backbones/")
     assert "flax.linen" not in used or within(path, *rooms), f"flax.linen is imported in {rooms} alone"
-    assert "orbax" not in used or within(path,
+    assert not used & {"orbax", "tensorstore"} or within(path,
                                          "runtime/checkpoint.py"), "Orbax belongs in runtime/checkpoint.py alone"
     assert "tensorflow_datasets" not in used or within(path, "datasets/"), "TFDS is imported under datasets/ alone"
     assert "torch" not in used or within(path,

@@ -253,6 +253,7 @@ def test_rates_weigh_own_loss_and_synthetic_gradient():
     ("segment", dict(segment=8)), ("segment", dict(segment=0)), ("rule", dict(rule="dni")),
     ("feedback.context", dict(feedback=FEEDBACK | dict(context="labels"))),
     ("feedback.gamma", dict(feedback=FEEDBACK | dict(gamma=1.5))),
+    ("networks", dict(networks=(0,))),
     ("network.slots", dict(network=NSE | dict(slots=0))), ("network.width", dict(network=NSE | dict(width=0))),
     ("curriculum.initial_difficulty", dict(curriculum=dict(initial_difficulty=2, bits=0.1))),
     ("feedback.adapter", dict(networks=({}, dict(hidden=6)))),

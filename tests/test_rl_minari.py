@@ -12,6 +12,8 @@ from metalearn.rl.task_ids import task_ids
 from metalearn.runtime import config
 from metalearn.validate import ConfigError
 
+pytestmark = pytest.mark.usefixtures("data_only")
+
 ENV = dict(name="velocity", length=8)
 NAME = "minari:metalearn/velocity-v0"
 

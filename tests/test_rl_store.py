@@ -1,6 +1,7 @@
 """The file format: what is written comes back, and nothing damaged or foreign gets in."""
 
 import json
+import zipfile
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from metalearn import lookup
 from metalearn.rl import behaviours, store
 from metalearn.validate import ConfigError
+
+pytestmark = pytest.mark.usefixtures("data_only")
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,25 @@ def test_refusals(tmp_path, logs):
     np.savez(tmp_path / "other.npz", x=np.zeros(3), y=np.zeros(3))
     with pytest.raises(ConfigError, match="lacks header"):
         store.load(str(tmp_path / "other.npz"))
+
+
+def test_damaged_anywhere_it_is_refused_in_one_line_or_reads_the_same(tmp_path, logs):
+    path, whole = tmp_path / "a.npz", logs[1].rew_BT
+    store.save(str(path), *logs, {})
+    data, refused = path.read_bytes(), 0
+    places = [*range(0, len(data), len(data) // 60), *range(len(data) - 300, len(data), 7)]  # its index is at its end
+    for content in [data[:place] + bytes([data[place] ^ 9]) + data[place + 1:] for place in places] + [data[:-50], b""]:
+        path.write_bytes(content)
+        try:
+            np.testing.assert_array_equal(store.load(str(path))[1].rew_BT, whole)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > len(places) / 2
+
+
+def test_an_array_that_is_larger_than_memory_by_its_own_word_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file, file.open("header.npy", "w") as entry:
+        np.lib.format.write_array_header_1_0(entry, {"descr": "<f8", "fortran_order": False, "shape": (2**50,)})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        store.load(str(tmp_path / "a.npz"))

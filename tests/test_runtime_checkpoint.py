@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,7 @@ from metalearn.runtime.checkpoint import CheckpointError, Checkpoints
 from metalearn.types import TrainState
 from metalearn.validate import ConfigError
 
-# Orbax's threads outlive a read that failed
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.usefixtures("data_only")
 
 
 def state(step):
@@ -233,8 +233,41 @@ def test_a_disk_that_takes_nothing_more_leaves_earlier_steps_and_no_rubbish(copy
         with pytest.raises(CheckpointError, match="step 8 could not be saved.*No space left.*as they were") as error:
             checkpoints.save(8, state(8), {})
     assert "\n" not in str(error.value) and sorted(os.listdir(copy)) == ["4", "6"]
+    with monkeypatch.context() as patch:  # known beforehand, so that Orbax is not asked
+        patch.setattr(ocp.CheckpointManager, "save", None)
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 10**4, 10**4))
+        with pytest.raises(CheckpointError, match="step 8 could not be saved.*: it needs .* bytes, 10,000 are free"):
+            checkpoints.save(8, state(8), {})
     checkpoints.save(8, state(8), {})  # there is room again
     assert checkpoints.steps() == [6, 8]
+
+
+def test_written_behind_it_is_a_step_when_all_of_it_is_there_and_what_it_was_when_saved(copy, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    manager, go = ocp.CheckpointManager.save, threading.Event()
+    monkeypatch.setattr(ocp.CheckpointManager, "save", lambda *args, **kw: go.wait(30) and manager(*args, **kw))
+    mine = state(6)
+    with Checkpoints(str(copy)) as checkpoints:
+        checkpoints.save(6, mine, {}, wait=False)
+        mine.params["dense"]["kernel"][:] = 0  # as an update does, whose buffers are given to the next
+        assert checkpoints.steps() == [2, 4]
+        go.set()
+    assert checkpoints.steps() == [4, 6] and same(checkpoints.restore(state(0))[0], state(6))
+
+
+def test_what_goes_wrong_behind_is_said_by_the_next_save_or_at_the_end(copy):
+    broken, checkpoints = state(6), Checkpoints(str(copy))
+    broken.params["dense"]["kernel"][0] = np.nan
+    checkpoints.save(6, broken, {}, wait=False)
+    with pytest.raises(CheckpointError, match="step 6 was not saved"):
+        checkpoints.save(8, state(8), {}, wait=False)
+    with pytest.raises(CheckpointError, match="step 6 was not saved"), checkpoints:
+        checkpoints.save(6, broken, {}, wait=False)
+    with pytest.raises(KeyError), checkpoints:  # the first error is the one that ends a run
+        checkpoints.save(6, broken, {}, wait=False)
+        raise KeyError
+    assert checkpoints.steps() == [2, 4]
 
 
 def hashed(copy, change):
@@ -267,6 +300,18 @@ def test_a_small_file_does_not_ask_for_large_arrays(copy, monkeypatch):
     template = {"params": {"half": jax.ShapeDtypeStruct((2**39,), jnp.bfloat16)}}
     with pytest.raises(CheckpointError, match="1,099,511,627,776 bytes of arrays out of"):
         Checkpoints(str(copy)).restore(template, 4)
+
+
+def test_a_chunk_that_is_larger_than_its_array_is_not_read(copy):
+    """A file of a few kB whose one chunk says that it is 2 TB, where the model and the hashes say 8 bytes."""
+    import tensorstore as ts
+
+    base = {"driver": "file", "path": f"{copy}/4/state/"}
+    database = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    array = json.loads(database.read("params/half/.zarray").result().value)
+    database.write("params/half/.zarray", json.dumps(array | {"chunks": [2**40]})).result()
+    with pytest.raises(CheckpointError, match=r"params/half is not stored as \[4\], but as \[4\] in \[1099511627776\]"):
+        Checkpoints(str(copy)).restore(state(0), 4)
 
 
 def test_metadata_without_end_are_not_read(copy, monkeypatch):

@@ -116,9 +116,13 @@ def test_a_run_that_ends_with_half_of_all_refused_is_no_success(monkeypatch, tmp
     assert not (tmp_path / "a" / "result.json").exists()
 
 
-def test_a_single_broken_batch_changes_its_step_alone(monkeypatch, whole, tmp_path):
-    that = draws(0)[6]
-    breaking(monkeypatch, lambda draw: jnp.abs(draw - that) < 1e-6)
-    train.run(settings(*FEW), str(tmp_path / "a"), quiet=True)
+@pytest.mark.parametrize("broken, shares", [([6], [0, 0, 0, 0.5, 0, 0, *[0] * 6]),
+                                            (range(6, 16), [0, 0, 0, *[1] * 5, 0, 0, 0, 0])])
+def test_broken_batches_change_their_steps_alone(monkeypatch, tmp_path, broken, shares):
+    """One, and ten in a row where a run may have so many."""
+    those = jnp.asarray(draws(0, 24))[jnp.asarray(broken)]
+    breaking(monkeypatch, lambda draw: (jnp.abs(those - draw) < 1e-6).any())
+    train.run(settings(*FEW, "train.steps=24", "train.max_bad_steps=11"), str(tmp_path / "a"), quiet=True)
     step, _, metrics, _ = final(tmp_path / "a")
-    assert step == 12 and [json.loads(line)["skipped"] for line in metrics.splitlines()] == [0, 0, 0, 0.5, 0, 0]
+    assert step == 24 and [json.loads(line)["skipped"] for line in metrics.splitlines()] == shares
+    assert manifest.rolled_back(str(tmp_path / "a")) == (0, None)

@@ -9,14 +9,13 @@ import hashlib
 import os
 import re
 import struct
-import zipfile
 import zlib
 
 import numpy as np
 
 from metalearn.datasets import patterns, strokes
 from metalearn.datasets.catalogue import canonical, class_split, entries, unlike, values_of
-from metalearn.validate import ConfigError, nearest, require
+from metalearn.validate import NO_NPZ, ConfigError, nearest, require
 
 CACHE = "metalearn_dataset.npz"  # beside the records of a prepared set
 MADE_UP = {"strokes": lambda: (*strokes.draw(), 16, ()),  # (x, y, white, split of each class)
@@ -141,7 +140,7 @@ def open_npz(path: str, *names: str) -> list[np.ndarray]:
             return [file[n] for n in names]
     except ConfigError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except NO_NPZ as error:
         raise ConfigError("dataset", path, f"is not a readable .npz ({error})") from None
 
 

@@ -36,7 +36,7 @@ from metalearn.validate import call, multiple_of, one_of, positive, require, wit
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
 
 
-def make(spec, *, network: dict, networks: tuple, inputs: str, label_scale: float, rule: str, segment: int,
+def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_scale: float, rule: str, segment: int,
          feedback: dict, fast_weights: dict, curriculum: dict, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 

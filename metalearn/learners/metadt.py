@@ -81,6 +81,7 @@ def make(
     multiple_of("num_heads", num_heads, width=width)
     nonnegative(warm_steps=warm_steps)
     fraction(prompt_frac=prompt_frac, action_dropout=action_dropout, context_dropout=context_dropout, dropout=dropout)
+    require(dropout < 1, "dropout", dropout, "must be below 1: of 1 nothing is left to learn from")
     if prompt_select != "none":
         positive(prompt=prompt)
         require(prompt <= spec.prompt_span, "prompt", prompt,

@@ -15,14 +15,13 @@ import fcntl
 import hashlib
 import json
 import os
-import zipfile
 from typing import Any
 
 import numpy as np
 
 from metalearn.rl import minari
 from metalearn.types import Trajectories
-from metalearn.validate import ConfigError, require
+from metalearn.validate import NO_NPZ, ConfigError, require
 
 FORMAT = 2  # 1 had `done` and `cut` for `terminated` and `truncated`
 FIELDS = {"obs": "obs_BTS", "act": "act_BTA", "rew": "rew_BT", "next": "next_BTS", "rtg": "rtg_BT", "time": "time_BT",
@@ -86,7 +85,7 @@ def load(path: str, field: str = "data") -> tuple[np.ndarray, Trajectories, dict
             missing = [name for name in (*FIELDS, "param") if name not in file]
             require(not missing, field, path, f"lacks {', '.join(missing)}: not a trajectory file")
             arrays = {name: file[name] for name in (*FIELDS, "param")}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+    except NO_NPZ as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(field, path, f"cannot be read as .npz without pickles ({error})") from None

@@ -98,13 +98,11 @@ def assign(config: ConfigDict, field: str, value: Any) -> None:
         if i + 1 < len(parts):
             node = node[part]
     old = node[parts[-1]]
-    if isinstance(old, ConfigDict) and not len(old):  # a block that is free to be filled takes {dotted field: value}
-        new = coerce(f"config.{field}", {}, value)
-        with old.unlocked():
-            old.update(nested(new))
+    if isinstance(old, ConfigDict):
+        require(not len(old), f"config.{field}", value, "is a block; set one of its fields: " + ", ".join(flatten(old)))
+        with old.unlocked():  # a block that is free to be filled takes {dotted field: value}
+            old.update(nested(coerce(f"config.{field}", {}, value)))
         return
-    require(not isinstance(old, ConfigDict), f"config.{field}", value,
-            "is a block; set one of its fields: " + ", ".join(flatten(old)) if isinstance(old, ConfigDict) else "")
     with node.ignore_type():
         node[parts[-1]] = coerce(f"config.{field}", old, value)
 

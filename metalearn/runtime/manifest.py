@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -39,13 +38,7 @@ def note(workdir: str, **facts: Any) -> None:
 
 def read(workdir: str) -> dict[str, Any]:
     """manifest.json; {} where there is none, or none that can be read."""
-    try:
-        with open(os.path.join(workdir, "manifest.json"), encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
+    found = workdir_lib.read_json(os.path.join(workdir, "manifest.json")) or {}
     history = found.get("history", [])
     sound = isinstance(history, list) and all(isinstance(line, dict) for line in history)
     return found if sound else {k: v for k, v in found.items() if k != "history"}
@@ -68,15 +61,14 @@ def saved(workdir: str) -> bool:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "metalearn": importlib.metadata.version("metalearn-jax")
-             if _installed("metalearn-jax") else "source tree"}
-    return found | {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
+    found = {"python": platform.python_version(), "metalearn": _version("metalearn-jax") or "source tree"}
+    return found | {name: version for name in PACKAGES if (version := _version(name))}
 
 
-def _installed(name: str) -> bool:
+def _version(name: str) -> str:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return bool(importlib.metadata.version(name))
-    return False
+        return importlib.metadata.version(name)
+    return ""
 
 
 def describe(device: str, num_devices: int) -> dict[str, Any]:

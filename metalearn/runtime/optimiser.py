@@ -19,21 +19,9 @@ from metalearn.types import Array, PyTree, leaf_name
 RULES = ("adam", "sign_momentum", "lion", "rmsprop", "sgd")
 
 
-def make(
-    *,
-    name: str,
-    lr: float,
-    warmup_steps: int,
-    decay: str,
-    clip: float,
-    weight_decay: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    freeze: str,
-    total_steps: int,
-    groups: dict | None = None,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, weight_decay: float, b1: float, b2: float,
+         eps: float, freeze: str, total_steps: int, groups: dict | None = None,
+         ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimiser.
 
     name          adam | sign_momentum | lion | rmsprop | sgd (with momentum b1)

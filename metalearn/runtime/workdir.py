@@ -65,7 +65,12 @@ def hold(workdir: str, config: ConfigDict) -> Iterator[Held]:
                 os.remove(os.path.join(workdir, "result.json"))
         if fresh or changed:
             write_text(os.path.join(workdir, "config.json"), config_lib.to_json(config))
-        yield Held(workdir, changed, file)
+        held = Held(workdir, changed, file)
+        try:
+            yield held
+        except Failure:
+            held.check()  # a checkpoint that could not be saved, as its directory is gone
+            raise
 
 
 @contextlib.contextmanager
@@ -171,10 +176,10 @@ def read_config(workdir: str) -> ConfigDict:
         raise ConfigError("--workdir", path, f"is not valid JSON of a config ({error})") from None
 
 
-def read_result(workdir: str) -> dict[str, Any] | None:
-    """result.json of a finished run; None where there is none, or a damaged one: the same command makes it again."""
+def read_json(path: str) -> dict[str, Any] | None:
+    """The object in a file; None where there is none, or a damaged one, which the same command makes again."""
     try:
-        with open(os.path.join(workdir, "result.json"), encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except (OSError, ValueError, RecursionError):
         return None

@@ -31,20 +31,26 @@ from . import damage, kills, processes, rest  # noqa: E402
 SECTIONS = [
     *(("R1", "kill -9 at random moments", kills.random_kills(family), 20, 2) for family in processes.FAMILIES),
     ("R2", "killed at four points inside a save", kills.inside_saving, 10, 1),
-    ("R3", "TERM, INT, USR1, USR2, HUP: once, twice, after a stop", kills.signals, 6, 1),
+    ("R3", "five signals: once, twice, after a stop", kills.signals, 6, 1),
     ("R4", "a bit flipped in the newest step", damage.flips, 100, 20),
     ("R5", "each file of a step cut or deleted", damage.cuts, 1, 1),
     ("R6", "every checkpoint bad, or gone", damage.all_bad, 1, 1),
-    ("R7", "disk full, directory removed under the run", damage.disk, 3, 1),
+    ("R7", "disk full, read-only; directory removed", damage.disk, 3, 1),
     ("R8", "1, 2, 4, 8 devices and back", rest.devices, 1, 1),
     ("R11", "batches that are not finite", rest.broken_batches, 1, 1),
+    ("R14", "updates that do not come back", rest.ordinary("tests/test_runtime_watchdog.py"), 1, 1),
     ("R16", "bad configurations of all programs", rest.bad_input, 1, 1),
     ("R17", "another config in the directory", rest.other_configs, 1, 1),
     ("R18", "two trainers in one directory", kills.two_at_once, 5, 1),
-    ("R20", "archives that are not what they should be", rest.archives, 1, 1),
+    ("R19", "a checkpoint of an older version",
+     rest.ordinary("tests/test_runtime_checkpoint.py", "-k", "long_ago"), 1, 1),
+    ("R20", "archives of what they should not hold",
+     rest.ordinary("tests/test_datasets_archives.py", "tests/test_datasets_preparing.py"), 1, 1),
     ("R21", "soak: memory, descriptors, compilations", rest.soak, 100_000, 10_000),
     ("R22", "what saving costs", rest.cost, 1, 1),
-    ("-", "hostile work directories and checkpoints", damage.hostile, 1, 1),
+    ("R22", "killed every two minutes", rest.goodput, 120, 60),
+    ("-", "files that hold code", rest.ordinary("tests/test_eval.py", "tests/test_rl_store.py"), 1, 1),
+    ("-", "hostile directories and checkpoints", damage.hostile, 1, 1),
 ]
 
 
@@ -56,7 +62,7 @@ def work(index: int, short: bool) -> None:
     cases, began = [], time.monotonic()
     try:
         for case in section(folder, few if short else many):
-            cases.append(dict(name=case.name, held=case.held, seen=case.seen))
+            cases.append(dict(name=case.name, held=case.held, seen=case.seen, note=case.note))
     except BaseException as error:
         traceback.print_exc()
         cases.append(dict(name="the section itself", held=False, seen=f"{type(error).__name__}: {error}"[:400]))
@@ -80,7 +86,7 @@ def main() -> int:
     began, running, waiting = time.monotonic(), {}, list(chosen)
     while waiting or running:
         while waiting and len(running) < args.jobs:
-            index = waiting.pop(0)
+            index = waiting.pop()  # from the end, where the longest single one is: it would run alone
             sys.stdout.flush()
             pid = os.fork()
             if not pid:
@@ -96,7 +102,7 @@ def main() -> int:
 
 def report(chosen: list[int], seconds: float, keep: bool) -> int:
     rows: dict[str, list] = {}
-    lost = []
+    lost, notes = [], []
     for index in chosen:
         r, text, *_ = SECTIONS[index]
         path = os.path.join(WORK, f"section{index}.json")
@@ -109,9 +115,10 @@ def report(chosen: list[int], seconds: float, keep: bool) -> int:
         for i, value in enumerate((len(found["cases"]), held, len(found["cases"]) - held, found["seconds"])):
             row[2 + i] += value
         lost += [f"{r} {case['name']}: {case['seen']}" for case in found["cases"] if not case["held"]]
+        notes += [f"{r} {case['name']}: {case['note']}" for case in found["cases"] if case.get("note")]
     tables.show({"tables": [{"title": "faults", "columns": ["", "fault", "cases", "survived", "lost", "seconds"],
                              "rows": [[*row[:5], f"{row[5]:.0f}"] for row in rows.values()]}]})
-    print("\n".join(["", *(f"LOST {line}" for line in lost)]) if lost else "", flush=True)
+    print("\n".join(["", *notes, *(f"LOST {line}" for line in lost)]), flush=True)
     if lost and keep:
         print(f"kept: {WORK}")
     else:

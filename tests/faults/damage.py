@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+import tensorstore as ts
 
 from metalearn import eval as eval_program
 from metalearn import train
@@ -130,7 +131,7 @@ def all_bad(folder: str, num: int) -> Iterator[Case]:
 
 def disk(folder: str, num: int) -> Iterator[Case]:
     """R7: a file system that is full after so many bytes, and with room again; a directory that is taken away."""
-    whole, seconds = processes.reference("gpicl", folder)
+    whole, _ = processes.reference("gpicl", folder)
     dice = processes.dice("disk")
     small = os.path.join(folder, "small")
     os.makedirs(small)
@@ -140,7 +141,7 @@ def disk(folder: str, num: int) -> Iterator[Case]:
             for i in range(3 * num):
                 run, log, filler = (os.path.join(small, n) for n in (f"run{i}", "log", "filler"))
                 log = os.path.join(folder, f"disk{i}.log")
-                free = dice.randrange(20_000, 600_000)
+                free = dice.randrange(20_000, 350_000)  # a whole run takes more
                 with open(filler, "wb") as file:
                     stat = os.statvfs(small)
                     file.write(b"\1" * max(stat.f_bavail * stat.f_bsize - free, 0))
@@ -151,18 +152,39 @@ def disk(folder: str, num: int) -> Iterator[Case]:
                 yield Case(f"full after {free} bytes", held and code == 0 and not wrong,
                            f"{seen}; then exit {code}, differs: {wrong}")
                 shutil.rmtree(run, ignore_errors=True)
+            for i in range(num):
+                run, log = os.path.join(small, f"read-only{i}"), os.path.join(folder, f"read-only{i}.log")
+                pid = processes.start(train, processes.words("gpicl", run), log)
+                begun(pid, run, dice.uniform(0, 0.3))
+                while subprocess.run(["mount", "-o", "remount,ro", small], check=False, capture_output=True).returncode:
+                    time.sleep(0.002)  # busy: a file is open for writing
+                code, text = processes.end(pid), open(log, encoding="utf-8").read()
+                again = processes.run(train, processes.words("gpicl", run), log)
+                subprocess.run(["mount", "-o", "remount,rw", small], check=True)
+                last = processes.run(train, processes.words("gpicl", run), log)
+                wrong = processes.differing(processes.left(run), whole)
+                yield Case(f"read-only under the run {i}", (code, again, last) in ((1, 2, 0), (0, 0, 0))
+                           and "Traceback" not in text and not wrong,
+                           f"exits {code}, {again}, {last}; differs: {wrong}; {text[-300:]}")
         finally:
             subprocess.run(["umount", small], check=False)
+    else:
+        yield Case("full and read-only", True, note="not tried: mounting a small tmpfs needs root")
     for i in range(2 * num):
         run, log = os.path.join(folder, f"removed{i}"), os.path.join(folder, f"removed{i}.log")
         pid = processes.start(train, processes.words("gpicl", run), log)
-        while processes.alive(pid) and not os.path.exists(os.path.join(run, "metrics.jsonl")):
-            time.sleep(0.005)
-        time.sleep(dice.uniform(0, 0.3))
+        begun(pid, run, dice.uniform(0, 0.3))
         os.rename(run, run + "-moved")
         code, text = processes.end(pid), open(log, encoding="utf-8").read()
         yield Case(f"directory removed {i}", code == 1 and "RESULT" not in text and "Traceback" not in text,
                    f"exit {code}: {processes.tail(log)}")
+
+
+def begun(pid: int, run: str, seconds: float) -> None:
+    """Waits until a run has written its first line, and that long."""
+    while processes.alive(pid) and not os.path.exists(os.path.join(run, "metrics.jsonl")):
+        time.sleep(0.005)
+    time.sleep(seconds)
 
 
 def rehashed(run: str, change: Callable[[dict], None]) -> None:
@@ -198,6 +220,15 @@ def piped(run: str, name: str) -> None:
     os.mkfifo(path)
 
 
+def chunked(run: str) -> None:
+    """A chunk of 4 TB by its own word, in a file of a few kB; the metadata and their hashes are as they were."""
+    newest = os.path.join(run, "checkpoints", str(Checkpoints(os.path.join(run, "checkpoints")).steps()[-1]))
+    database = ts.KvStore.open({"driver": "ocdbt", "base": f"file://{newest}/state/"}).result()
+    name = next(key for key in database.list().result() if key.startswith(b"params/") and key.endswith(b"/.zarray"))
+    array = json.loads(database.read(name).result().value)
+    database.write(name, json.dumps(array | {"chunks": [2**40, *array["chunks"][1:]]}).encode()).result()
+
+
 first = lambda meta: meta["leaves"][sorted(k for k in meta["leaves"] if k.startswith("params/"))[0]]
 HOSTILE = {
     **{f"{name} a link": lambda run, there, n=name: linked(run, n, there)
@@ -215,10 +246,24 @@ HOSTILE = {
         open(p, "w").write("[" * 10**5) for p in files(f"{run}/checkpoints") if p.endswith("meta/metadata")],
     "no leaves": lambda run, there: rehashed(run, lambda m: m.update(leaves={})),
     "a huge leaf": lambda run, there: rehashed(run, lambda m: first(m).update(shape=[2**40])),
+    "a huge chunk": lambda run, there: chunked(run),
     "a negative shape": lambda run, there: rehashed(run, lambda m: first(m).update(shape=[-1])),
     "a leaf of objects": lambda run, there: rehashed(run, lambda m: first(m).update(dtype="object")),
     "a step that is NaN": lambda run, there: rehashed(run, lambda m: m.update(step=float("nan"))),
 }
+
+
+def apart(function: Callable[[str, str], None], *args: str) -> None:
+    """In a process of its own: one that has used TensorStore must not fork."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            function(*args)
+            code = 0
+        finally:
+            os._exit(code)
+    assert not os.waitpid(pid, 0)[1]
 
 
 def hostile(folder: str, num: int) -> Iterator[Case]:
@@ -231,7 +276,7 @@ def hostile(folder: str, num: int) -> Iterator[Case]:
             os.makedirs(there)
             shutil.copytree(os.path.join(whole, "checkpoints"), os.path.join(there, "8"))
             os.remove(os.path.join(run, "result.json"))
-            make(run, there)
+            apart(make, run, there)
             before = {p: os.path.getmtime(p) for p in files(there)}
             argv = [f"--workdir={run}"] if module is eval_program else processes.words("gpicl", run)
             held, seen = program(module, argv, os.path.join(folder, f"log{i}"), (0, 1, 2), 60)

@@ -26,10 +26,11 @@ FAMILIES = {
 
 
 class Case:
-    """What a section hands over: a name, whether the promise held, and what was seen where it did not."""
+    """What a section hands over: a name, whether the promise held, what was seen where it did not, and a number that is
+    worth telling where it did."""
 
-    def __init__(self, name: str, held: bool, seen: str = ""):
-        self.name, self.held, self.seen = name, bool(held), "" if held else seen
+    def __init__(self, name: str, held: bool, seen: str = "", note: str = ""):
+        self.name, self.held, self.seen, self.note = name, bool(held), "" if held else seen, note
 
 
 def start(program, argv: Iterable[str], log: str, before: Callable[[], None] = lambda: None) -> int:
@@ -56,7 +57,7 @@ def start(program, argv: Iterable[str], log: str, before: Callable[[], None] = l
         os._exit(code)
 
 
-def end(pid: int, seconds: float = 120) -> int:
+def end(pid: int, seconds: float = 600) -> int:
     """Its exit code, -N where signal N killed it; it is killed, and counts as -9, after `seconds`."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
@@ -73,7 +74,7 @@ def alive(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
-def run(program, argv: Iterable[str], log: str, before: Callable[[], None] = lambda: None, seconds: float = 120) -> int:
+def run(program, argv: Iterable[str], log: str, before: Callable[[], None] = lambda: None, seconds: float = 600) -> int:
     return end(start(program, argv, log, before), seconds)
 
 

@@ -6,15 +6,18 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
-from metalearn import checkpoint, collect, sweep, train
+from metalearn import benchmark, checkpoint, collect, report, reproduce, sweep, train
 from metalearn import eval as eval_program
+from metalearn.runtime import writer
+from metalearn.runtime.checkpoint import Checkpoints
 
-from . import damage, processes
+from . import damage, kills, processes
 from .processes import Case
 
 
@@ -40,8 +43,13 @@ def devices(folder: str, num: int) -> Iterator[Case]:
                        f"exits {codes}, state {'same' if same else 'other'}, loss {losses[d, e]} for {losses[1, 1]}")
 
 
+def ordinary(*words: str):
+    """A section of ordinary tests."""
+    return lambda folder, num: tests(*words)
+
+
 def tests(*words: str) -> Iterator[Case]:
-    """The cases of an ordinary test file, as a process of its own."""
+    """The cases of ordinary test files, as a process of its own."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:warnings", *words],
                           capture_output=True, text=True, check=False)
     found = re.findall(r"^(PASSED|FAILED|ERROR) (\S.*)$", done.stdout, re.M)
@@ -63,11 +71,6 @@ def broken_batches(folder: str, num: int) -> Iterator[Case]:
     yield Case("memnet at lr 1e6", code == 1 or max(refused) < 0.25, f"exit {code}, refused {refused}")
 
 
-def archives(folder: str, num: int) -> Iterator[Case]:
-    """R20"""
-    yield from tests("tests/test_datasets_archives.py")
-
-
 ODD = (-1, 10**20, "1e20", "nan", "inf", "x", "../x", "None", "()", "{}", "True")
 
 
@@ -81,7 +84,7 @@ def bad_input(folder: str, num: int) -> Iterator[Case]:
     lines += [(train, [f"--config={config}", f"--workdir={new}"])
               for config in ("", "none.py", "configs", "configs/gpicl.py:none", "configs/common.py", "README.md")]
     lines += [(train, [smoke]), (train, [f"--workdir={new}"]), (train, [smoke, f"--workdir={new}", "--none"])]
-    lines += [(module, [flag]) for module in (eval_program, sweep, collect, checkpoint)
+    lines += [(module, [flag]) for module in (eval_program, sweep, collect, checkpoint, benchmark, report, reproduce)
               for flag in ("", "--none", "--workdir=none", "--config=none.py")]
     for module, argv in lines:
         log = os.path.join(folder, "log")
@@ -123,7 +126,9 @@ loop.make_update, Writer.write = made, written
 n = int(sys.argv[1])
 config = settings(f"train.steps={n}", "train.steps_per_call=100", "train.log_every=500", f"train.save_every={n // 20}")
 train.run(config, sys.argv[2], quiet=True)
-print(json.dumps(seen))
+links = [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd")]
+files = [os.readlink(link) for link in links if os.path.exists(link)]
+print(json.dumps([seen, sum(not name.endswith(".ttf") for name in files)]))     # fonts are matplotlib's to keep
 """
 
 
@@ -132,38 +137,70 @@ def soak(folder: str, num: int) -> Iterator[Case]:
     done = subprocess.run([sys.executable, "-c", SOAK, str(num), os.path.join(folder, "run")], capture_output=True,
                           text=True, check=False)
     assert done.returncode == 0, done.stderr[-400:]
-    seen = json.loads(done.stdout.splitlines()[-1])
+    seen, open_files = json.loads(done.stdout.splitlines()[-1])
     warm, last = seen[len(seen) // 4], seen[-1]
     growth = last[0] - warm[0]
-    yield Case("memory", growth < 0.02 * warm[0], f"{warm[0]} kB, then {growth:+} kB")
-    yield Case("descriptors", last[1] <= warm[1], f"{warm[1]}, then {last[1]}")
+    yield Case("memory", growth < 0.02 * warm[0], f"{warm[0]} kB, then {growth:+} kB",
+               f"{warm[0]} kB after a quarter of {num:,} steps, {growth:+} kB at their end")
+    # in between they are also those of the checkpoint that is being written behind
+    yield Case("descriptors", open_files <= seen[0][1], f"{seen[0][1]} before the first save, {open_files} at the end")
     yield Case("compilations", last[2] == 1, f"{last[2]} programs")
 
 
+DIGITS = ("--quiet", "--config=configs/gpicl.py:digits", "--config.evaluators.curves.episodes=256")
+
+
 def cost(folder: str, num: int) -> Iterator[Case]:
-    """R22: seconds that saving blocks, of those of the updates between two saves at the default interval."""
-    run, log = os.path.join(folder, "run"), os.path.join(folder, "log")
-    spent: list[float] = []
+    """R22: what saving keeps the updates waiting, of the time between two saves at the default interval."""
+    run, saves = os.path.join(folder, "run"), os.path.join(folder, "saves")
 
     def timed():
-        from metalearn.runtime.checkpoint import Checkpoints
         save = Checkpoints.save
 
         def clocked(self, *args, **kw):
             began = time.monotonic()
             save(self, *args, **kw)
-            with open(os.path.join(folder, "saves"), "a", encoding="utf-8") as file:
-                file.write(f"{time.monotonic() - began}\n")
+            with open(saves, "a", encoding="utf-8") as file:
+                file.write(f"{began} {time.monotonic()}\n")
 
         Checkpoints.save = clocked
 
-    began = time.monotonic()
-    argv = ["--config=configs/gpicl.py:digits", f"--workdir={run}", "--quiet", "--config.train.steps=1000",
-            "--config.evaluators.curves.episodes=16"]
-    code = processes.run(train, argv, log, timed, 600)
-    seconds = time.monotonic() - began
-    with open(os.path.join(folder, "saves"), encoding="utf-8") as file:
-        spent = [float(line) for line in file]
-    share = sum(spent[1:]) / max(seconds / 2, 1e-9)  # the first one imports; of the second half of the run
-    yield Case("blocking share", code == 0 and share < 0.05,
-               f"exit {code}; {share:.1%}; saves {spent}, run {seconds:.0f} s")
+    code = processes.run(train, [*DIGITS, f"--workdir={run}", "--config.train.steps=2000"], os.path.join(folder, "log"),
+                         timed)
+    with open(saves, encoding="utf-8") as file:
+        times = [tuple(map(float, line.split())) for line in file]
+    spent = sum(end - begin for begin, end in times[1:])  # the first of a session is waited for, and imports
+    share, text = spent / (times[-1][0] - times[0][1]), ", ".join(f"{1000 * (end - begin):.0f}" for begin, end in times)
+    yield Case("blocking share", code == 0 and len(times) == 4 and share < 0.05, f"exit {code}, {share:.1%}, {text} ms",
+               f"{share:.2%} of the time between saves ({text} ms; the first is waited for)")
+
+
+def goodput(folder: str, num: int) -> Iterator[Case]:
+    """R22: what is left of the time with a kill -9 every `num` seconds: not what went into starting, up to the first
+    new line of metrics, nor what came after the newest checkpoint."""
+    run, log = os.path.join(folder, "run"), os.path.join(folder, "log")
+    metrics, steps = os.path.join(run, "metrics.jsonl"), Checkpoints(os.path.join(run, "checkpoints")).steps
+    words = [*DIGITS, f"--workdir={run}", f"--config.train.steps={80 * num}"]
+    first, killed, starting, lost = time.time(), 0, 0.0, 0.0
+    while killed < 20:  # or it would never end where it does not get on
+        began, pid = time.time(), processes.start(train, words, log)
+        while processes.alive(pid) and not (os.path.exists(metrics) and os.path.getmtime(metrics) > began and
+                                            max(line["step"] for line in writer.read(metrics) or [{"step": 0}])
+                                            > max(steps(), default=0)):
+            time.sleep(0.05)
+        going = time.time()
+        starting += going - began
+        kills.wait_until(pid, num - (going - began))
+        if not processes.alive(pid):
+            break
+        os.kill(pid, signal.SIGKILL)
+        processes.end(pid)
+        newest = os.path.join(run, "checkpoints", str(max(steps(), default="")))
+        lost += time.time() - max(going, os.path.getmtime(newest) if steps() else 0)
+        killed += 1
+    code, wall = processes.end(pid), time.time() - first
+    each = (starting + lost) / max(killed, 1)
+    yield Case("goodput", code == 0 and killed and each < 0.05 * 600, f"exit {code}, {killed} kills, {each:.0f} s each",
+               f"{1 - (starting + lost) / wall:.1%} with a kill -9 every {num} s ({killed} of them; of {wall:.0f} s "
+               f"{starting:.0f} went into starting, {lost:.0f} were done again): {600 / (600 + each):.1%} with one "
+               "every 10 minutes")
