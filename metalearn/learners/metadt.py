@@ -34,28 +34,10 @@ from metalearn.types import Array, Learner, Mean, Prompted, Trajectories, Trajec
 from metalearn.validate import fraction, multiple_of, nonnegative, one_of, positive, require, within
 
 
-def make(
-    spec: TrajectorySpec,
-    *,
-    context: str,
-    prompt: int,
-    prompt_select: str,
-    prompt_frac: float,
-    warm_steps: int,
-    conditioning: str,
-    head: str,
-    action_dropout: float,
-    context_dropout: float,
-    world: dict,
-    world_training: str,
-    depth: int,
-    width: int,
-    num_heads: int,
-    mlp: int,
-    activation: str,
-    dropout: float,
-    prompt_norm: bool,
-) -> Learner:
+def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str, prompt_frac: float, warm_steps: int,
+         conditioning: str, head: str, action_dropout: float, context_dropout: float, world: dict, world_training: str,
+         depth: int, width: int, num_heads: int, mlp: int, activation: str, dropout: float,
+         prompt_norm: bool) -> Learner:
     """A policy over batches of `Prompted`.
 
     context          world (a code out of the last h steps) | task (the hidden parameters) | none
