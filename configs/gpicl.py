@@ -185,7 +185,7 @@ ARMS = {
 
 
 def sweep(arg: str = "phases"):
-    """phases: K from 1 to unlimited, side by side, three seeds at each; the layouts at unlimited K. models: every
+    """phases: K from 1 to unlimited, side by side, three seeds at each. models: every
     learner. mixture, layouts: three seeds. states, plateau, widths: see ARMS."""
     common.choose(arg, dict.fromkeys(("phases", "models", "mixture", "layouts", *ARMS)), "")
     if arg in ARMS:
@@ -207,9 +207,6 @@ def sweep(arg: str = "phases"):
         vary = {"task.num_tasks": TASKS, "seed": (seed,) * len(TASKS)}
         yield {"_label": f"every K, seed {seed}", "replicas.num": len(TASKS), "replicas.at_once": 1,
                "replicas.vary": vary}
-    for layout in ("shifted", "query"):  # the paper's layout needs to know which token came before
-        yield {"_label": f"layout {layout}", "task.num_tasks": 0, "seed": 0, "learner.layout": layout,
-               "learner.network.positions": layout == "shifted"}
 
 
 SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models", "mixture": "gpicl.pools",

@@ -28,11 +28,10 @@ def test_phases_by_number_of_tasks_unlimited_last(tmp_path):
         (tmp_path / str(i) / "eval").mkdir(parents=True)
         (tmp_path / str(i) / "eval" / "history.jsonl").write_text(json.dumps({"step": 5} | numbers(last)) + "\n")
         runs.append(Run(f"run {i}", {"task.num_tasks": K}, numbers(last), str(tmp_path / str(i))))
-    runs.append(Run("layout query", {"task.num_tasks": 0, "learner.layout": "query"}, numbers(0.9), str(tmp_path)))
     made = gpicl.phases(runs)
     head = made["headline"]
     assert head["K"] == [8, gpicl.UNLIMITED] and head["seeds"] == [2, 1] and head["unseen_last"] == [0.25, 0.8]
-    assert head["K_star"] == gpicl.UNLIMITED and head["unseen_last_layout_query"] == 0.9
+    assert head["K_star"] == gpicl.UNLIMITED
     assert made["tables"][0]["rows"][0][:3] == [8, 2, "2 x memorise"]
     assert len(made["tables"][0]["rows"][0]) == len(made["tables"][0]["columns"])
 

@@ -41,8 +41,7 @@ def test_streams_are_means_over_seeds_and_a_lead_over_the_lstm_of_the_same_seed(
     config = json.dumps({"evaluators": {"kth_presentation": {"targets": targets}}})
     rest = {f"instance_{p}": 0.25 for p in (1, 5, 10)}
     runs = [run_at(tmp_path / f"{name}{seed}", f"{name}, seed {seed}", {"seed": seed},
-                   {"kth_presentation": rest | {"instance_2": second}},
-                   [{"step": 10, "kth_presentation": {"instance_2": second - 0.1, "instance_10": second}}], config)
+                   {"kth_presentation": rest | {"instance_2": second}}, [], config)
             for name, seed, second in (("MANN", 0, 0.7), ("LSTM", 0, 0.65), ("MANN", 1, 0.5), ("LSTM", 2, 0.6))]
     found = memnet.streams(runs)
     table = found["tables"][0]["rows"]
@@ -50,7 +49,6 @@ def test_streams_are_means_over_seeds_and_a_lead_over_the_lstm_of_the_same_seed(
                                           ["MANN - LSTM", 1]]
     assert table[0][3] == text(0.6, 12.7062047 * 0.1, 3)  # Student's t of two seeds, standard error .1
     assert found["headline"]["MANN"]["ahead_of_lstm"]["2"] == pytest.approx([0.05])  # of seed 0, which both have
-    assert [s["y"][0] for s in found["curves"][0]["series"]] == pytest.approx([0.5, 0.6, 0.525, 0.625])
     alone = memnet.streams(runs[1:2])["tables"][0]["rows"]  # the memory's run failed: nobody else gets its name
     assert [row[0] for row in alone] == ["LSTM", "LSTM of others"]
 

@@ -52,8 +52,7 @@ def load(name: str, shape: tuple[int, int, int] | None = None) -> Dataset:
     """
     raw = _raw(name)
     x_NX = _float(raw.x) if shape is None else reshape_images(raw.x, np.arange(len(raw.x)), shape)
-    return Dataset(name, x_NX, raw.y, raw.test, raw.sha256, raw.class_V, raw.source_V, raw.note,
-                   split_V=raw.split_V)
+    return Dataset(name, x_NX, raw.y, raw.test, raw.sha256, raw.class_V, raw.source_V, raw.note, split_V=raw.split_V)
 
 
 def raw_shape(name: str) -> tuple[int, int, int]:

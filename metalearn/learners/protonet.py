@@ -27,8 +27,7 @@ def make(spec, *, backbone: dict) -> Learner:
         params = net.init(key, batch.x_BTX[0])
         return params, backbone_lib.start(net, params, batch.x_BTX)
 
-    return support_query.in_one_pass(spec, init, logits, lambda length: net.features * spec.outputs,
-                                     any_ways=True)
+    return support_query.in_one_pass(spec, init, logits, lambda length: net.features * spec.outputs, any_ways=True)
 
 
 def distances(h_BSD: Array, y_BS: Array, h_BQD: Array, ways: int) -> Array:

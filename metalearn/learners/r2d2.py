@@ -34,8 +34,7 @@ def make(spec, *, backbone: dict, penalty: float, scale: float) -> Learner:
                   "bias": jnp.zeros(())}
         return params, backbone_lib.start(net, body, batch.x_BTX)
 
-    return support_query.in_one_pass(spec, init, outputs,
-                                     lambda length: net.features * spec.outputs, any_ways=True)
+    return support_query.in_one_pass(spec, init, outputs, lambda length: net.features * spec.outputs, any_ways=True)
 
 
 def ridge(h_SD: Array, y_SV: Array, h_QD: Array, penalty: Array) -> Array:

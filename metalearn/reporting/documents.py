@@ -78,8 +78,7 @@ def section(record: Record) -> str:
         f"revision {_known(record['git'])}",
         f"episodes {_known([h[:16] for h in record['episodes_sha256'] or []])}",
     ]
-    lines = [f"### {record['title']}", "", "; ".join(facts) + ".", "", "```",
-             *commands(record), "```"]
+    lines = [f"### {record['title']}", "", "; ".join(facts) + ".", "", "```", *commands(record), "```"]
     if record["tables"]:
         lines += ["", tables(record)]
     if record["claims"]:

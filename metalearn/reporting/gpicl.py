@@ -18,26 +18,19 @@ COLUMNS = {"seen_first": "seen first", "seen_last": "seen last", "unseen_last": 
 
 
 def phases(runs: Sequence[Run]) -> Result:
-    """The runs of one layout by K: means over seeds, dots per seed, and the course of training."""
-    at: dict[int, list] = {}  # {K: [(numbers at the end, [{"step", ...numbers during training}])]}
-    for overrides, headline, history in single(runs):
-        if "learner.layout" not in overrides:
-            course = [{"step": line["step"]} | line["curves"] for line in history]
-            at.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append((headline["curves"], course))
+    """The runs by K: means over seeds, and dots per seed."""
+    at: dict[int, list] = {}  # {K: [numbers at the end]}
+    for overrides, headline, _ in single(runs):
+        at.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append(headline["curves"])
     Ks = sorted(at)
-    mean = lambda K, name: sum(h[name] for h, _ in at[K]) / len(at[K])
-    names = ("seen_first", "seen_last", "learning_seen", "learning_unseen", "learning_newclass", "unseen_last",
-             "newclass_last", "random_last", "memorisation", "seen_random_labels_last", "seen_relabelled_last",
-             "seen_old_labels_last")
-    names = [name for name in names if all(name in h for K in Ks for h, _ in at[K])]  # the sets that every run measured
+    mean = lambda K, name: sum(h[name] for h in at[K]) / len(at[K])
+    names = (*COLUMNS, "random_last", "memorisation")
+    names = [name for name in names if all(name in h for K in Ks for h in at[K])]  # the sets that every run measured
     headline = {"K": Ks, "seeds": [len(at[K]) for K in Ks]} | {n: [mean(K, n) for K in Ks] for n in names}
-    headline["phase"] = [[h["phase"] for h, _ in at[K]] for K in Ks]
-    first_K = lambda holds: next((K for K in Ks if sum(holds(h["phase"]) for h, _ in at[K]) >= len(at[K]) / 2), None)
+    headline["phase"] = [[h["phase"] for h in at[K]] for K in Ks]
+    first_K = lambda holds: next((K for K in Ks if sum(holds(h["phase"]) for h in at[K]) >= len(at[K]) / 2), None)
     headline["K_star"] = first_K(lambda phase: "general" in phase)
     headline["K_star_without_recall"] = first_K(lambda phase: phase in ("general", "dataset-general"))
-    for run in runs:
-        if "learner.layout" in run.overrides:
-            headline[f"unseen_last_layout_{run.overrides['learner.layout']}"] = run.headline["curves"]["unseen_last"]
 
     shown = [min(K, 2**14) for K in Ks]  # unlimited is drawn at the right edge
     lines = (("seen", "learning_seen", "C0"), ("unseen", "learning_unseen", "C1"), ("new", "learning_newclass", "C2"))
@@ -46,27 +39,16 @@ def phases(runs: Sequence[Run]) -> Result:
     for label, name, color in lines:
         diagram["series"].append({"name": label, "y": [mean(K, name) for K in Ks], "color": color})
         for i in range(max(headline["seeds"]) if max(headline["seeds"]) > 1 else 0):  # one run is its own mean
-            dots = [at[K][i][0][name] if i < len(at[K]) else None for K in Ks]
+            dots = [at[K][i][name] if i < len(at[K]) else None for K in Ks]
             diagram["series"].append({"name": f"{label}, single runs", "y": dots, "points": True, "color": color})
     first = diagram | {"title": "memorisation", "levels": {"chance": 0.2}, "series": [
         {"name": "seen, first position", "y": headline["seen_first"], "color": "C3"},
         {"name": "unseen, last positions", "y": headline["unseen_last"], "color": "C1"}]}
-    course = [diagram | {
-        "title": f"over training, K = {'unlimited' if K == UNLIMITED else K}",
-        "x": [line["step"] for line in history], "xlabel": "updates",
-        "xscale": "linear", "levels": {"chance": 0.2}, "series": [
-            {"name": "seen, first position", "y": [line["seen_first"] for line in history], "color": "C3"},
-            {"name": "unseen, last positions", "y": [line["unseen_last"] for line in history], "color": "C1"}]}
-        for K, ((_, history), *_) in at.items() if K in (2**5, 2**8, 2**10, UNLIMITED)]
-    for K in at:
-        if K == 2**8:
-            headline["transience_steps"] = [line["step"] for line in at[K][0][1]]
-            headline["transience_unseen_last"] = [line["unseen_last"] for line in at[K][0][1]]
     counted = lambda names: "; ".join(f"{n} x {name}" for name, n in sorted(Counter(names).items()))
     columns = {key: title for key, title in COLUMNS.items() if key in names}
-    rows = [["unlimited" if K == UNLIMITED else K, len(at[K]), counted(h["phase"] for h, _ in at[K]),
+    rows = [["unlimited" if K == UNLIMITED else K, len(at[K]), counted(h["phase"] for h in at[K]),
              *(f"{mean(K, key):.3f}" for key in columns)] for K in Ks]
-    return {"headline": headline, "curves": [diagram, first, *course],
+    return {"headline": headline, "curves": [diagram, first],
             "tables": [{"title": "phases by number of meta-training tasks",
                         "columns": ("K", "seeds", "phase", *columns.values()), "rows": rows}]}
 

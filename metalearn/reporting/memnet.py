@@ -67,7 +67,7 @@ def streams(runs: Sequence[Run]) -> Result:
     for run in runs:
         groups.setdefault(run.name, {})[run.overrides.get("seed", 0)] = run
     at = lambda run, p: run.headline["kth_presentation"][f"instance_{p}"]
-    headline, rows, ahead, series, x, levels = {}, [], [], [], [], {}
+    headline, rows, ahead = {}, [], []
     for name, by_seed in groups.items():
         means = {p: interval([at(run, p) for run in by_seed.values()]) for p in presentations}
         headline[name] = {f"instance_{p}": [at(run, p) for run in by_seed.values()] for p in presentations}
@@ -80,19 +80,10 @@ def streams(runs: Sequence[Run]) -> Result:
         any_run = next(iter(by_seed.values()))
         for target, row in any_run.config().evaluators.kth_presentation.targets.to_dict().items():
             if target.startswith(name):
-                levels[f"{target}, 2"] = row["2"]
                 rows.append([target, "", *(f"{row[p]:.3f}" for p in presentations)])
-        histories = [run.history() for run in by_seed.values()]
-        x = [line["step"] for line in histories[0]]
-        for p in ("2", "10"):
-            y = [_mean(line["kth_presentation"][f"instance_{p}"] for line in lines)
-                 for lines in zip(*histories, strict=False)]
-            series.append({"name": f"{name}, {p}", "y": y, "ci95": None})
     table = {"title": "accuracy at the i-th presentation, new classes, ± 95 % over seeds",
              "columns": ["", "seeds", *presentations], "rows": rows + ahead}
-    curve = {"title": "new classes, presentations 2 and 10", "x": x, "xlabel": "updates", "ylabel": "accuracy",
-             "series": series, "levels": levels}
-    return {"headline": headline, "tables": [table], "curves": [curve] if x else []}
+    return {"headline": headline, "tables": [table]}
 
 
 def gated(runs: Sequence[Run]) -> Result:

@@ -81,8 +81,7 @@ def _check_lengths(spec: TrajectorySpec, shortest: int, episodes: int | None, pr
         require(steps <= shortest, name, steps, f"must be at most {shortest}, the shortest trajectory")
     if episodes is not None:
         require(episodes >= 2, "episodes", episodes, "must be at least 2: one in ten is for validation")
-        require(prompt_top <= episodes, "prompt_top", prompt_top,
-                f"must be at most {episodes}, the episodes per task")
+        require(prompt_top <= episodes, "prompt_top", prompt_top, f"must be at most {episodes}, the episodes per task")
 
 
 def _read(path: str, recipe: recipe_lib.Recipe) -> tuple[np.ndarray, Trajectories, dict[str, Any]]:
