@@ -28,9 +28,7 @@ import numpy as np
 
 from metalearn.nn import taps
 from metalearn.rl import acting, rollout
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, replicas
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import experiment as experiment_lib, loop, replicas, workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import Array, Episodes, EpisodeSpec, Prompted, PyTree, Trajectories, TrajectorySpec

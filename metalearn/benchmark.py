@@ -32,9 +32,7 @@ from ml_collections import ConfigDict
 from metalearn import cli
 from metalearn.measure import torch_reference
 from metalearn.reporting import tables
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, replicas, sharding
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import Result
 

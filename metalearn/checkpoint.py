@@ -14,9 +14,7 @@ import os
 
 from metalearn import cli
 from metalearn.reporting import tables
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import guard
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import experiment as experiment_lib, guard, workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.validate import require
 

@@ -17,10 +17,8 @@ from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.reporting import tables
-from metalearn.rl import recipe as recipe_lib
-from metalearn.rl import store
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import manifest
+from metalearn.rl import recipe as recipe_lib, store
+from metalearn.runtime import config as config_lib, manifest
 from metalearn.validate import require, within
 
 

@@ -13,8 +13,7 @@ import jax
 from metalearn import cli
 from metalearn.datasets import preparing
 from metalearn.datasets.catalogue import data_root, entries, prepared_root
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import manifest
+from metalearn.runtime import config as config_lib, manifest
 
 
 def report() -> dict[str, dict[str, str]]:

@@ -20,10 +20,7 @@ from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.reporting import plots, tables
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, replicas
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import PyTree, Result

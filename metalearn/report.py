@@ -20,8 +20,7 @@ import os
 import sys
 
 from metalearn import cli
-from metalearn.reporting import documents, html
-from metalearn.reporting import results as results_lib
+from metalearn.reporting import documents, html, results as results_lib
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import require
 

@@ -16,8 +16,7 @@ import subprocess
 import sys
 
 from metalearn import cli
-from metalearn.reporting import documents, tables
-from metalearn.reporting import results as results_lib
+from metalearn.reporting import documents, results as results_lib, tables
 from metalearn.validate import require
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -38,9 +38,7 @@ import time
 from metalearn import cli
 from metalearn.reporting import plots, tables
 from metalearn.reporting.runs import Run
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import signals
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import config as config_lib, signals, workdir as workdir_lib
 from metalearn.validate import ConfigError, require
 
 

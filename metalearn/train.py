@@ -23,11 +23,17 @@ from ml_collections import ConfigDict
 from metalearn import cli
 from metalearn.eval import evaluate, headlines
 from metalearn.reporting import plots
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import guard as guard_lib
-from metalearn.runtime import loop, manifest, pretrained, sharding, signals
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import (
+    config as config_lib,
+    experiment as experiment_lib,
+    guard as guard_lib,
+    loop,
+    manifest,
+    pretrained,
+    sharding,
+    signals,
+    workdir as workdir_lib,
+)
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.session import Session
 from metalearn.runtime.watchdog import Watchdog

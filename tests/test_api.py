@@ -12,8 +12,7 @@ import metalearn
 from metalearn import api, train
 from metalearn.measure import frozen
 from metalearn.rl import acting
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import config as config_lib, experiment as experiment_lib
 from metalearn.validate import ConfigError
 
 

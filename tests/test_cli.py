@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from metalearn import cli, train
-from metalearn import eval as eval_program
+from metalearn import cli, eval as eval_program, train
 from metalearn.validate import ConfigError
 
 SMOKE = "--config=configs/gpicl.py:smoke"

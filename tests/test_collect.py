@@ -5,8 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from metalearn import cli, collect, train
-from metalearn import eval as eval_program
+from metalearn import cli, collect, eval as eval_program, train
 from metalearn.rl import behaviours, store
 from metalearn.runtime import config
 from metalearn.validate import ConfigError

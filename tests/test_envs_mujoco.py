@@ -30,8 +30,7 @@ def test_rewards_and_observations_by_hand(robot):
     np.testing.assert_array_equal(step(act_BA)[1], rew_B)  # the same seed and actions, the same bits
 
     # one environment again, on bare MuJoCo
-    from metalearn.envs.mujoco import PHYSICS, _load, _vary
-    from metalearn.envs.mujoco import ROBOTS as built
+    from metalearn.envs.mujoco import PHYSICS, ROBOTS as built, _load, _vary
     _, model = _load(robot)
     if robot.endswith("param"):
         model = _vary(mujoco, model, [np.shape(getattr(model, n)) for n, _ in PHYSICS], param_BX[0])

@@ -7,11 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from metalearn import api, train
-from metalearn import eval as eval_program
+from metalearn import api, eval as eval_program, train
 from metalearn.rl import store
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import config as config_lib, experiment as experiment_lib
 from metalearn.validate import ConfigError
 
 pytestmark = pytest.mark.usefixtures("data_only")

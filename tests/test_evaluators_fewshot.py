@@ -15,8 +15,7 @@ import pytest
 from metalearn import lookup
 from metalearn.evaluators import fewshot
 from metalearn.measure import frozen
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import config as config_lib, experiment as experiment_lib
 from metalearn.types import Learner
 from metalearn.validate import ConfigError
 

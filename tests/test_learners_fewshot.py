@@ -5,14 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
-from configs import fewshot as configs
+from configs import common, fewshot as configs
 from metalearn.learners import embedded_transformer
 from metalearn.learning.gradients import inner_loop
 from metalearn.nn import network as network_nn
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop
 from metalearn.validate import ConfigError
 
 

@@ -9,9 +9,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.learning import segments
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, replicas, sharding
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
 from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 

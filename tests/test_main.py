@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from metalearn import __main__ as command
-from metalearn import cli, listing
+from metalearn import __main__ as command, cli, listing
 
 ROOT = pathlib.Path(__file__).parent.parent
 

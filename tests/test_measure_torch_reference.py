@@ -7,8 +7,7 @@ import importlib.util
 import pytest
 
 from metalearn.measure import torch_reference
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
+from metalearn.runtime import config as config_lib, experiment as experiment_lib
 
 
 def test_who_has_an_arm(monkeypatch):

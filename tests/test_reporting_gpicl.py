@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from metalearn.reporting import gpicl
 from metalearn.reporting.runs import Run
 
@@ -77,4 +75,3 @@ def test_arms_are_over_seeds_and_a_plateau_that_is_never_left_is_called_so(tmp_p
     (row,), columns = made["tables"][0]["rows"], made["tables"][0]["columns"]
     assert row[:4] == ["batch 8", 2, 5, 7] and row[-1] == "150, never" and len(row) == len(columns)
     assert row[5] == "0.400 ± 1.271"  # Student's t of two seeds, standard error .1
-    assert made["curves"][0]["series"][0]["y"] == pytest.approx([0.205, 0.295, 0.4])

@@ -10,8 +10,7 @@ import pytest
 from toys import RUN, final, same, settings, toy
 
 from metalearn import train
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import guard, loop, manifest, replicas, sharding
+from metalearn.runtime import experiment as experiment_lib, guard, loop, manifest, replicas, sharding
 from metalearn.runtime.checkpoint import Checkpoints
 
 FEW = (*RUN, "train.log_every=2", "train.max_bad_steps=3")

@@ -11,12 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalearn import eval as eval_program
-from metalearn import train
+from metalearn import eval as eval_program, train
 from metalearn.measure import statistics
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, optimiser, replicas
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, optimiser, replicas
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import EpisodeSpec, Evaluator, Learner, Mean, TaskDist, record

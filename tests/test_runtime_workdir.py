@@ -7,12 +7,9 @@ import sys
 
 import pytest
 
-from metalearn import api, train
-from metalearn import eval as eval_program
+from metalearn import api, eval as eval_program, train
 from metalearn.cli import Failure
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import workdir
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, workdir
 from metalearn.validate import ConfigError
 
 HOLD = """

@@ -13,8 +13,7 @@ import pytest
 from toys import RUN, final, same, settings, toy
 
 from metalearn import cli, train
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, pretrained, sharding
+from metalearn.runtime import experiment as experiment_lib, loop, pretrained, sharding
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.writer import Writer
 from metalearn.validate import ConfigError

@@ -13,8 +13,7 @@ import pytest
 from toys import RUN, final, settings
 
 from metalearn import cli, train
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import loop, manifest, signals
+from metalearn.runtime import experiment as experiment_lib, loop, manifest, signals
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.validate import ConfigError
 

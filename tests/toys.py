@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import optimiser, replicas
+from metalearn.runtime import config as config_lib, optimiser, replicas
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import EpisodeSpec, Evaluator, Learner, Mean, TaskDist, record

@@ -5,8 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 
 from metalearn import validate
-from metalearn.nn import backbone, taps
-from metalearn.nn import conv as conv_lib
+from metalearn.nn import backbone, conv as conv_lib, taps
 from metalearn.types import Array
 
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.measure import frozen as frozen_lib
-from metalearn.measure import losses, statistics
+from metalearn.measure import frozen as frozen_lib, losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive
 

@@ -29,9 +29,7 @@ import jax
 import numpy as np
 
 from metalearn import datasets
-from metalearn.measure import baselines as baselines_lib
-from metalearn.measure import frozen as frozen_lib
-from metalearn.measure import losses, statistics
+from metalearn.measure import baselines as baselines_lib, frozen as frozen_lib, losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive, require
 

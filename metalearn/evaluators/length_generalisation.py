@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.measure import frozen as frozen_lib
-from metalearn.measure import losses
+from metalearn.measure import frozen as frozen_lib, losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import positive, require
 

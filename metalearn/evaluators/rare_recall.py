@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import jax
 
-from metalearn.measure import frozen as frozen_lib
-from metalearn.measure import losses
+from metalearn.measure import frozen as frozen_lib, losses
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import one_of, positive, require
 

@@ -17,8 +17,7 @@ import math
 import jax
 import numpy as np
 
-from metalearn.measure import frozen as frozen_lib
-from metalearn.measure import statistics
+from metalearn.measure import frozen as frozen_lib, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
 from metalearn.validate import multiple_of, one_of, positive
 

@@ -12,9 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.learning import support_query
-from metalearn.nn import addressing, tokens
-from metalearn.nn import backbone as backbone_lib
-from metalearn.nn import network as network_nn
+from metalearn.nn import addressing, backbone as backbone_lib, network as network_nn, tokens
 from metalearn.types import Array, Episodes, Learner, PyTree
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
@@ -25,24 +26,21 @@ from metalearn.validate import nonnegative, positive
 
 def conjugate_gradients(matrix: Callable[[PyTree], PyTree], b: PyTree, steps: int) -> tuple[PyTree, Array, Array]:
     """(x with matrix(x) = b after `steps`, |b - matrix(x)| / |b|, least curvature p'Ap / p'p of a direction taken)."""
-    dot = lambda u, v: jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, u, v))
-    add = lambda u, v, k: jax.tree.map(lambda a, b: a + k * b, u, v)
+    b_N, tree = jax.flatten_util.ravel_pytree(b)
     safe = lambda a, b: jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))  # once it has converged
 
     def step(at, _):
-        x, r, p, rr, least = at
-        Ap = matrix(p)
-        bend, size = dot(p, Ap), dot(p, p)
-        k = safe(rr, bend)
-        x, r = add(x, p, k), add(r, Ap, -k)
-        new = dot(r, r)
+        x_N, r_N, p_N, least = at
+        Ap_N = jax.flatten_util.ravel_pytree(matrix(tree(p_N)))[0]
+        bend, size = p_N @ Ap_N, p_N @ p_N
+        k, old = safe(r_N @ r_N, bend), r_N @ r_N
+        x_N, r_N = x_N + k * p_N, r_N - k * Ap_N
         least = jnp.minimum(least, jnp.where(size == 0, least, safe(bend, size)))
-        return (x, r, add(r, p, safe(new, rr)), new, least), None
+        return (x_N, r_N, r_N + safe(r_N @ r_N, old) * p_N, least), None
 
-    bb = dot(b, b)
-    at = (jax.tree.map(jnp.zeros_like, b), b, b, bb, jnp.inf * jnp.ones_like(bb))
-    (x, _, _, rr, least), _ = jax.lax.scan(step, at, length=steps)
-    return x, jnp.sqrt(safe(rr, bb)), least
+    at = (jnp.zeros_like(b_N), b_N, b_N, jnp.asarray(jnp.inf, b_N.dtype))
+    (x_N, r_N, _, least), _ = jax.lax.scan(step, at, length=steps)
+    return tree(x_N), safe(jnp.linalg.norm(r_N), jnp.linalg.norm(b_N)), least
 
 
 def make(spec, *, backbone: dict, inner_steps: int, eval_steps: int, inner_lr: float, penalty: float, cg_steps: int,

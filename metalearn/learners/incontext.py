@@ -21,8 +21,7 @@ import numpy as np
 
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.measure import losses
-from metalearn.nn import network as network_nn
-from metalearn.nn import tokens as tokens_nn
+from metalearn.nn import network as network_nn, tokens as tokens_nn
 from metalearn.types import Array, Episodes, Learner, Stream
 from metalearn.validate import one_of, require
 

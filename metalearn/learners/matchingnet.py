@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn.learning import support_query
-from metalearn.nn import addressing
-from metalearn.nn import backbone as backbone_lib
+from metalearn.nn import addressing, backbone as backbone_lib
 from metalearn.types import Episodes, Learner
 from metalearn.validate import positive
 

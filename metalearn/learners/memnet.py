@@ -23,12 +23,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metalearn.learning import curriculum as curriculum_lib
-from metalearn.learning import fast_weights as fast_weights_lib
-from metalearn.learning import segments, synthesiser, synthetic
+from metalearn.learning import (
+    curriculum as curriculum_lib,
+    fast_weights as fast_weights_lib,
+    segments,
+    synthesiser,
+    synthetic,
+)
 from metalearn.measure import losses
-from metalearn.nn import feedback as feedback_nn
-from metalearn.nn import network as network_nn
+from metalearn.nn import feedback as feedback_nn, network as network_nn
 from metalearn.nn.network import Network
 from metalearn.types import Array, Episodes, Learner, Mean, PyTree, Stream
 from metalearn.validate import call, multiple_of, one_of, positive, require, within

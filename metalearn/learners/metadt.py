@@ -28,8 +28,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from metalearn.learning.gradients import grads_from_loss
-from metalearn.nn import decision, taps
-from metalearn.nn import world as world_lib
+from metalearn.nn import decision, taps, world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted, Trajectories, TrajectorySpec
 from metalearn.validate import fraction, multiple_of, nonnegative, one_of, positive, require, within
 

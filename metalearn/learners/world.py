@@ -17,8 +17,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from metalearn.learning.gradients import grads_from_loss
-from metalearn.nn import addressing, decision, taps
-from metalearn.nn import world as world_lib
+from metalearn.nn import addressing, decision, taps, world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted, TrajectorySpec
 from metalearn.validate import nonnegative, one_of
 

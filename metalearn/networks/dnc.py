@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from metalearn.nn import addressing, network
-from metalearn.nn import memory as memory_nn
+from metalearn.nn import addressing, memory as memory_nn, network
 
 
 class DNC(memory_nn.Slots):

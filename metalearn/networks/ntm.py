@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn import validate
-from metalearn.nn import addressing, network
-from metalearn.nn import memory as memory_nn
+from metalearn.nn import addressing, memory as memory_nn, network
 
 
 class NTM(memory_nn.Slots):

@@ -106,7 +106,7 @@ def arms(runs: Sequence[Run]) -> Result:
         for _, head, history in single([run]):
             groups.setdefault(run.name, []).append((head["curves"], history, *sizes))
     headline: dict[str, dict] = {}
-    rows, series, x = [], [], []
+    rows = []
     for name, found in groups.items():
         left = [next((line["step"] for line in history if line["curves"]["generalisation_unseen"] >= LEFT), None)
                 for _, history, *_ in found]
@@ -116,14 +116,7 @@ def arms(runs: Sequence[Run]) -> Result:
         rows.append([name, len(found), found[0][2], found[0][3],
                      *(statistics.text(*statistics.interval(values), 3) for values in mine.values()),
                      ", ".join("never" if step is None else str(step) for step in left)])
-        if all(history for _, history, *_ in found):
-            x = [line["step"] for line in found[0][1]]
-            y = [sum(line["curves"]["unseen_last"] for line in at) / len(at)
-                 for at in zip(*(history for _, history, *_ in found), strict=True)]
-            series.append({"name": name, "y": y})
-    curve = {"title": "new tasks of known classes, last five positions", "x": x, "xlabel": "updates",
-             "ylabel": "accuracy", "series": series}
     columns = ("arm", "seeds", "parameters", "state", "seen", "unseen", "new classes", "random", "plateau, by seed")
-    return {"headline": headline, "curves": [curve] if x else [], "tables": [{
+    return {"headline": headline, "tables": [{
         "title": f"last five positions ± 95 % over seeds; updates until unseen is {LEFT} above chance",
         "columns": columns, "rows": rows}]}

@@ -14,9 +14,7 @@ import os
 from collections.abc import Iterable
 
 from metalearn.reporting import plots
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import manifest
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import config as config_lib, manifest, workdir as workdir_lib
 from metalearn.types import Result
 
 STYLE = """body {font: 15px/1.5 sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222}

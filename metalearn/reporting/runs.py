@@ -7,8 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from metalearn.runtime import workdir as workdir_lib
-from metalearn.runtime import writer
+from metalearn.runtime import workdir as workdir_lib, writer
 
 
 @dataclasses.dataclass(frozen=True)

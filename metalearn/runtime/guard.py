@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.cli import Failure, plain
-from metalearn.runtime import loop, replicas, sharding
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import loop, replicas, sharding, workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import PyTree, TrainState, leaf_name

@@ -9,9 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import optimiser, replicas
-from metalearn.runtime import workdir as workdir_lib
+from metalearn.runtime import config as config_lib, optimiser, replicas, workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.types import PyTree
 from metalearn.validate import require

@@ -23,8 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from metalearn.measure import statistics
-from metalearn.runtime import config as config_lib
-from metalearn.runtime import optimiser
+from metalearn.runtime import config as config_lib, optimiser
 from metalearn.types import Array, PyTree, Result, TaskDist
 from metalearn.validate import call, fields, positive, require, within
 

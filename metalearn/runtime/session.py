@@ -10,9 +10,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from metalearn import cli
-from metalearn.runtime import experiment as experiment_lib
-from metalearn.runtime import guard as guard_lib
-from metalearn.runtime import loop, manifest, pretrained, replicas, sharding, workdir
+from metalearn.runtime import (
+    experiment as experiment_lib,
+    guard as guard_lib,
+    loop,
+    manifest,
+    pretrained,
+    replicas,
+    sharding,
+    workdir,
+)
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.runtime.writer import Writer

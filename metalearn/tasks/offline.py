@@ -21,8 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.rl import recipe as recipe_lib
-from metalearn.rl import store
+from metalearn.rl import recipe as recipe_lib, store
 from metalearn.types import Array, Prompted, TaskDist, Trajectories, TrajectorySpec, TrajectoryStatistics
 from metalearn.validate import fraction, nonnegative, one_of, positive, require
 

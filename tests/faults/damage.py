@@ -15,8 +15,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from metalearn import eval as eval_program
-from metalearn import train
+from metalearn import eval as eval_program, train
 from metalearn.runtime import checkpoint
 from metalearn.runtime.checkpoint import Checkpoints
 

@@ -12,8 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from metalearn import benchmark, checkpoint, collect, report, reproduce, sweep, train
-from metalearn import eval as eval_program
+from metalearn import benchmark, checkpoint, collect, eval as eval_program, report, reproduce, sweep, train
 from metalearn.runtime import writer
 from metalearn.runtime.checkpoint import Checkpoints
 
