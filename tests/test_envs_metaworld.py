@@ -68,5 +68,5 @@ def test_refusals(monkeypatch):
     with pytest.raises(ConfigError, match="length=501"):
         lookup.build("envs", "metaworld", **(FIELDS | dict(length=501)))
     monkeypatch.setitem(sys.modules, "metaworld", None)
-    with pytest.raises(ConfigError, match=r'pip install "metalearn\[metaworld\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "metalearn-jax\[metaworld\]"'):
         lookup.build("envs", "metaworld", **FIELDS)

@@ -87,7 +87,7 @@ def test_the_walker_s_feet_grip_as_in_the_original():
 def test_a_missing_extra_names_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco", None)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(ConfigError, match=r'pip install "metalearn\[rl\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "metalearn-jax\[rl\]"'):
         lookup.build("envs", "mujoco", robot="cheetah_vel", length=5, observe_x=True)
     with pytest.raises(ConfigError, match="nearest: cheetah_vel"):
         lookup.build("envs", "mujoco", robot="cheetah_velo", length=5, observe_x=True)

@@ -92,7 +92,7 @@ def json_of(**header) -> str:
 
 def test_without_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(ConfigError, match=r'data=minari:a/b-v0: needs Minari: pip install "metalearn\[minari\]"'):
+    with pytest.raises(ConfigError, match=r'data=minari:a/b-v0: needs Minari: pip install "metalearn-jax\[minari\]"'):
         store.load("minari:a/b-v0")
     settings = config.load("configs/metadt.py:smoke", ("task.train_tasks=2", "task.test_tasks=1", "task.episodes=2"))
     with pytest.raises(ConfigError, match="--out=minari:a/b-v0: needs Minari"):
