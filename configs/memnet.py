@@ -215,7 +215,7 @@ def omniglot_online(network: str = "lrua") -> dict:
 
 def omniglot_small(network: str = "lrua") -> dict:
     """The same protocol with smaller images and networks and fewer episodes, for two cores. The memory keeps its four
-    heads and flat start: with either missing it is no better than the LSTM (see the sweep)."""
+    heads and flat start; `mann_parts` takes each away (not run)."""
     config = omniglot_online(network)
     sizes = dict(slots=32, width=32, hidden=96) if network == "lrua" else dict(hidden=96)
     config["task"] |= dict(image_size=14)
@@ -331,7 +331,7 @@ def _arm(arm: str, length: int) -> dict:
 def sweep(arg: str = "gated_recall"):
     """gated_recall: arms x lengths, two more networks at 24. copy, repeat_copy: rules x segments. shared: transferred
     and joint feedback. cost: rules x lengths, then every memory. The streams: memory and LSTM, three seeds.
-    mann_parts: what the memory's lead needs, a quarter of the updates."""
+    mann_parts: one thing changed at a time, a quarter of the updates."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
             yield from (_arm(arm, length) for arm in ARMS)
