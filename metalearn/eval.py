@@ -77,8 +77,6 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     for field, value in (overrides or {}).items():
         config_lib.assign(config, field, value)
     if dataset:
-        asked = {"dataset": dataset, **(overrides or {}), "step": own.train.steps if step is None else step}
-        suffix = suffix or _suffix({k: v for k, v in asked.items() if (k, v) != ("step", own.train.steps)})
         _ask(config, os.path.abspath(dataset) if os.path.exists(dataset) else dataset)
     experiment = experiment_lib.build(config)
     checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
@@ -90,6 +88,8 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     changed = tuple(config_lib.differences(own, config))
     flat = config_lib.flatten(config)
     fields = {name: flat[name] for text in changed if (name := text.partition(": ")[0]) in flat}
+    if dataset:  # that stands for what it changed
+        fields = {"dataset": dataset, **(overrides or {})}
     suffix = suffix or _suffix(fields | ({"step": step} if step != own.train.steps else {}))
     headline = evaluate(experiment, params, carry, workdir, step, suffix, changed)
     return headline | experiment_lib.sizes(experiment, params) | {"step": step}

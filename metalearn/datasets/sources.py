@@ -184,8 +184,7 @@ def read_folder(path: str, image_size: int = 0) -> Raw:
     size = images[0].size if alike else (image_size or min(min(i.size) for i in images),) * 2
     x = np.stack([np.asarray(i.convert(mode).resize(size, Image.Resampling.BILINEAR)) for i in images])
     part, y = np.array([f[0] for f in found]), np.array([f[1] for f in found])
-    split_V = _class_disjoint(y, part, splits)
-    test = part == splits.index("test") if "test" in splits and len(splits) > 1 and not split_V else None
+    test, split_V = _division(y, part, splits)
     return make_raw(path, x, y, test, split_V=split_V)
 
 
@@ -294,8 +293,7 @@ def read_prepared(name: str, folder: str) -> Raw:
                           f"{' '.join(str(error).split())[:160]}); remove that folder and prepare it again: "
                           f"metalearn datasets prepare {name}") from None
     y = y.astype(np.int64)
-    split_V = _class_disjoint(y, part, splits)
-    test = part == splits.index("test") if len(splits) > 1 and "test" in splits and not split_V else None
+    test, split_V = _division(y, part, splits)
     if name == "omniglot":
         return make_raw(name, x[..., :1] < 128, y, None, *omniglot_names(), order=True)
     if name == "cifar_fs":
@@ -329,9 +327,10 @@ def read_cache(name: str, folder: str) -> Raw | None:
     return raw
 
 
-def _class_disjoint(y: np.ndarray, part: np.ndarray, splits: list[str]) -> tuple[str, ...]:
-    """The split of each class where no class is in two splits, else ()."""
+def _division(y: np.ndarray, part: np.ndarray, splits: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """(which examples are for testing, the split of each class): the second where no class is in two splits and there
+    are two, else the first, where one split is the test's; None and () where there is no such thing."""
     pairs = sorted(set(zip(y.tolist(), part.tolist(), strict=True)))
-    if len(splits) < 2 or len(pairs) != len(set(y.tolist())):
-        return ()
-    return tuple({"validation": "val"}.get(splits[i], splits[i]) for _, i in pairs)
+    if len(splits) > 1 and len(pairs) == len(set(y.tolist())):
+        return None, tuple({"validation": "val"}.get(splits[i], splits[i]) for _, i in pairs)
+    return part == splits.index("test") if len(splits) > 1 and "test" in splits else None, ()
