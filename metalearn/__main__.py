@@ -7,8 +7,6 @@
       tasks envs networks backbones learners evaluators datasets configs
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import importlib.util

@@ -14,8 +14,6 @@ Inputs are as the run's task gives them to its learner: normalised, and projecte
 (`learner.normalise(images)` does it for few-shot images); observations, actions and rewards as they are.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os

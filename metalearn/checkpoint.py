@@ -7,8 +7,6 @@
 Training and evaluation do the same with what they read, and fall back to the step before (train --strict does not).
 """
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -6,8 +6,6 @@
 The same config and seeds give the same file. An existing file is refused, never overwritten.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any

@@ -3,8 +3,6 @@
   metalearn doctor                   for yourself, and for the one whom you ask for help
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -9,8 +9,6 @@ An evaluation that differs from training's own, by its step or by fields of the 
 how in its name and in its field `evaluated`: eval/curves@seed=3,step=500.json.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -5,8 +5,6 @@
   metalearn list configs gpicl       a config's header: its arguments and what they take
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 
@@ -34,7 +32,7 @@ def fields(kind: str, name: str) -> str:
     """The docstring of an entry's `make`, and its keywords with their types: what the config's block holds."""
     make = lookup.module(kind, name).make
     known = [p for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    types = [f"  {p.name}: {getattr(p.annotation, '__name__', p.annotation)}" for p in known]
+    types = [f"  {p.name}: {inspect.formatannotation(p.annotation)}" for p in known]
     return "\n".join([inspect.getdoc(make) or "", "", "fields:", *types]).strip()
 
 

@@ -4,8 +4,6 @@
 An unknown name lists its neighbours; an unknown, missing or mistyped keyword is a `ConfigError`.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from typing import Any

@@ -13,8 +13,6 @@ documents. A new record needs what no run can know:
       --claim=unseen=unseen_last --tolerance=.02 [--better=lower] [--scale=100] [--digits=1]
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

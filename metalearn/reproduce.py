@@ -7,8 +7,6 @@ directory (default runs/reproduce/ID) is reused: the same command again goes on.
 better, 1 something not, 2 bad input, else that of the program that failed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -18,8 +18,6 @@ config's SUMMARY names the function of metalearn/reporting that turns the runs i
 "fewshot.learners", or {argument of the config: such a name}.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import importlib
 import inspect

@@ -7,8 +7,6 @@ A second identical command goes on from the last checkpoint, to the same bits as
 may differ, is listed in runtime/workdir.py (MAY_CHANGE). A finished run answers with its result.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -4,8 +4,6 @@ Everything that can be known before JAX touches a device is checked before it do
 or evaluator live in its own `make`, which names fields relatively (`ways`); `within` adds the path on the way out.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import inspect

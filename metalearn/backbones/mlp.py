@@ -1,7 +1,5 @@
 """Hidden layers on flattened inputs."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax.numpy as jnp
 

@@ -1,7 +1,5 @@
 """The input itself, flattened: no parameters."""
 
-from __future__ import annotations
-
 from metalearn.nn import backbone
 
 

@@ -1,7 +1,5 @@
 """Residual blocks of three convolutions, the mean over pixels (Oreshkin et al. 2018)."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 
 from metalearn import validate

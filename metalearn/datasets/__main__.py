@@ -10,8 +10,6 @@ NAME is one of `metalearn list datasets` or a TFDS image-classification set. Pre
 under TFDS_DATA_DIR, else ~/tensorflow_datasets.
 """
 
-from __future__ import annotations
-
 from metalearn import cli
 from metalearn.datasets import preparing, sources
 from metalearn.datasets.sources import made_or_listed

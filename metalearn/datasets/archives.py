@@ -1,7 +1,5 @@
 """Files from elsewhere: verified by size and hash, archives read member by member without ever being unpacked."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

@@ -7,8 +7,6 @@
 Each takes the files of one of the alternatives in catalogue.json, found by name in `source`.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import os

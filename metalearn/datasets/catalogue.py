@@ -1,7 +1,5 @@
 """What is known of each dataset beforehand: files and hashes, values it must have, class splits, folders."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

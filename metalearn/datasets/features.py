@@ -1,7 +1,5 @@
 """Features of a dataset, split into meta-train and meta-test: what GPICL's tasks draw from."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable

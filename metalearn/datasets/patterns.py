@@ -7,8 +7,6 @@ Every drawing has a contrast, a brightness, a slope of light and a grain of its 
 a row the first six are to train on, two to validate on and two to test on.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 CLASSES, DRAWINGS, SIDE = 300, 30, 8

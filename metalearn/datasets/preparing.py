@@ -4,8 +4,6 @@ A set appears under its name complete and checked, or not at all: it is made in 
 with the committed values and only then renamed. What a killed preparation left behind is removed by the next one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import importlib.util

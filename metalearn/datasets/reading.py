@@ -1,7 +1,5 @@
 """Reading datasets: by name or by file, whole or the classes of one split."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Sources: every format in which a dataset can lie on disk, read into the same arrays. Never imports TensorFlow."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import gzip

@@ -6,8 +6,6 @@ and takes a pen of its own. Like scikit-learn's digits, drawings fill a 32x32 bi
 becomes one pixel.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 CLASSES, DRAWINGS, SIDE, CURVE_POINTS = 600, 20, 32, 30

@@ -6,8 +6,6 @@ cos(angle) - 0.1 min(x^2, 4) - 0.01 a^2. Parameters (5): log2-multipliers of car
 motor strength, and the sign with which the motor is wired.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -5,8 +5,6 @@ right, left), the largest is done. Reward 1 for every step that ends in the goal
 observations are.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

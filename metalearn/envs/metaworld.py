@@ -6,8 +6,6 @@ the config names; success rates count what Meta-World itself calls a success, at
 extra `metaworld`, which pins a MuJoCo of its own: give it an environment of its own.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

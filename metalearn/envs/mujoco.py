@@ -13,8 +13,6 @@ inertia and friction are multiplied by 1.5^p, joint damping by 1.3^p, p ~ U(-3, 
 no part of JAX and keeps its state: environments advance in lock-step on the host (`Env.host`). Needs the extra `rl`.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 

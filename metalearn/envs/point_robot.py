@@ -4,8 +4,6 @@ Observation: position; starts at the origin. Each step moves it by at most 0.1 a
 the distance to the goal after the move. Parameters: the goal (2).
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -4,8 +4,6 @@ Observation: speed and the state of a lagging motor; starts at rest, with a litt
 -|v - v*| - 0.05 a^2. Parameters: v*, uniform in [0.075, 3] as for the half cheetah.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,7 +1,5 @@
 """Error or accuracy on the queries after 0, 1, 2, ... inner steps, on frozen episodes (Finn et al. 2017, figure 3)."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

@@ -4,8 +4,6 @@ An episode's accuracy is the mean over its queries; the interval is over episode
 (protocol, seed): their hash is in the result, and a hash given in the config must match.
 """
 
-from __future__ import annotations
-
 import os
 
 import jax

@@ -1,7 +1,5 @@
 """Accuracy at the i-th presentation of a class, the figure of online (MANN's) protocols; rare beside common classes."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -19,8 +19,6 @@ is memory ("general, recalls"). The share of a trained task's old labels under f
 `seen_old_labels`; a learner that only learns has chance there.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Sequence

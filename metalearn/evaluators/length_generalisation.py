@@ -3,8 +3,6 @@
 One program serves every length, because difficulty is data.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 

@@ -3,8 +3,6 @@
 Rare classes are the labels from `rare_from` on, a fact of the task.
 """
 
-from __future__ import annotations
-
 import jax
 
 from metalearn.measure import frozen as frozen_lib, losses

@@ -22,8 +22,6 @@ uniform actions. Every random number in an episode is a function of (seed, metho
 after n rounds having a number of its own, whatever `rounds` is.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

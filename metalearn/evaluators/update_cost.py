@@ -3,8 +3,6 @@
 The batch is an argument of the measured program, so `temp_bytes` is what the gradient itself needs beside it.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 

@@ -10,8 +10,6 @@
                          stretch (fitted on training tasks, scored on test tasks)
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

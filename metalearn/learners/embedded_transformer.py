@@ -5,8 +5,6 @@ so queries do not help each other. A network that takes a mask lets support toke
 positions their order does not matter; any other reads them one after another, and every query from where that ends.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

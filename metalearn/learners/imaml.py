@@ -9,8 +9,6 @@ inner loop by that at its start (0 at the minimum); `curvature`, the least that 
 penalty (below 0 the matrix is indefinite and the solution means nothing: raise `penalty` or `damping`); `cg_residual`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

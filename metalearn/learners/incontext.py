@@ -11,8 +11,6 @@ Token layouts, one option for every sequence network:
 The loss is the *mean* cross-entropy over all positions, the first with its irreducible ln V included.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

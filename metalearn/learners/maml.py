@@ -9,8 +9,6 @@ Statistics (`backbone.norm`): the support is always normalised by its own; queri
 support's (episode), or at prediction by moving averages of the adapted networks' query statistics (running).
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

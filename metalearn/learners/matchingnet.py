@@ -4,8 +4,6 @@ A query's label distribution is the support's labels weighted by a softmax over 
 `scale` is learnt (the paper's is 1, which trains slowly).
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

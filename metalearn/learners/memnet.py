@@ -16,8 +16,6 @@ itself) and output states each have a feedback head. Feedback models live in the
 `feedback/`, so that they checkpoint, freeze and transfer like the rest; give them an optimiser group of their own.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

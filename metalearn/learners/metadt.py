@@ -19,8 +19,6 @@ The `gaussian` head has a spread per action beside the mean. Its use is explorat
 may be right (nothing known yet), a sample tries something, and as the code fills in the spread closes by itself.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import jax

@@ -5,8 +5,6 @@ through the whole episode (MAML, online: not the two-loop support/query form); w
 draw that never changes, and meta-training only passes the time.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import optax

@@ -5,8 +5,6 @@ classes (rotated ones included). Prediction fits a new linear head on the embedd
 (finetune=head), or moves the embedding too (finetune=all).
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

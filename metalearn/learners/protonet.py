@@ -1,7 +1,5 @@
 """Prototypical networks (Snell et al. 2017): a query belongs to the class whose mean embedding is nearest."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -4,8 +4,6 @@ W = X^T (X X^T + penalty)^-1 Y, so the system is as large as the support, not as
 `scale` * (query W) + bias. Penalty, scale and bias are learnt.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -6,8 +6,6 @@ and queries, in random minibatches; prediction learns from the support alone. Th
 (b1 = 0), as in the paper; inputs of a minibatch are normalised together.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import optax

@@ -10,8 +10,6 @@ Objectives, all on the same encoder, so that tables compare what shaped the code
 With the last three a decoder still learns on the stopped code, so that prompts can be chosen by its errors.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient

@@ -5,8 +5,6 @@
   adapt=context  a vector that starts at zero and modulates the body (CAVIA, Zintgraf et al. 2019)
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

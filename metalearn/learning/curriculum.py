@@ -1,7 +1,5 @@
 """A difficulty that rises by one when it is learned; it is data, so nothing compiles again."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -8,8 +8,6 @@
               with Delta held fixed (first order).
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

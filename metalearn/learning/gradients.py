@@ -5,8 +5,6 @@ step keeps its parameters and computes its activations again (`remat` on), only 
 (`exact_steps`), or none (0: first order).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

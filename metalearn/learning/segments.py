@@ -3,8 +3,6 @@
 A segment past the episode's end is padded with positions that do not count, so any length serves any episode.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A batch itself says how many of its positions, the first ones, are support (`Epi
 has (`Episodes.ways`): learners that work on any numbers of them are never told the training task's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -7,8 +7,6 @@ the state) and gets the answer back through the transpose, which is how a gradie
 (running means of |target|^2 and of what prediction leaves of it: the gate's R^2), `trace` (BP(lambda)).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -4,8 +4,6 @@ Each maps one episode (x_TX, y_T) to answers_TV, scores whose argmax is the answ
 At the first position nothing is known and the answer is arbitrary (class 0), so its accuracy is that of a constant.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -1,7 +1,5 @@
 """Episodes for evaluation, the same for whoever asks."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import zlib

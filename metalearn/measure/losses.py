@@ -3,8 +3,6 @@
 All of them take f32 logits whatever the network computes in.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -7,8 +7,6 @@ stratified bootstrap of Agarwal et al. 2021, "Deep RL at the edge of the statist
 no network and covers .25 to .40 of the time here.
 """
 
-from __future__ import annotations
-
 import glob
 import json
 import os

@@ -1,7 +1,5 @@
 """The differentiable neural computer: allocation by usage, write first and then read, optional temporal links."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

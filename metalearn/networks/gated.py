@@ -1,7 +1,5 @@
 """A leaky register behind a gate that opens on a marker: the smallest network that `tasks.gated_recall` asks for."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,5 @@
 """MANN's memory: least-recently-used access, write first and then read (Santoro et al. 2016)."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

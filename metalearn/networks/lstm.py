@@ -1,7 +1,5 @@
 """One LSTM, its input projection made outside the scan."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -1,7 +1,5 @@
 """Two hidden layers on x_t alone: what cannot learn in context, for comparison."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 
 from metalearn import validate

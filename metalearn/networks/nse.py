@@ -4,8 +4,6 @@ The wiring follows Neural Semantic Encoders (Munkhdalai & Yu) for the read, with
 reconstruction of "Fast & Slow Learning" (arXiv 2011.05438) from its abstract and sources, not that paper's equations.
 """
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

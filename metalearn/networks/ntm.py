@@ -1,7 +1,5 @@
 """The neural Turing machine: content, interpolate, shift, sharpen; read, then erase and add."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

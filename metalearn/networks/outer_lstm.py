@@ -1,7 +1,5 @@
 """The outer-product LSTM (GPICL, appendix [M]): a matrix per head as the state, written by outer products."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -3,8 +3,6 @@
 Output layers start small: the head by `HEAD_SCALE`, residual outputs by 1 / sqrt(2 depth).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -1,7 +1,5 @@
 """VSML on the X x V grid: what it learns commutes with permutations of inputs and of labels (see `nn.vsml`)."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax.numpy as jnp
 

@@ -1,7 +1,5 @@
 """The grid of VSML without its symmetries, k x k between learned linear maps (see `nn.vsml`)."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax.numpy as jnp
 

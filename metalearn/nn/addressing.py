@@ -3,8 +3,6 @@
 Weightings are non-negative; those that say so sum to 1 over slots. `n` slots, M letters them.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

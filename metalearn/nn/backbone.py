@@ -12,8 +12,6 @@ of `backbones/`.
 `conv` is patches (per-task weights) or lax (shared weights; less memory): the same function either way.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -5,8 +5,6 @@ tokens have embeddings of their own and no code. Learned embeddings of the step 
 actions are read off the state tokens. Windows are padded on the right, where a causal mask hides the padding by itself.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

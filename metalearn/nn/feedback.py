@@ -8,8 +8,6 @@ A message is what a head sees of the state: {group: (B, n)}, and (B, M, n) for `
 units of the gradient of that sample's loss.
 """
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

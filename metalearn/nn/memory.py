@@ -3,8 +3,6 @@
 The read vectors of the last step go into the controller with the input; output = what controller and reads say.
 """
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,5 @@
 """The record of every sequence network, and how it is made of a linen module. Entries are the files of `networks/`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What recurrent networks are made of: the scan over a segment, the LSTM, the outer-product LSTM."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

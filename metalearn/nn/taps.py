@@ -11,8 +11,6 @@ only. Values of a segment are (B, L, ...).
 `scan` of its own (the inner steps of a learner that adapts) is not read; under `taps.vmap` it is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import functools

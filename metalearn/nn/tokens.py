@@ -5,8 +5,6 @@ length. A one-hot label has length 1 and 32 features of unit spread have length 
 sum, and learners that have to bind labels to inputs stay on their plateau for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax.numpy as jnp

@@ -5,8 +5,6 @@ reads its row's and its column's messages; what a row sends is the mean over its
 the grid commutes with permutations of its rows and of its columns.
 """
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax.numpy as jnp
 

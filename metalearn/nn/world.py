@@ -8,8 +8,6 @@ layers. Steps before the episode enter as zeros, so the code of a first step is 
 Where a step moves little (a fiftieth of a second of a cart), what the task decides is lost beside the state itself.
 """
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -8,8 +8,6 @@ A document asks for a record between two comments; what stands between them is g
   <!-- results:ID/CLAIM -->.850 ± .010<!-- /results -->       one claim, within a line
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -1,7 +1,5 @@
 """Table of a few-shot sweep (configs/fewshot.py): every learner on the same frozen episodes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from metalearn.measure import statistics

@@ -1,7 +1,5 @@
 """Tables of the in-context learners' sweeps (configs/gpicl.py): phases by number of tasks, learners side by side."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 Everything that comes out of files is escaped; pictures stand in the page itself.
 """
 
-from __future__ import annotations
-
 import base64
 import glob
 import html

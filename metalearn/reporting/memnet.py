@@ -1,7 +1,5 @@
 """Tables of the memory networks' sweeps (configs/memnet.py); its runs' labels say which row and column each is of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from metalearn.measure.statistics import interval, text

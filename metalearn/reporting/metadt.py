@@ -1,7 +1,5 @@
 """Table of a sweep of offline meta-reinforcement learning (configs/metadt.py): world models, then methods on them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Colours are Okabe and Ito's, which colour-blind people tell apart; markers and dashes say the same again.
 """
 
-from __future__ import annotations
-
 import os
 
 from metalearn.runtime import writer

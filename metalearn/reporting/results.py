@@ -21,8 +21,6 @@ multiplied by `scale` (100 for per cent); `over` says what the 95 % interval is 
 is {value, source, grade}, the grade of evidence being one of GRADES, or null.
 """
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The runs of a sweep as tables take them: each with its label, and replicas as the runs that they are."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """A result's tables on the terminal, 80 columns wide. Knows no family, only the Result record."""
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 

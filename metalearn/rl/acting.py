@@ -4,8 +4,6 @@ The network sees the episode's last K steps, the window, and the h before them, 
 was conditioned on. Evaluators play whole batches by it, `metalearn.load(...).act` one step of somebody else's loop.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -18,8 +18,6 @@ to all, `medium` holds it halfway and `expert` at its best throughout.
 Every draw is a function of (seed, task id, episode): the logs of a task do not change with the other tasks collected.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -10,8 +10,6 @@ The logs are scripted like `history`: every episode sets off with the gait of a 
 its skill, and half of them turn to the right one on the way; with action noise, so that they are not open-loop copies.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from metalearn.rl import rollout

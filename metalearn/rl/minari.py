@@ -5,8 +5,6 @@ into the episode's metadata, our header into the dataset's. What Minari does not
 masks) is made again on reading. Needs the extra `minari`; datasets lie where Minari keeps them (MINARI_DATASETS_PATH).
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from typing import Any

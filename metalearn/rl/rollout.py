@@ -7,8 +7,6 @@ Episode b has a key of its own, keys_B[b], and every random number in it comes f
 is a function of its key, its environment and its policy, not of the other episodes that are run beside it.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

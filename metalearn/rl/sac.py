@@ -8,8 +8,6 @@ advance in lock-step while the updates stay one jitted call per step.
 What comes back is the actors as they were after every `every` steps: a ladder of skill, from which behaviours choose.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -8,8 +8,6 @@
 `minari:NAME` in the place of a file name reads and writes Minari's format instead (see `minari`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -3,8 +3,6 @@
 A task is an integer; its parameters are a function of (task seed, id) alone.
 """
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

@@ -4,8 +4,6 @@ A config file is Python and is executed: load only files that you trust. What a 
 resuming and reports read that alone.
 """
 
-from __future__ import annotations
-
 import ast
 import glob
 import importlib.util

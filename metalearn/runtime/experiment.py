@@ -4,8 +4,6 @@ Building touches no device: datasets are read on the host, everything else is fu
 in seconds, before JAX starts, and before data that have to be collected are (`with_data`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import re

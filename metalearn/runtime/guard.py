@@ -6,8 +6,6 @@ with other batches: the very same ones would end in the very same way. When it d
 diverged/ its state and what the refused update was made of.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ One loop for every family.
 With several replicas (see `replicas`) both are mapped over them: keys are (R,), and so is every leaf but the step.
 """
 
-from __future__ import annotations
-
 import jax
 import optax
 

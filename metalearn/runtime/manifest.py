@@ -4,8 +4,6 @@
 its first checkpoint (`saved`), and the step that a diverging run was `rolled_back` to.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import importlib.metadata

@@ -4,8 +4,6 @@
 gradient) and a small Adam epsilon are GPICL's two ways to shorten the plateau.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

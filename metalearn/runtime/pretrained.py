@@ -1,7 +1,5 @@
 """Parameters that a run takes from another: `config.init_from`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

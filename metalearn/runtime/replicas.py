@@ -12,8 +12,6 @@ in another order). With num = 1 nothing is mapped and every bit is that of a pla
 leaf of the state has a leading axis R.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

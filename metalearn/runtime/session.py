@@ -1,7 +1,5 @@
 """One process's part of a run: from where the last one stopped to the end, or to a signal. The loop is train.py's."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

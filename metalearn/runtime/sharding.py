@@ -2,8 +2,6 @@
 `data` axis, parameters are replicated, XLA inserts the collectives.
 """
 
-from __future__ import annotations
-
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 

@@ -1,7 +1,5 @@
 """Against a call that never comes back: the stacks of all threads are printed and the process ends."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import faulthandler

@@ -4,8 +4,6 @@ One process at a time holds it (an OS lock, which a killed process gives up), it
 files and folders of its own alone: what was put there to lead elsewhere, or to be waited for, is refused.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fcntl

@@ -4,8 +4,6 @@ metrics.jsonl holds no wall-clock time, so two runs with the same bits write the
 the restored step.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """How many task ids training draws from, for tasks that are functions of an id."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from metalearn.validate import require

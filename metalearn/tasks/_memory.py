@@ -1,7 +1,5 @@
 """What tasks of graded difficulty share: their data, and the first draw, of task ids."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

@@ -1,7 +1,5 @@
 """What the regression tasks share: ids, splits and the record, around a function that draws one episode."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -7,8 +7,6 @@ An item is `rows` rows of `bits` bits behind an item delimiter; a query delimite
 Splits: `train` draws n from 2..difficulty (training: `max_items`); `exact` has n = difficulty in room for twice that.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -9,8 +9,6 @@ Splits: `train` draws n from 1..difficulty (or n = difficulty with `exact`); `ex
 twice `max_length`, so that one compiled program measures every length. It is data: a curriculum never recompiles.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -11,8 +11,6 @@ Several datasets joined by `+` are several sources: each task takes its classes 
 results are tabled by source.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from typing import NamedTuple

@@ -5,8 +5,6 @@ first symbol and only the last position counts. Half of the symbols are common, 
 `rare_frac` of the training episodes, and half of the split `balanced`.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

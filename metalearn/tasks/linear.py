@@ -3,8 +3,6 @@
 The best predictor is known, ridge regression with penalty X * noise^2: the baseline among regression tasks.
 """
 
-from __future__ import annotations
-
 import jax
 
 from metalearn.tasks import _regression

@@ -12,8 +12,6 @@ tasks have ids of their own, so their logs stay the same whatever the number of 
 A window is `history` steps of context, then `window` steps; what lies outside the episode is zero and masked.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -6,8 +6,6 @@ classes of one. The learner sees the label of step t with the input of step t + 
 ones) are rare: each is shown `rare_shots` times.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,7 +1,5 @@
 """Sine waves to be regressed from a few points (Finn et al. 2017, section 5.1): y = a sin(x - p) + noise."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 
