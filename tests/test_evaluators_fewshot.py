@@ -58,7 +58,7 @@ def test_a_wrong_hash_is_one_clear_line():
 
 
 def _run(devices: int, program: str, *words: str) -> dict:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-m", f"metalearn.{program}", *words], env=environment, capture_output=True,
                           text=True, check=False)

@@ -21,7 +21,7 @@ print(mesh.size, float(means["loss"].compute().sum()), *np.concatenate(leaves)[:
 
 
 def run(devices: int, *program: str) -> subprocess.CompletedProcess:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True, check=False)
 
