@@ -15,6 +15,7 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -25,6 +26,7 @@ from metalearn.runtime import (
     config as config_lib,
     experiment as experiment_lib,
     guard as guard_lib,
+    hosts,
     loop,
     manifest,
     pretrained,
@@ -65,11 +67,18 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
                 parts = mesh.shape["data"] * config.train.accumulate
                 multiple_of("devices" if parts == mesh.size else "devices / train.mesh.model * train.accumulate", parts,
                             **{"config.train.batch": config.train.batch})
+            hosts.agree({f"config.{k}": repr(v) for k, v in config_lib.flatten(config).items()} | manifest.versions())
             checkpoints = _checkpoints(workdir, config.train.keep, strict)
-            with workdir_lib.hold(workdir, config) as held, checkpoints:
+            with hosts.writable(workdir) as mine, workdir_lib.hold(mine, config) as held, checkpoints:
                 with stop.at_once():
                     session = Session(experiment, mesh, held, checkpoints, quiet)
-                return _run(session, stop, Watchdog(watchdog))
+                try:
+                    return _run(session, stop, Watchdog(watchdog))
+                except jax.errors.JaxRuntimeError as error:
+                    if jax.process_count() == 1:
+                        raise
+                    raise cli.Failure(f"another of the {jax.process_count()} processes is gone, and the run with it; "
+                                      f"the same commands go on ({' '.join(str(error).split())[:150]})") from None
         except signals.Interrupted:
             raise Stopped(stop.number, "before its first update; there is nothing to save") from None
 
@@ -86,13 +95,17 @@ def _run(session: Session, stop: signals.Noted, watchdog: Watchdog) -> dict[str,
     def at_once(function, *args):
         """function(session's experiment and parameters, ...), which a signal ends where it stands."""
         try:
-            with stop.at_once():
-                return function(experiment, session.state.params, session.state.carry, *args)
+            # one of several cannot leave the others: it answers where all do
+            with stop.at_once() if jax.process_count() == 1 else contextlib.nullcontext():
+                state = sharding.local(session.state, session.mesh)
+                return function(experiment, state.params, state.carry, *args)
         except signals.Interrupted:
             raise stopped() from None
 
+    asked = hosts.largest(stop.number)
     while session.step < train.steps:
-        if stop.number:
+        if asked:
+            stop.number = asked
             raise stopped()
         if train.eval_every and session.step and session.step % train.eval_every == 0:
             session.writer.write_history(session.step, at_once(headlines))  # here, so that a resumed run makes it up
@@ -102,6 +115,7 @@ def _run(session: Session, stop: signals.Noted, watchdog: Watchdog) -> dict[str,
             session.step += num
             session.take(means)
             wrong = session.line() if session.due(train.log_every) else ""
+            asked = hosts.largest(stop.number)
         if wrong:
             session.roll_back(wrong)
         elif session.due(train.save_every):
@@ -178,15 +192,23 @@ def main() -> int:
     parser.add_argument("--watchdog", type=float, default=1000.0, metavar="N", help="end, with all threads' stacks, "
                         "where a call takes longer than a minute and N times the median one (1000; 0: never)")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
+    parser.add_argument("--processes", type=int, default=1, help="how many train this run together, each started with "
+                        "the same command but for --process")
+    parser.add_argument("--process", type=int, default=0, help="which of them this is, from 0")
+    parser.add_argument("--coordinator", default="", help="HOST:PORT of process 0")
+    parser.add_argument("--join_timeout", type=int, default=100, help="seconds until an absent or silent one is missed")
     args = parser.parse()
     require(args.watchdog >= 0, "--watchdog", args.watchdog, "must be 0 or above")
     config = config_lib.load(args.config, args.overrides)
+    hosts.join(args.coordinator, args.processes, args.process, args.join_timeout)
     with signals.Noted(last=True) as stop:
         try:
             headline = run(config, args.workdir, args.quiet, stop, args.strict, args.watchdog)
         except Stopped as stopped:
             cli.say(str(stopped))
             return cli.EXIT_SIGNAL
+        if args.process:
+            return 0
         cli.print_result(headline)
         cli.say(f"next: metalearn report {args.workdir}; metalearn eval --workdir={args.workdir} --dataset=PATH")
     return 0

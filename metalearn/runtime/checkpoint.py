@@ -67,8 +67,15 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            self._manager = ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
-                max_to_keep=self.keep, enable_async_checkpointing=False, cleanup_tmp_directories=True))
+            # of several processes one alone writes; without being told so Orbax waits for the others
+            alone = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
+            handlers = {"state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                        "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone)}
+            os.makedirs(self.directory, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self.directory, item_handlers=handlers, options=(
+                ocp.CheckpointManagerOptions(
+                    max_to_keep=self.keep, enable_async_checkpointing=False, cleanup_tmp_directories=True, create=False,
+                    multiprocessing_options=alone)))
         return self._manager
 
     def steps(self) -> list[int]:

@@ -11,6 +11,7 @@ from metalearn import cli
 from metalearn.runtime import (
     experiment as experiment_lib,
     guard as guard_lib,
+    hosts,
     loop,
     manifest,
     pretrained,
@@ -41,6 +42,7 @@ class Session:
         self.mesh, self.held, self.checkpoints, self.quiet = mesh, held, checkpoints, quiet
         plan, self.warned = experiment.plan, set()
         attempt, unfinished = manifest.rolled_back(held.path)
+        attempt = hosts.largest(attempt)  # the first process alone has what was written of earlier sessions
         if unfinished is not None:  # killed before it had deleted what it went back from
             checkpoints.drop(after=unfinished or -1)
         self.meta = {"config": experiment.config.to_dict(), "versions": manifest.versions(),
@@ -50,22 +52,25 @@ class Session:
         self.began -= self._begin(attempt).get("seconds", 0.0)
         manifest.add(held.path, manifest.describe(jax.devices()[0].device_kind, mesh.size), step=self.step,
                      **{"changed": held.changed} if held.changed else {})
-        if self.writer.last + experiment.config.train.log_every <= self.step and not held.changed:
+        if hosts.first() and self.writer.last + experiment.config.train.log_every <= self.step and not held.changed:
             cli.say(f"warning: metrics.jsonl lacks what was written from step {self.writer.last} to {self.step}")
 
     def _begin(self, attempt: int) -> dict[str, Any]:
         """Goes to the newest healthy checkpoint, or to the beginning; returns the checkpoint's meta, {} of none."""
         experiment, config, plan = self.experiment, self.experiment.config, self.experiment.plan
         init, found = loop.make_init(experiment), {}
-        if self.checkpoints.steps():
-            state, found = self.checkpoints.restore(jax.eval_shape(init, self.data, self._key_init))
+        if hosts.largest(len(self.checkpoints.steps())):
+            shapes = jax.eval_shape(init, self.data, self._key_init)
+            state, found = self.checkpoints.restore(shapes) if hosts.first() else (None, {"step": 0})
+            if (step := hosts.largest(found["step"])) and not hosts.first():  # the same, whatever is damaged
+                state, found = self.checkpoints.restore(shapes, step)
             _warn_of_changes(found, self.meta, self.held.path)
         else:
             state = init(self.data, self._key_init)
             if config.init_from:
                 parts = tuple(experiment.learner.pretrained)
                 state = state.replace(params=pretrained.params(config.init_from, state.params, parts, plan))
-        self.state: TrainState = jax.device_put(state, sharding.of_state(state, self.mesh, config.train.mesh.params))
+        self.state: TrainState = sharding.place(state, sharding.of_state(state, self.mesh, config.train.mesh.params))
         if config.train.mesh.params != "replicated" or self.mesh.shape["model"] > 1:
             cli.say(f"{sharding.bytes_per_device(self.state):,} bytes of state on each of {self.mesh.size} devices")
         self.step = int(state.step)
@@ -73,7 +78,7 @@ class Session:
         self.running, self.pending, self._first = found.get("running", {}), None, True
         self.guard = guard_lib.made(experiment, found, attempt)
         self.key = replicas.keys(plan, self._key_steps, self.guard.attempt)
-        self.writer = Writer(self.held.path, self.step, config.train.steps, self.quiet)
+        self.writer = Writer(self.held.path, self.step, config.train.steps, self.quiet or not hosts.first())
         return found
 
     def due(self, every: int) -> bool:
@@ -111,7 +116,9 @@ class Session:
             meta = self.meta | {"running": self.running, "guard": self.guard.meta(self._streaks()),
                                 "seconds": time.monotonic() - self.began}
             # the manifest tells of the first, so that one is waited for
-            self.checkpoints.save(self.step, self.state, meta, wait=wait or self._first)
+            state = sharding.local(self.state, self.mesh)
+            if hosts.first():
+                self.checkpoints.save(self.step, state, meta, wait=wait or self._first)
             self.saved = self.step
             if self._first:
                 manifest.note(self.held.path, saved=self.step)
@@ -130,7 +137,8 @@ class Session:
         cli.say(f"warning: {wrong} at step {self.step}; going back to step {to} and on with other batches")
         self.held.check()
         manifest.note(path, rolled_back=to, saved=None)  # first: a kill from here on is made up for at the next start
-        self.checkpoints.drop(after=to or -1)
+        if hosts.first():
+            self.checkpoints.drop(after=to or -1)
         self.writer.close()
         self._begin(1)
 

@@ -11,6 +11,7 @@ import math
 import re
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from metalearn.types import PyTree, leaf_name
@@ -32,9 +33,31 @@ def make_mesh(num_devices: int = 0, model: int = 1) -> Mesh:
     return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices[:num])
 
 
+def place(tree: PyTree, where: PyTree) -> PyTree:
+    """Every leaf as its sharding says; where devices are other processes' too, all of them have the same `tree`."""
+
+    def one(leaf, sharding):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    if jax.process_count() == 1:
+        return jax.device_put(tree, where)
+    return jax.tree.map(one, tree, where)
+
+
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Every device holds the whole of it."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return place(tree, jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree))
+
+
+def local(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The whole of it on this process's own devices, to be read, saved and evaluated there."""
+    if jax.process_count() == 1:
+        return tree
+    whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+    return jax.tree.map(np.asarray, whole)
 
 
 def of_state(state: PyTree, mesh: Mesh, params: str) -> PyTree:

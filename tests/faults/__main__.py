@@ -25,7 +25,7 @@ from metalearn import cli  # noqa: E402
 from metalearn.reporting import tables  # noqa: E402
 from metalearn.validate import require  # noqa: E402
 
-from . import damage, kills, processes, rest  # noqa: E402
+from . import damage, kills, processes, rest, together  # noqa: E402
 
 # R-number, what it is, the section, cases of each kind, and how many in --short
 SECTIONS = [
@@ -39,6 +39,7 @@ SECTIONS = [
     ("R8", "1, 2, 4, 8 devices and back", rest.devices, 1, 1),
     ("R9", "the same command twice", rest.twice, 100, 24),
     ("R11", "batches that are not finite", rest.broken_batches, 1, 1),
+    ("R13", "two processes; one gone, stopped, absent", together.two, 1, 1),
     ("R14", "updates that do not come back", rest.ordinary("tests/test_runtime_watchdog.py"), 1, 1),
     ("R16", "bad configurations of all programs", rest.bad_input, 1, 1),
     ("R17", "another config in the directory", rest.other_configs, 1, 1),
