@@ -1,16 +1,16 @@
-"""How fast a config's update is on this device, and what share of the device's matrix rate it reaches.
+"""How fast a config's update is on this device: against PyTorch, and as a share of the device's matrix rate.
 
-  metalearn benchmark --config=configs/gpicl.py:digits [--rounds=5]
+  metalearn benchmark --config=configs/gpicl.py:shifted [--rounds=7] [--store=ID --row=NAME]
   metalearn benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
 
-Prints steps/s, tasks/s (episodes), tokens/s (batch x episode length), compile time, model FLOP/s and its fraction of
-two rates measured in the same interleaved rounds: a 2048^3 matmul, and a matmul of the shape that dominates the
-update. FLOP are those of the matrix products in the program as written (counted in its jaxpr: forward, backward, task
-generation), so neither recomputation that the compiler drops nor element-wise work flatters the figure. Pass as many
-configs as you like.
+Where PyTorch is installed, the same update (`metalearn/measure/torch_reference.py`) runs there in the same interleaved
+rounds, eager and compiled, on one thread and on two, from the same parameters; loss and gradient norm on one batch must
+agree to 1e-4 before anything is timed. Times are medians over rounds, after one that does not count.
 
-Where PyTorch is installed, MAML and prototypes on Conv4 are timed there too, the same update
-(`metalearn/measure/torch_reference.py`) in the same interleaved rounds.
+FLOP are those of the matrix products in the program as written (counted in its jaxpr: forward, backward, task
+generation), so neither recomputation that the compiler drops nor element-wise work flatters the figure; convolutions
+count as the products that they are. They are held against a 2048^3 product measured in the same rounds. `--store` puts
+the row into results/ID.json, in the place of the row of that name.
 
 `--memory` compiles the update and runs nothing: the compiler's own figure of the bytes that it needs beside its
 arguments (parameters, optimiser state, datasets) and results.
@@ -18,23 +18,30 @@ arguments (parameters, optimiser state, datasets) and results.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.measure import torch_reference
-from metalearn.reporting import tables
-from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
+from metalearn.nn import taps
+from metalearn.reporting import results as results_lib, tables
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, manifest, replicas, sharding
 from metalearn.runtime.experiment import Experiment
-from metalearn.types import Result
+from metalearn.validate import require
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def count_matmuls(jaxpr) -> Counter:
@@ -50,6 +57,10 @@ def count_matmuls(jaxpr) -> Counter:
             num, k = (math.prod(left[i] for i in axes) for axes in (batch, contract))
             m, n = math.prod(left) // (num * k), math.prod(right) // (num * k)
             found[num, m, k, n] += 1
+        if equation.primitive.name == "conv_general_dilated":  # of each output, by output channel
+            kernel, out = equation.invars[1].aval, equation.outvars[0].aval
+            n = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+            found[1, out.size // n, kernel.size // n, n] += 1
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
@@ -83,7 +94,7 @@ def memory(spec: str, overrides: list[str]) -> dict:
 
 
 def measure(spec: str, overrides: list[str], rounds: int) -> dict:
-    """The figures of one config, medians over `rounds` interleaved rounds of about a second each."""
+    """The figures of one config, medians over `rounds` interleaved rounds."""
     config = config_lib.load(spec, overrides)
     experiment = _built(config)
     mesh = sharding.make_mesh(config.train.devices)
@@ -91,60 +102,105 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     key = replicas.roots(experiment.plan)
     state = sharding.replicate(loop.make_init(experiment)(data, key), mesh)
     update, num = loop.make_update(experiment, mesh), config.train.steps_per_call
-    matmuls = count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)
-    work, (shape, _) = flop(matmuls) / num, max(matmuls.items(), key=lambda item: flop(Counter([item[0]])) * item[1])
+    work = flop(count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)) / num
+    arms, checked = _torch(spec, overrides, experiment, data, key, state)
     began = time.perf_counter()
     compiled = update.lower(state, data, key, num).compile()
     compile_seconds = time.perf_counter() - began
 
-    state, _ = compiled(state, data, key)
-    problem = torch_reference.lacks(config)
-    if problem:
-        print(problem, file=sys.stderr)
-    other = torch_reference.make(config, experiment.task.spec) if problem == "" else None
-    peaks = {"2048^3": _matmul((1, 2048, 2048, 2048)), "own shape": _matmul(shape)}
-    seconds, torch_seconds, rates = [], [], {name: [] for name in peaks}
-    if other:
-        other()
-    for _ in range(rounds):
-        began = time.perf_counter()
+    def ours():
+        nonlocal state
         state, means = compiled(state, data, key)
         jax.block_until_ready(means)
-        seconds.append((time.perf_counter() - began) / num)
-        if other:
-            torch_seconds.append(min(_time(other) for _ in range(3)))
-        for name, (run, amount) in peaks.items():
-            rates[name].append(amount / _time(run))
-    step = statistics.median(seconds)
-    peak = {name: statistics.median(r) for name, r in rates.items()}
-    length, tasks = experiment.task.spec.length, config.train.batch
-    theirs = statistics.median(torch_seconds) if other else None
-    beside = {"torch_ms_per_step": theirs * 1e3, "torch_tasks_per_second": tasks / theirs} if other else {}
-    return {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,
-            "ms_min": min(seconds) * 1e3, "ms_max": max(seconds) * 1e3,
-            "steps_per_second": 1 / step, "tasks_per_second": tasks / step,
-            "tokens_per_second": tasks * length / step, "model_gflop_per_step": work / 1e9,
-            "model_gflops": work / step / 1e9, "matmul_gflops": peak["2048^3"] / 1e9,
-            "own_shape": "x".join(map(str, shape)), "own_shape_gflops": peak["own shape"] / 1e9,
-            "fraction_of_matmul": work / step / peak["2048^3"],
-            "fraction_of_own_shape": work / step / peak["own shape"], "compile_seconds": compile_seconds} | beside
+
+    run, amount = _matmul(2048)
+    runs = {"ours": ours, "matmul": run} | arms
+    seconds = _rounds(runs, rounds)
+    ours_S, peak = [s / num for s in seconds.pop("ours")], amount / statistics.median(seconds.pop("matmul"))
+    step, length, tasks = statistics.median(ours_S), experiment.task.spec.length, config.train.batch
+    row = {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,
+           "ms_min": min(ours_S) * 1e3, "ms_max": max(ours_S) * 1e3, "tasks_per_second": tasks / step,
+           "tokens_per_second": tasks * length / step, "model_gflop_per_step": work / 1e9,
+           "model_gflops": work / step / 1e9, "matmul_gflops": peak / 1e9, "fraction_of_matmul": work / step / peak,
+           "compile_seconds": compile_seconds}
+    by_arm = {name: statistics.median(times) * 1e3 for name, times in seconds.items()}
+    best = min(by_arm, key=by_arm.get, default=None)
+    if best:
+        row |= {"torch_ms": by_arm, "torch_best": best, "times_torch": by_arm[best] / row["ms_per_step"],
+                "torch_min": min(seconds[best]) * 1e3, "torch_max": max(seconds[best]) * 1e3} | checked
+    return row
 
 
-def _matmul(shape):
-    """(run, FLOP per run) of a batched f32 product, repeated inside one program so that dispatch costs nothing."""
-    num, m, k, n = shape
-    amount = 2.0 * math.prod(shape)
-    repeats = max(1, int(2e10 / amount)) if amount < 2e10 else 1
-    a, b = jnp.ones((num, m, k)), jnp.full((num, k, n), 1e-3)
+def _rounds(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in turn, `rounds` times; short ones are repeated within a round, after one call that warms up
+    the caches and wakes the threads. One that fails in its first call is left out."""
+    repeats, seconds = {}, {}
+    for name, run in runs.items():
+        try:
+            run()
+            repeats[name] = max(1, min(20, round(0.1 / _time(run))))
+        except Exception as error:  # noqa: BLE001 - a compiler's failure is that arm's end, and no more
+            print(f"{name} is left out: {str(error).strip().splitlines()[0][:200]}", file=sys.stderr)
+    for _ in range(rounds):
+        for name, num in repeats.items():
+            runs[name]()
+            times = [_time(runs[name]) for _ in range(num)]
+            seconds.setdefault(name, []).append(statistics.median(times))
+    return seconds
 
-    @jax.jit
-    def run(a, b):
-        # the next factor depends on the last product, so no repetition can be dropped
-        step = lambda _, c: jnp.einsum("bmk,bkn->bmn", a + c[:, :1, :1] * 1e-9, b)
-        return jax.lax.fori_loop(0, repeats, step, jnp.zeros((num, m, n)))
 
-    jax.block_until_ready(run(a, b))
-    return lambda: jax.block_until_ready(run(a, b)), amount * repeats
+# what has to be off for two programs to compute the same number
+DETERMINISTIC = {"metadt": ("dropout=0.0", "action_dropout=0.0", "context_dropout=0.0", "prompt_frac=1.0",
+                            "warm_steps=0")}
+
+
+def _torch(spec, overrides, experiment, data, key, state) -> tuple[dict[str, Callable], dict[str, float]]:
+    """({arm: one update there}, what was found to agree); ({}, {}) where there is none."""
+    problem = torch_reference.lacks(experiment.config)
+    if problem:
+        print(problem, file=sys.stderr)
+    if problem != "":
+        return {}, {}
+    fields = [f"learner.{field}" for field in DETERMINISTIC.get(experiment.config.learner.name, ())]
+    plain = experiment_lib.build(config_lib.load(spec, [*overrides, *fields]), experiment.task)
+    batch, key_learner = jax.jit(lambda state: loop.draw(plain, data, key, state))(state)
+    with jax.enable_x64(True):  # what differs after that is not rounding
+        double = lambda a: a.astype("float64") if jnp.issubdtype(a.dtype, jnp.floating) else a
+        given = jax.tree.map(double, (state.params, state.carry, batch))
+        grads, _, means = jax.jit(plain.learner.grads)(*given, key_learner)
+        found = [float(means["loss"].compute()), float(optax.global_norm(grads))]
+    tokens = _tokens(plain.learner, state, batch) if experiment.config.learner.name == "metadt" else None
+    images = data["train"]["x_NX"] if experiment.config.learner.name == "incontext" else None
+    other = torch_reference.Reference(experiment.config, experiment.task.spec, state.params, batch, images, tokens)
+    theirs = other.check()
+    for name, a, b in zip(("loss", "gradient norm"), found, theirs, strict=True):
+        if abs(a - b) > 1e-4 * abs(a):
+            raise cli.Failure(f"{spec}: {name} is {a:.6g} here and {b:.6g} in PyTorch: not the same update")
+    return dict(other.arms()), {"loss": found[0], "grad_norm": found[1], "torch_loss": theirs[0],
+                                "torch_grad_norm": theirs[1]}
+
+
+def _tokens(learner, state, batch):
+    """What the last network that `predict` applies is given."""
+    given = []
+
+    def listen(module, params, *args, **options):
+        given.append(args[:2])
+        return apply(module, params, *args, **options)
+
+    apply, taps.apply = taps.apply, listen
+    try:
+        learner.predict(state.params, state.carry, batch)
+    finally:
+        taps.apply = apply
+    return given[-1]
+
+
+def _matmul(size: int):
+    """(run, FLOP per run) of a square f32 product."""
+    a = jnp.full((size, size), 1e-3)
+    run = jax.jit(lambda a: a @ a)
+    return lambda: jax.block_until_ready(run(a)), 2.0 * size**3
 
 
 def _time(run) -> float:
@@ -153,12 +209,46 @@ def _time(run) -> float:
     return time.perf_counter() - began
 
 
+COLUMNS = ["update", "ms", "from", "to", "PyTorch ms", "best arm", "times PyTorch", "GFLOP/s", "% of peak", "compile s"]
+
+
+def cells(name: str, row: dict) -> list:
+    """A row of the table."""
+    number = lambda x: float(f"{x:.3g}")
+    theirs = [None] * 3
+    if "torch_best" in row:
+        theirs = [number(row["torch_ms"][row["torch_best"]]), row["torch_best"], round(row["times_torch"], 2)]
+    return [name, *(number(row[k]) for k in ("ms_per_step", "ms_min", "ms_max")), *theirs, round(row["model_gflops"]),
+            round(100 * row["fraction_of_matmul"]), round(row["compile_seconds"], 1)]
+
+
+def store(root: str, name: str, row_name: str, row: dict, command: str, sha256: str, seconds: float) -> None:
+    """Puts a row into the record `name` under `root`: in the place of the one called so, or below the others."""
+    machine = manifest.describe(row["device"], jax.device_count())
+    table = {"title": "", "digits": 2, "columns": COLUMNS, "rows": []}
+    old = results_lib.load(root).get(name) or results_lib.blank(name, "Speed of updates", [], {}) | {"tables": [table]}
+    rows = {r[0]: (r, c) for r, c in zip(old["tables"][0]["rows"], old["commands"], strict=True)}
+    rows[row_name] = cells(row_name, row), command
+    results_lib.save(root, cli.plain(old | {
+        "provenance": "made", "config_sha256": sha256, "git": machine["git"], "seeds": [0],
+        "seconds": round(seconds, 1),
+        "machine": f"{machine['machine']}, {row['device']}, {row['matmul_gflops']:.0f} GFLOP/s in a 2048^3 product",
+        "commands": [c for _, c in rows.values()], "tables": [table | {"rows": [r for r, _ in rows.values()]}]}))
+
+
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn benchmark")
     parser.add_argument("--config", required=True, action="append", help="FILE[:argument]; repeat for several rows")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", action="store_true", help="compiled peak bytes alone; runs nothing")
+    parser.add_argument("--store", default="", metavar="ID", help="the record of results/ that the row goes into")
+    parser.add_argument("--row", default="", help="its name there")
+    parser.add_argument("--root", default=ROOT, help="where results/ lies")
     args = parser.parse()
+    require(args.rounds >= 1, "--rounds", args.rounds, "must be at least 1")
+    require(bool(args.store) == bool(args.row), "--row", args.row, "goes with --store=ID")
+    alone = len(args.config) == 1 and not args.memory
+    require(alone or not args.store, "--store", args.store, "takes one timed config")
     if args.memory:
         rows = [memory(spec, args.overrides) for spec in args.config]
         table = [[r["config"].rpartition(":")[2], f"{r['temp_bytes'] / 2**20:.1f}",
@@ -167,19 +257,17 @@ def main() -> int:
                                  "columns": ["config", "temporaries MiB", "arguments MiB", "compile s"]}]})
         cli.print_result({"rows": rows})
         return 0
-    rows = [measure(spec, args.overrides, max(args.rounds, 1)) for spec in args.config]
-    columns = ["config", "ms/step (min-max)", "steps/s", "tasks/s", "PyTorch tasks/s", "tokens/s", "GFLOP/step",
-               "GFLOP/s", "of 2048^3", "of own shape", "compile s"]
-    table = [[r["config"].rpartition(":")[2], f"{r['ms_per_step']:.2f} ({r['ms_min']:.2f}-{r['ms_max']:.2f})",
-              f"{r['steps_per_second']:.1f}", f"{r['tasks_per_second']:.1f}",
-              f"{r['torch_tasks_per_second']:.1f}" if "torch_tasks_per_second" in r else "-",
-              f"{r['tokens_per_second']:.0f}", f"{r['model_gflop_per_step']:.3f}",
-              f"{r['model_gflops']:.1f}", f"{r['fraction_of_matmul']:.2f} of {r['matmul_gflops']:.0f}",
-              f"{r['fraction_of_own_shape']:.2f} of {r['own_shape_gflops']:.0f} ({r['own_shape']})",
-              f"{r['compile_seconds']:.1f}"] for r in rows]
-    result: Result = {"tables": [{"title": f"one update on {rows[0]['device']}, f32, medians of {args.rounds} rounds",
-                                  "columns": columns, "rows": table}]}
-    tables.show(result)
+    began = time.monotonic()
+    rows = [measure(spec, args.overrides, args.rounds) for spec in args.config]
+    names = [args.row or r["config"].rpartition(":")[2] for r in rows]
+    title = f"one update on {rows[0]['device']}, medians of {args.rounds} rounds, peak {rows[0]['matmul_gflops']:.0f}"
+    tables.show({"tables": [{"title": title, "columns": COLUMNS, "rows": [
+        ["" if c is None else str(c) for c in cells(*pair)] for pair in zip(names, rows, strict=True)]}]})
+    if args.store:
+        words = [f"--config={args.config[0]}", *(f"--config.{change}" for change in args.overrides)]
+        sha256 = hashlib.sha256(config_lib.load(args.config[0], args.overrides).to_json().encode()).hexdigest()[:16]
+        store(args.root, args.store, args.row, rows[0], " ".join(["benchmark", *words]), sha256,
+              time.monotonic() - began)
     cli.print_result({"rows": rows})
     return 0
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from metalearn import benchmark
+from metalearn.reporting import documents, results
 
 
 def test_count_matmuls_by_hand():
@@ -22,10 +23,31 @@ def test_batched_products_count_their_batch():
     assert found == {(2, 3, 4, 5): 1}
 
 
-def test_one_row(monkeypatch):
-    monkeypatch.setattr(benchmark, "_matmul", lambda shape: (lambda: None, 1.0))
+def test_a_convolution_counts_as_products():
+    f = lambda x, w: jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    found = benchmark.count_matmuls(jax.make_jaxpr(f)(jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 5))).jaxpr)
+    assert found == {(1, 32, 27, 5): 1}
+
+
+def test_rows_are_stored_by_name(monkeypatch, tmp_path):
+    """A row takes the place of the one of its name; the record is one that the documents can show."""
+    monkeypatch.setattr(benchmark, "_matmul", lambda size: (lambda: None, 1.0))
+    monkeypatch.setattr(benchmark.torch_reference, "lacks", lambda config: None)
     row = benchmark.measure("configs/gpicl.py:smoke", [], rounds=1)
-    assert row["model_gflop_per_step"] > 0 and row["steps_per_second"] > 0
+    assert row["model_gflop_per_step"] > 0 and row["tasks_per_second"] > 0 and "torch_best" not in row
+    for name, ms in (("one", 1.0), ("two", 2.0), ("one", 3.0)):
+        benchmark.store(str(tmp_path), "speed", name, row | {"ms_per_step": ms}, f"benchmark {name}", "0" * 16, 1.0)
+    record = results.load(str(tmp_path))["speed"]
+    assert [r[:2] for r in record["tables"][0]["rows"]] == [["one", 3.0], ["two", 2.0]]
+    assert record["commands"] == ["benchmark one", "benchmark two"] and "| one |" in documents.section(record)
+
+
+def test_an_arm_that_fails_is_left_out(capsys):
+    def broken():
+        raise RuntimeError("no compiler here")
+
+    assert set(benchmark._rounds({"good": lambda: None, "broken": broken}, 2)) == {"good"}
+    assert "broken is left out: no compiler here" in capsys.readouterr().err
 
 
 def test_the_memory_dial_turns():

@@ -1,4 +1,4 @@
-"""The PyTorch arm: optional, says so in one line when torch is absent, and learns its one batch when it is there."""
+"""The PyTorch arm: optional, says so in one line when torch is absent; else it computes our loss and gradient."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import importlib.util
 
 import pytest
 
+from metalearn import benchmark, cli
 from metalearn.measure import torch_reference
-from metalearn.runtime import config as config_lib, experiment as experiment_lib
+from metalearn.runtime import config as config_lib
 
 
 def test_who_has_an_arm(monkeypatch):
@@ -15,16 +16,40 @@ def test_who_has_an_arm(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found[name])
     lacks = lambda arg, *changes: torch_reference.lacks(config_lib.load(arg, changes))
     assert lacks("configs/fewshot.py:smoke,maml") == "PyTorch is not installed: its arm is left out"
-    assert lacks("configs/gpicl.py:smoke") is None and lacks("configs/fewshot.py:smoke,anil") is None
+    assert lacks("configs/gpicl.py:smoke,network=lstm") is None and lacks("configs/fewshot.py:smoke,anil") is None
     assert lacks("configs/fewshot.py:smoke,maml", "learner.backbone.norm=layer") is None
     found["torch"] = "there"
     assert lacks("configs/fewshot.py:smoke,protonet") == ""
 
 
-@pytest.mark.parametrize("name", ["maml", "protonet"])
-def test_it_learns(name):
+def _measure(monkeypatch, spec: str, *overrides: str) -> dict:
+    """A row whose timing is one call of each arm that is not compiled."""
+    eager = lambda runs, rounds: {name: [run() or 1.0] for name, run in runs.items() if "compile" not in name}
+    monkeypatch.setattr(benchmark, "_rounds", eager)
+    monkeypatch.setattr(benchmark, "_matmul", lambda size: (lambda: None, 1.0))
+    return benchmark.measure(spec, list(overrides), rounds=1)
+
+
+PLAIN = "optim.warmup_steps=0"
+
+
+@pytest.mark.parametrize("spec, overrides", [
+    ("configs/fewshot.py:smoke,maml", ()), ("configs/fewshot.py:smoke,protonet", ()),
+    ("configs/gpicl.py:smoke", (PLAIN,)),
+    ("configs/gpicl.py:smoke", (PLAIN, "learner.layout=shifted", "learner.network.positions=True")),
+    ("configs/metadt.py:smoke", (PLAIN, "learner.world_training=frozen", "learner.head=mse", "learner.dropout=0.1")),
+])
+def test_its_loss_and_gradient_are_ours(monkeypatch, spec, overrides):
     pytest.importorskip("torch")
-    config = config_lib.load(f"configs/fewshot.py:smoke,{name}", ["optim.lr=0.01"])
-    update = torch_reference.make(config, experiment_lib.build(config).task.spec)
-    losses = [update() for _ in range(40)]
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    row = _measure(monkeypatch, spec, *overrides)
+    assert row["torch_loss"] == pytest.approx(row["loss"], rel=1e-4)
+    assert row["torch_grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
+    assert set(row["torch_ms"]) == {"eager 1", "eager 2"}
+
+
+def test_another_update_is_not_timed(monkeypatch):
+    pytest.importorskip("torch")
+    right = torch_reference.Reference.check
+    monkeypatch.setattr(torch_reference.Reference, "check", lambda self: (right(self)[0], 1.01 * right(self)[1]))
+    with pytest.raises(cli.Failure, match="gradient norm"):
+        _measure(monkeypatch, "configs/fewshot.py:smoke,protonet")

@@ -1,82 +1,234 @@
-"""The same update in PyTorch, eager, as the arm that `metalearn.benchmark` runs beside ours; the only file with torch.
+"""The same update in PyTorch, as the arm that `metalearn.benchmark` runs beside ours; the only file with torch.
 
-Forward, backward, clipping and Adam on random images of the config's shapes: MAML as a loop over tasks, which is the
-fastest form there (functorch's vmap pays for grouped convolutions), or prototypes. No episodes are drawn here, while
-our own figure includes drawing them.
+Plain, as a practitioner writes it: fused attention (`scaled_dot_product_attention`), the library's own convolutions and
+norms, clipping, fused Adam; MAML as a loop over tasks, which is the fastest form there (functorch's vmap pays for
+grouped convolutions). Parameters are ours, so that loss and gradient norm can be compared before anything is timed.
+
+What an arm is spared: few-shot and Meta-DT arms stay on one batch, while our figures include drawing each; Meta-DT's is
+given the codes and the prompt that ours computes. In-context arms draw their projections and images, like ours.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from metalearn.types import PyTree, leaf_name
+
+THREADS = (1, 2)
 
 
 def lacks(config) -> str | None:
     """What is in the way of an arm for this config, as a line for a person; '' where there is one, None where a
     config has none by its nature (another learner or network)."""
     learner = config.learner.to_dict()
-    backbone = learner.get("backbone", {})
-    plain = learner["name"] == "protonet" or learner["name"] == "maml" and learner["adapt"] == "all" and (
+    name, backbone = learner["name"], learner.get("backbone", {})
+    steps = name == "protonet" or name == "maml" and learner["adapt"] == "all" and (
         not learner["learn_lr"] and learner["order"] in ("second", "first"))
-    if not plain or backbone.get("name") != "conv4" or backbone["norm"] != "batch":
+    conv = steps and backbone.get("name") == "conv4" and backbone["norm"] == "batch"
+    reads = name == "incontext" and learner["network"]["name"] == "transformer" and learner["layout"] != (
+        "previous_example") and config.task.name == "projected"
+    acts = name == "metadt" and learner["head"] == "mse" and learner["world_training"] == "frozen"
+    if not (conv or reads or acts) or config.optim.name != "adam":
         return None
     return "" if importlib.util.find_spec("torch") else "PyTorch is not installed: its arm is left out"
 
 
-def make(config, spec) -> Callable[[], float]:
-    """update() -> loss, one update of the config's learner; `lacks(config)` must be ''."""
-    import torch
-    from torch.nn import functional as F
+class Reference:
+    """One config's update. `batch` is one of ours, for Meta-DT with `tokens`, what its network is given.
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    torch.manual_seed(0)
-    learner, backbone, num = config.learner, config.learner.backbone, config.train.batch
-    high, wide, channels = spec.image_shape
-    ways, stride = spec.train_outputs, 2 if backbone.down == "stride" else 1
-    y_S = torch.arange(ways).repeat_interleave(spec.shots)
-    y_Q = torch.arange(ways).repeat_interleave(spec.queries)
-    x_BSX, x_BQX = (torch.randn(num, len(y), channels, high, wide) for y in (y_S, y_Q))
+    check() -> (loss, gradient norm) on `batch`, no dropout; arms() yields (name, update) of every arm that works.
+    """
 
-    def body(weights, x):
-        for i in range(backbone.depth):
-            kernel, scale, bias = weights[3 * i:3 * i + 3]
-            x = F.batch_norm(F.conv2d(x, kernel, None, stride, 1), None, None, scale, bias, True)
-            x = F.relu(x if stride == 2 else F.max_pool2d(x, 2))
-        return x.flatten(1)
+    def __init__(self, config, spec, params: PyTree, batch: Any, images: np.ndarray | None = None,
+                 tokens: PyTree | None = None):
+        import torch
 
-    weights, width = [], channels
-    for _ in range(backbone.depth):
-        weights += [torch.randn(backbone.width, width, 3, 3) * (2 / (9 * width)) ** 0.5, torch.ones(backbone.width),
-                    torch.zeros(backbone.width)]
-        width = backbone.width
-    if learner.name == "maml":
-        features = body(weights, x_BSX[0]).shape[1]
-        weights += [torch.randn(ways, features) * features**-0.5, torch.zeros(ways)]
-    weights = [w.requires_grad_() for w in weights]
-    adam = torch.optim.Adam(weights, lr=config.optim.lr)
+        self.config, self.spec, self.torch = config, spec, torch
+        tensor = lambda a: torch.from_numpy(np.array(a))
+        self.weights = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            leaf, name = np.asarray(leaf), leaf_name(path)
+            turned = {2: (1, 0), 4: (3, 2, 0, 1)}.get(leaf.ndim) if "kernel" in name else None  # out, in, high, wide
+            self.weights[name] = tensor(leaf.transpose(turned) if turned else leaf).contiguous().requires_grad_()
+        self.batch = jax.tree.map(tensor, batch)
+        self.images, self.tokens = images is not None and tensor(images), jax.tree.map(tensor, tokens)
+        optim = config.optim
+        decayed = [w for w in self.weights.values() if w.ndim >= 2]
+        others = [w for w in self.weights.values() if w.ndim < 2]
+        groups = [dict(params=decayed, weight_decay=optim.weight_decay), dict(params=others, weight_decay=0.0)]
+        self.adam = torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.b1, optim.b2), eps=optim.eps, fused=True)
 
-    def maml(x_SX, x_QX):
-        fast, loss = weights, lambda fast, x, y: F.cross_entropy(F.linear(body(fast[:-2], x), *fast[-2:]), y)
-        for _ in range(learner.inner_steps):
-            grads = torch.autograd.grad(loss(fast, x_SX, y_S), fast, create_graph=learner.order == "second")
-            fast = [w - learner.inner_lr * g for w, g in zip(fast, grads, strict=True)]
-        return loss(fast, x_QX, y_Q)
+    def check(self) -> tuple[float, float]:
+        """In double precision: what differs after that is not rounding."""
+        single = self.weights, self.batch, self.tokens
+        double = lambda a: a.double() if a.is_floating_point() else a
+        self.weights = {name: w.detach().double().requires_grad_() for name, w in self.weights.items()}
+        self.batch, self.tokens = jax.tree.map(double, (self.batch, self.tokens))
+        loss = self._backward(self.loss, self.batch, False)
+        norms = [w.grad.norm() for w in self.weights.values() if w.grad is not None]
+        self.weights, self.batch, self.tokens = single
+        return loss, float(self.torch.stack(norms).norm())
 
-    def protonet(x_SX, x_QX):
-        mean_VD = body(weights, x_SX).view(ways, spec.shots, -1).mean(1)
-        return F.cross_entropy(-torch.cdist(body(weights, x_QX), mean_VD) ** 2, y_Q)
+    def arms(self) -> Iterator[tuple[str, Callable[[], float]]]:
+        """Eager and compiled, one and two threads; compiling starts at an arm's first call, and may fail there."""
+        losses = {"eager": self.loss}
+        if self.config.learner.name != "maml":  # torch.compile has no second derivative
+            losses["compile"] = self.torch.compile(self.loss)
+        for kind, loss in losses.items():
+            yield from ((f"{kind} {threads}", lambda loss=loss, threads=threads: self.update(loss, threads))
+                        for threads in THREADS)
 
-    def update() -> float:
-        adam.zero_grad()
-        total = 0.0
-        for x_SX, x_QX in zip(x_BSX, x_BQX, strict=True):
-            loss = (maml if learner.name == "maml" else protonet)(x_SX, x_QX) / num
-            loss.backward()
-            total += float(loss.detach())
-        if config.optim.clip:
-            torch.nn.utils.clip_grad_norm_(weights, config.optim.clip)
-        adam.step()
+    def update(self, loss: Callable, threads: int) -> float:
+        """One update; the loss."""
+        self.torch.set_num_threads(threads)
+        value = self._backward(loss, self._draw() if self.config.learner.name == "incontext" else self.batch, True)
+        if self.config.optim.clip:
+            self.torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.config.optim.clip)
+        self.adam.step()
+        return value
+
+    def _backward(self, loss: Callable, batch: Any, train: bool) -> float:
+        """The loss, its gradients left in the weights."""
+        self.adam.zero_grad()
+        if self.config.learner.name != "maml":
+            value = loss(batch, train)
+            value.backward()
+            return float(value.detach())
+        total, num = 0.0, len(batch.x_BTX)
+        for b in range(num):  # one task after another keeps one graph alive at a time
+            value = loss(batch, b) / num
+            value.backward()
+            total += float(value.detach())
         return total
 
-    return update
+    @property
+    def loss(self) -> Callable:
+        """loss(batch, train) of the learner; MAML's is loss(batch, task)."""
+        return {"incontext": self._incontext, "maml": self._maml, "protonet": self._protonet,
+                "metadt": self._metadt}[self.config.learner.name]
+
+    # layers
+
+    def _linear(self, name: str, x):
+        return self.torch.nn.functional.linear(x, self.weights[name + "/kernel"], self.weights[name + "/bias"])
+
+    def _norm(self, name: str, x):
+        scale, bias = self.weights[name + "/scale"], self.weights[name + "/bias"]
+        return self.torch.nn.functional.layer_norm(x, x.shape[-1:], scale, bias, 1e-6)
+
+    def _block(self, name: str, x_BLD, heads: int, activation: str, mask, kept: slice, drop: Callable):
+        F, D = self.torch.nn.functional, x_BLD.shape[-1]
+        qkv = self._linear(f"{name}/attention/qkv", self._norm(f"{name}/norm_attention", x_BLD))
+        q, k, v = qkv.unflatten(-1, (3, heads, D // heads)).permute(2, 0, 3, 1, 4)
+        mask = None if mask is None else mask[..., kept, :]
+        y = F.scaled_dot_product_attention(q[:, :, kept], k, v, mask, is_causal=mask is None)
+        x_BLD = x_BLD[:, kept] + drop(self._linear(f"{name}/attention/out", y.transpose(1, 2).flatten(2)))
+        h = self._linear(f"{name}/up", self._norm(f"{name}/norm_mlp", x_BLD))
+        h = F.relu(h) if activation == "relu" else F.gelu(h, approximate="tanh")
+        return x_BLD + drop(self._linear(f"{name}/down", h))
+
+    def _conv4(self, weights: dict, x_NHWD):
+        F, backbone = self.torch.nn.functional, self.config.learner.backbone
+        x, stride = x_NHWD.permute(0, 3, 1, 2), 2 if backbone.down == "stride" else 1
+        for i in range(backbone.depth):
+            scale, bias = weights[f"norm_{i}/scale"], weights[f"norm_{i}/bias"]
+            x = F.conv2d(x, weights[f"kernel_{i}"], None, stride, 1)
+            x = F.batch_norm(x, None, None, scale, bias, True, eps=1e-5)
+            x = F.relu(x if stride == 2 else F.max_pool2d(x, 2))
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+    # learners
+
+    def _draw(self):
+        """x = A image, A ~ N(0, 1/X), and labels, as the task `projected` has them."""
+        torch, X = self.torch, self.spec.features
+        B, T = self.batch.y_BT.shape
+        A_BXX = torch.randn(B, X, X) / X**0.5
+        x_BTX = self.images[torch.randint(len(self.images), (B, T))] @ A_BXX.mT
+        return self.batch.replace(x_BTX=x_BTX, y_BT=torch.randint(self.spec.outputs, (B, T)))
+
+    def _incontext(self, batch, train: bool):
+        torch, F, learner = self.torch, self.torch.nn.functional, self.config.learner
+        ways, network, T = self.spec.outputs, learner.network, batch.y_BT.shape[1]
+        each = (batch.x_BTX.shape[-1] + ways) / 2  # both parts of a token have the same say
+        x_BTX = batch.x_BTX * (each / batch.x_BTX.shape[-1]) ** 0.5
+        y_BTV = F.one_hot(batch.y_BT.long(), ways) * each**0.5
+        mask = None
+        if learner.layout == "shifted":
+            tokens = torch.cat([x_BTX, F.pad(y_BTV, (0, 0, 1, -1))], -1)
+        else:
+            tokens = torch.cat([torch.cat([x_BTX, y_BTV], -1), torch.cat([x_BTX, torch.zeros_like(y_BTV)], -1)], 1)
+            before, eye = torch.ones(T, T, dtype=torch.bool).tril(), torch.eye(T, dtype=torch.bool)
+            mask = torch.cat([torch.cat([before, before & False], 1), torch.cat([before & ~eye, eye], 1)])
+        x = self._linear("embed", tokens)
+        if network.positions:
+            place = self.weights["position"][:T]
+            x = x + (place if mask is None else torch.cat([place, place]))
+        for i in range(network.depth):
+            kept = slice(-T, None) if i + 1 == network.depth else slice(None)
+            x = self._block(f"blocks_{i}", x, network.num_heads, "gelu", mask, kept, lambda x: x)
+        return F.cross_entropy(self._linear("head", self._norm("norm", x)).flatten(0, 1), batch.y_BT.long().flatten())
+
+    def _metadt(self, batch, train: bool):
+        torch, F, learner = self.torch, self.torch.nn.functional, self.config.learner
+        drop = lambda x: F.dropout(x, learner.dropout, train and learner.dropout > 0)
+        linear = lambda name, x: self._linear(f"policy/{name}", x)
+        time = lambda name, of: F.embedding(of.long(), self.weights[f"policy/{name}/embedding"])[:, :, None]
+        prompt, body = self.tokens
+        state = body["obs_BTS"]
+        if body["code_BTC"].shape[-1]:
+            state = torch.cat([linear("obs", state), body["code_BTC"]], -1)
+        parts = [linear("wish", body["conditioning_BTI"]), linear("obs_code", state), linear("act", body["act_BTA"])]
+        x = (torch.stack(parts, 2) + time("time", body["time_BT"])).flatten(1, 2)
+        x, mask = self._norm("policy/norm_in", x), None
+        asked = slice(1, None, 3)
+        if prompt is not None:
+            parts = [linear(f"prompt_{name}", prompt[key]) for name, key in (
+                ("wish", "conditioning_BTI"), ("obs", "obs_BTS"), ("act", "act_BTA"))]
+            p = (torch.stack(parts, 2) + time("prompt_time", prompt["time_BT"])).flatten(1, 2)
+            p = self._norm("policy/prompt_norm_in", p) if learner.prompt_norm else p
+            asked = slice(p.shape[1] + 1, None, 3)
+            there = torch.cat([(prompt["on_B"] > 0)[:, None].expand(-1, p.shape[1]), x[..., 0] == x[..., 0]], 1)
+            x = torch.cat([p, x], 1)
+            L = x.shape[1]
+            causal = torch.ones(L, L, dtype=torch.bool).tril()
+            mask = (causal & (there[:, None] | torch.eye(L, dtype=torch.bool)))[:, None]
+        x = drop(x)
+        for i in range(learner.depth):
+            kept = asked if i + 1 == learner.depth else slice(None)
+            x = self._block(f"policy/block_{i}", x, learner.num_heads, learner.activation, mask, kept, drop)
+        act_BTA = torch.tanh(linear("head", self._norm("policy/norm", x)))
+        weight_BT = batch.body.mask_BT[:, self.spec.history:]
+        error_BT = ((act_BTA - batch.body.act_BTA[:, self.spec.history:]) ** 2).mean(-1)
+        return (error_BT * weight_BT).sum() / weight_BT.sum()
+
+    def _maml(self, batch, b: int):
+        torch, F, S, learner = self.torch, self.torch.nn.functional, self.batch.support, self.config.learner
+        x, y = batch.x_BTX[b], batch.y_BT[b].long()
+
+        def loss(fast: dict, x, y):
+            of = {name.removeprefix("body/"): w for name, w in fast.items()}
+            return F.cross_entropy(F.linear(self._conv4(of, x), fast["head/kernel"], fast["head/bias"]), y)
+
+        fast = self.weights
+        for _ in range(learner.inner_steps):
+            grads = torch.autograd.grad(loss(fast, x[:S], y[:S]), list(fast.values()),
+                                        create_graph=learner.order == "second")
+            fast = {name: w - learner.inner_lr * g for (name, w), g in zip(fast.items(), grads, strict=True)}
+        return loss(fast, x[S:], y[S:])
+
+    def _protonet(self, batch, train: bool):
+        F, S, ways = self.torch.nn.functional, self.batch.support, self.spec.train_outputs
+        total = 0.0
+        for x, y in zip(batch.x_BTX, batch.y_BT.long(), strict=True):
+            of = F.one_hot(y[:S], ways).to(x.dtype)
+            mean_VD = of.T @ self._conv4(self.weights, x[:S]) / of.sum(0)[:, None]
+            far_QV = self.torch.cdist(self._conv4(self.weights, x[S:]), mean_VD) ** 2
+            total = total + F.cross_entropy(-far_QV, y[S:])
+        return total / len(batch.x_BTX)
+
