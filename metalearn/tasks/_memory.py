@@ -1,17 +1,15 @@
-"""What tasks of graded difficulty share: their data, and the first draw, of task ids."""
+"""What tasks with two ranges of ids share: the draw of them; and, of graded difficulty, data and record."""
 
 import jax
 import numpy as np
 
 from metalearn.types import Array
-from metalearn.validate import require
 
 SPLITS = ("train", "exact")
 
 
 def initial(task_seed: int, difficulty: int) -> dict:
-    """The data of such a task."""
-    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
+    """The data of a task of graded difficulty."""
     return {"task_seed": np.int32(task_seed), "difficulty": np.int32(difficulty)}
 
 
