@@ -47,7 +47,7 @@ def digits() -> dict:
         task=dict(name="projected", dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22,
                   new_dataset="",
                   image_size=0, channels=0, pca=32, ways=5, length=20, num_tasks=0, bias=0.0, random_points=10,
-                  task_seed=0, mixture=(), spectra=0.0),
+                  task_seed=0, mixture=(), spectra=0.0, projection="gaussian"),
         learner=dict(name="incontext", layout="query", dtype="float32",
                      network=dict(common.NETWORKS["transformer"])),
         optim=common.adam(1e-3, warmup_steps=100),
@@ -118,7 +118,7 @@ def mnist() -> dict:
     config = digits()
     config["task"] |= dict(dataset="mnist", split_by="dataset", new_dataset="fashion_mnist", train_classes=0,
                            image_size=14,
-                           pca=0, ways=10, length=100, num_tasks=2**25, bias=0.9)
+                           pca=0, ways=10, length=100, num_tasks=2**25, bias=0.9, projection="binomial")
     config["learner"] |= dict(layout="shifted", dtype="bfloat16")
     config["learner"]["network"] |= dict(depth=4, width=256, num_heads=8, mlp=1024, positions=True)
     config["optim"] = common.adam(3e-4, warmup_steps=1000, eps=1e-10)

@@ -7,9 +7,14 @@ anything else is a crash.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import hashlib
 import json
 import math
+import os
+import pathlib
+import platform
 import sys
 import textwrap
 from collections.abc import Callable
@@ -17,6 +22,7 @@ from typing import Any
 
 from metalearn.validate import ConfigError, nearest
 
+CACHE_BYTES = 2 * 2**30  # of compiled programs
 EXIT_FAILURE, EXIT_CONFIG, EXIT_SIGNAL = 1, 2, 75
 # of the machine, not of the program: what a person needs to know is the place and the reason
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -60,6 +66,7 @@ class Parser(argparse.ArgumentParser):
 def main(program: Callable[[], int | None]) -> None:
     """Runs a program and exits: a ConfigError is one line on standard error and code 2, a Failure or a disk that takes
     nothing more one line and code 1."""
+    keep_compiled()
     try:
         code = program() or 0
     except ConfigError as error:
@@ -79,6 +86,40 @@ def main(program: Callable[[], int | None]) -> None:
         print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         code = EXIT_FAILURE
     sys.exit(code)
+
+
+def keep_compiled() -> None:
+    """Has JAX keep what it compiles in the user's cache directory, up to CACHE_BYTES, for later processes.
+
+    What is compiled is run, so it never lies in a work directory, which may come from elsewhere; and each kind of
+    processor has a folder. JAX_COMPILATION_CACHE_DIR names another place, METALEARN_COMPILED=off keeps nothing.
+    """
+    if os.environ.get("METALEARN_COMPILED") == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    kind = platform.processor() + platform.machine()
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        kind += "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+    folder = os.path.join(home, "metalearn", "compiled", hashlib.sha256(kind.encode()).hexdigest()[:8])
+    with contextlib.suppress(OSError):  # a home that cannot be written costs a start its seconds, and no more
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        prune(folder, CACHE_BYTES)
+        for name, value in {"compilation_cache_dir": folder, "persistent_cache_min_compile_time_secs": 0.1}.items():
+            os.environ[f"JAX_{name.upper()}"] = str(value)  # for programs started here, and where JAX is yet to come
+            if "jax" in sys.modules:
+                sys.modules["jax"].config.update(f"jax_{name}", value)
+
+
+def prune(folder: str, limit: int) -> None:
+    """Removes the oldest files of `folder` where they hold more than `limit` bytes, down to half of that."""
+    files = sorted((file.stat().st_mtime, file.stat().st_size, file.path) for file in os.scandir(folder))
+    total = sum(size for _, size, _ in files)
+    excess = total - limit // 2 if total > limit else 0
+    for _, size, path in files:
+        if excess > 0:
+            pathlib.Path(path).unlink(missing_ok=True)
+            excess -= size
 
 
 def entry(name: str, text: str) -> str:

@@ -24,7 +24,7 @@ def report() -> dict[str, dict[str, str]]:
         "versions": manifest.versions() | {"interpreter": sys.executable},
         "devices": {str(d.id): f"{d.device_kind} ({d.platform})" for d in jax.devices()},
         "places": {"METALEARN_DATA": place(data_root()), "prepared sets": place(prepared_root()),
-                   "compiled programs": jax_cache or "not kept (JAX_COMPILATION_CACHE_DIR keeps them)",
+                   "compiled programs": jax_cache or "not kept (METALEARN_COMPILED=off)",
                    "built-in configs": place(config_lib.BUILT_IN)},
         "data": {c["name"]: " ".join([state[c["state"]], c["where"], *c["problems"]]).strip() for c in checks},
     }

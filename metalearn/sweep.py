@@ -29,7 +29,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -114,14 +113,9 @@ class Trainers:
         """Runs what has no result yet, stage after stage. Output goes to OUT/logs/<name>.txt."""
         os.makedirs(os.path.join(self.out, "logs"), exist_ok=True)
         self._left = len(runs)
-        # runs of one sweep differ in numbers, not in programs: the first compiles for all. What is compiled is run:
-        # it is not kept in a directory that may have come from elsewhere
-        with tempfile.TemporaryDirectory(prefix="metalearn-compiled-") as cache:
-            self._environment = {"JAX_COMPILATION_CACHE_DIR": cache,
-                                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"} | os.environ
-            for stage in sorted({run["stage"] for run in runs}):
-                with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-                    list(pool.map(self._one, [run for run in runs if run["stage"] == stage]))
+        for stage in sorted({run["stage"] for run in runs}):
+            with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
+                list(pool.map(self._one, [run for run in runs if run["stage"] == stage]))
         self.failed.sort()
         self.stopped.sort()
 
@@ -173,7 +167,7 @@ class Trainers:
         with self._guard:
             if self._ended:
                 return None
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment,
+            process = subprocess.Popen(command, stdout=log, stderr=log,
                                        stdin=subprocess.DEVNULL, pass_fds=self.keep)
             self._running.add(process)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pathlib
@@ -14,6 +15,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # before anything imports jax
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"metalearn-tests-{run}")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+# tracing leaves many small objects that stay, and looking through them again and again was a tenth of the suite
+gc.set_threshold(100_000, 50, 50)
 
 
 def pytest_sessionfinish(session):

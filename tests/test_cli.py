@@ -103,6 +103,9 @@ BAD = [
     ("--config.train.batch=0", "config.train.batch=0"),
     ("--config.train.log_every=3", "config.train.log_every=3: must be a multiple of train.steps_per_call=2"),
     ("--config.train.devices=64", "config.train.devices=64: this machine has"),
+    ("--config.train.mesh.model=64", "config.train.mesh.model=64: must divide devices="),
+    ("--config.train.mesh.params=shardd", "config.train.mesh.params=shardd.*nearest: sharded"),
+    ("--config.train.accumulate=3", "config.train.batch=8: must be a multiple of train.accumulate=3"),
     ("--config.seed=-1", "config.seed=-1"),
     ("--config.init_from=nowhere", "config.init_from=nowhere: holds no checkpoint"),
     ("--workdr=x", "--workdr=x: unknown flag.*nearest: --workdir"),
@@ -175,3 +178,41 @@ def test_a_real_process(tmp_path):
                            "--config.optim.lrr=1"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+def _places(tmp_path, **changes) -> list[str]:
+    """Where a program of its own, and a process that it starts, keep what they compile."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    program = """
+import os, subprocess, sys
+from metalearn import cli
+def program():
+    child = "import jax; print(jax.config.jax_compilation_cache_dir)"
+    print(os.environ.get("JAX_COMPILATION_CACHE_DIR"), flush=True)
+    subprocess.run([sys.executable, "-c", child], check=True)
+cli.main(program)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                          env=ours | {"XDG_CACHE_HOME": str(tmp_path / "home")} | changes)
+    return done.stdout.split()
+
+
+def test_compiled_programs_are_kept_in_the_user_s_cache(tmp_path):
+    ours, child = _places(tmp_path)
+    assert ours == child and os.path.dirname(ours) == str(tmp_path / "home" / "metalearn" / "compiled")
+    assert os.stat(ours).st_mode & 0o077 == 0  # what is in it is run
+    assert _places(tmp_path, METALEARN_COMPILED="off") == ["None", "None"]
+    assert _places(tmp_path, JAX_COMPILATION_CACHE_DIR="elsewhere") == ["elsewhere", "elsewhere"]
+    (tmp_path / "file").write_text("")
+    assert _places(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file")) == ["None", "None"]
+
+
+def test_old_programs_go_where_there_are_too_many(tmp_path):
+    for age in range(8):
+        path = tmp_path / f"{age}-cache"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1000 - age, 1000 - age))
+    cli.prune(str(tmp_path), 800)
+    assert len(os.listdir(tmp_path)) == 8
+    cli.prune(str(tmp_path), 799)
+    assert sorted(os.listdir(tmp_path)) == [f"{age}-cache" for age in range(3)]  # at most half

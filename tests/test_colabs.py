@@ -1,7 +1,6 @@
 """Notebooks teach and call the library; they hold no code of their own, and they run."""
 
 import ast
-import asyncio
 import importlib.util
 import os
 import pathlib
@@ -89,30 +88,34 @@ def test_explains_then_fetches_and_installs_what_is_missing(path):
     assert not any("pip" in statement for statement in top), "install only where something is missing"
 
 
-@every_notebook
-def test_runs_in_its_smoke_form(path, tmp_path, monkeypatch, repository):
-    """With a real kernel, this very interpreter, in an empty folder, as on Colab: it fetches what it needs."""
+@pytest.fixture(scope="module")
+def kernel(repository, tmp_path_factory):
+    """A real kernel, this very interpreter, started in an empty folder; importing JAX takes longer than most cells."""
     import jupyter_client
+
+    home = tmp_path_factory.mktemp("kernel")
+    specs = jupyter_client.kernelspec.KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
+    assert specs.get_kernel_spec("python3").argv[0] == sys.executable
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "METALEARN_SMOKE": "1", "TMPDIR": str(home), "METALEARN_REPOSITORY": repository,
+        "PIP_NO_INDEX": "1"}  # an attempt to install would fail
+    manager = jupyter_client.KernelManager(kernel_name="python3", kernel_spec_manager=specs)
+    manager.start_kernel(cwd=str(home), env=environment)
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+@every_notebook
+def test_runs_in_its_smoke_form(path, tmp_path, kernel):
+    """In an empty folder, as on Colab: it fetches what it needs. Names of the notebook before are gone."""
     import nbclient
+    import nbformat
 
     notebook, _ = read(path)
     assert any("METALEARN_SMOKE" in cell.source for cell in notebook.cells)
-    monkeypatch.setenv("METALEARN_SMOKE", "1")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")  # an attempt to install would fail
-    monkeypatch.setenv("METALEARN_REPOSITORY", repository)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    specs = jupyter_client.kernelspec.KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
-    assert specs.get_kernel_spec("python3").argv[0] == sys.executable
-    manager = jupyter_client.AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
-    client = nbclient.NotebookClient(notebook, km=manager, timeout=300, resources={"metadata": {"path": empty}})
-    try:
-        client.execute()
-    finally:
-        asyncio.run(manager.shutdown_kernel(now=True))  # whose manager was given, nbclient leaves its kernel running
-    assert os.listdir(empty) == ["metalearn"]
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\nimport os; os.chdir({str(tmp_path)!r})"))
+    nbclient.NotebookClient(notebook, km=kernel, timeout=300).execute()
+    assert os.listdir(tmp_path) == ["metalearn"]
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output for output in outputs if "image/png" in output.get("data", {})]
     assert shown, "a notebook shows figures"

@@ -58,7 +58,7 @@ def test_a_wrong_hash_is_one_clear_line():
 
 
 def _run(devices: int, program: str, *words: str) -> dict:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-m", f"metalearn.{program}", *words], env=environment, capture_output=True,
                           text=True, check=False)
@@ -69,7 +69,8 @@ def _run(devices: int, program: str, *words: str) -> dict:
 def test_one_checkpoint_gives_the_same_digits_on_1_and_8_devices(tmp_path):
     """Trained on eight, where training's own evaluation runs too; evaluated again on one."""
     workdir = f"--workdir={tmp_path}/run"
-    trained = _run(8, "train", "--config=configs/fewshot.py:smoke", workdir, "--config.train.batch=8", "--quiet")
+    trained = _run(8, "train", "--config=configs/fewshot.py:smoke", workdir, "--config.train.batch=8", "--quiet",
+                   "--config.train.mesh.params=sharded")
     again = _run(1, "eval", workdir)
     assert {k: again[k] for k in trained if k != "seconds"} == {k: v for k, v in trained.items() if k != "seconds"}
 

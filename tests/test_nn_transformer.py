@@ -92,3 +92,19 @@ def test_the_last_positions_alone_are_those_of_all(made, mask_LL):
     assert last.shape == second.shape == (2, 2, 2)
     np.testing.assert_allclose(last, full[:, 2:], atol=1e-6)
     np.testing.assert_allclose(second, full[:, 1::2], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_attention_and_its_gradient_are_those_of_jax(dtype, tolerance):
+    """Of a mask shared by all rows and of one for each, with fewer queries than keys."""
+    q, k, v = (jax.random.normal(key, (2, length, 3, 8), dtype) for key, length in
+               zip(jax.random.split(jax.random.key(0), 3), (4, 6, 6), strict=True))
+    each = np.random.default_rng(0).random((2, 1, 4, 6)) < 0.5
+    each[..., 0] = True
+    for mask in (np.tri(4, 6, 2, dtype=bool)[None, None], each):
+        found, theirs = (jax.vjp(fn, q, k, v) for fn in (
+            lambda *a, mask=mask: transformer.attend(*a, mask),
+            lambda *a, mask=mask: jax.nn.dot_product_attention(*a, mask=jnp.asarray(mask))))
+        for a, b in zip((found[0], *found[1](q)), (theirs[0], *theirs[1](q)), strict=True):
+            assert a.dtype == b.dtype == dtype
+            np.testing.assert_allclose(np.float32(a), np.float32(b), atol=tolerance)

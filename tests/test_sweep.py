@@ -165,15 +165,6 @@ with workdir.lock({out!r}, "--out") as lock:
     wait_for(os.path.join(out, "000-seed-0", "saved"))
 
 
-def test_what_is_compiled_is_not_kept_where_the_runs_are(config, tmp_path, monkeypatch):
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    out = str(tmp_path / "out")
-    runs = sweep.expand(config, out)[:1]
-    assert local(runs, out, 1, "import os\nprint(os.environ['JAX_COMPILATION_CACHE_DIR'])") == []
-    with open(os.path.join(out, "logs", "000-seed-0.txt"), encoding="utf-8") as log:
-        folder = log.read().strip()
-    assert folder and not folder.startswith(out) and not os.path.exists(folder)
-
 
 def test_a_directory_that_leads_elsewhere_is_refused(config, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()

@@ -11,7 +11,7 @@ from metalearn.validate import ConfigError
 
 FIELDS = dict(dataset="digits", split_by="class", train_classes=5, heldout_frac=0.22, new_dataset="", image_size=0,
               channels=0, pca=4, ways=5, length=6, num_tasks=3, bias=0.0, random_points=3, task_seed=0,
-              mixture=(), spectra=0.0)
+              mixture=(), spectra=0.0, projection="gaussian")
 NUM = 24
 
 
@@ -32,8 +32,8 @@ def drawn(task):
     return jax.tree.map(np.asarray, every(task.data))
 
 
-def of(task_seed, ids, num_classes=5):
-    A, order = jax.vmap(lambda i: projected.draw_task(task_seed, i, 4, num_classes))(jnp.asarray(ids))
+def of(task_seed, ids, num_classes=5, projection="gaussian"):
+    A, order = jax.vmap(lambda i: projected.draw_task(task_seed, i, 4, num_classes, projection))(jnp.asarray(ids))
     return np.asarray(A), np.asarray(order)
 
 
@@ -43,6 +43,14 @@ def features(task, part, index_BT):
     row = {int(i): r for r, i in enumerate(p["index_N"])}
     rows = np.vectorize(row.__getitem__)(index_BT)
     return p["x_NX"][rows], np.searchsorted(p["start_V"], rows, side="right") - 1
+
+
+def test_the_cheap_projection_is_like_the_exact_one_and_changes_nothing_else():
+    (A, order), (cheap, same) = (of(0, np.arange(3000), projection=kind) for kind in ("gaussian", "binomial"))
+    np.testing.assert_array_equal(order, same)
+    for moment in (1, 2, 3, 4):
+        assert abs((A**moment).mean() - (cheap**moment).mean()) < 0.01
+    assert np.abs(A - cheap).max() > 0.1 and abs((A * cheap).mean()) < 0.01
 
 
 def test_a_task_is_a_function_of_its_id_alone():
@@ -198,7 +206,8 @@ def test_the_number_of_tasks_is_data(task):
 @pytest.mark.parametrize("changes, text", [
     (dict(ways=6), "ways=6: must lie between 2 and 5"), (dict(bias=1.5), "bias=1.5"), (dict(length=1), "length=1"),
     (dict(num_tasks=2**30 + 1), "num_tasks"), (dict(random_points=0), "random_points=0"),
-    (dict(spectra=-0.1), "spectra=-0.1"), (dict(task_seed=-1), "task_seed=-1"),
+    (dict(spectra=-0.1), "spectra=-0.1"), (dict(projection="uniform"), "projection=uniform"),
+    (dict(task_seed=-1), "task_seed=-1"),
     (dict(dataset="digitz"), "dataset=digitz")])
 def test_refusals(changes, text):
     with pytest.raises(ConfigError, match=text):

@@ -1,9 +1,9 @@
 """Convolution, pooling and normalisation, written so that per-task weights under `vmap` stay fast on every backend.
 
-A vmapped `lax.conv` over its weights becomes a grouped convolution, many times slower; nine shifted copies of the
-image and one matmul become a batched matmul. The gradient of `reduce_window` max-pooling costs as much as the
-convolutions; choosing the larger of two does not (see `max_pool`). `lax.conv` stays as an option for weights that
-tasks share: it needs a ninth of the memory.
+A vmapped `lax.conv` over its weights becomes a grouped convolution, many times slower; three shifted copies of the
+image and a matmul for each row of the kernel become batched matmuls. The gradient of `reduce_window` max-pooling costs
+as much as the convolutions; choosing the larger of two does not (see `max_pool`). `lax.conv` stays as an option for
+weights that tasks share: it needs a third of the memory.
 
 Batch statistics go in and out as values, so that a learner can say whose they are (see `nn.backbone`).
 """
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 from metalearn.types import Array
 
+FEW = 8  # input channels below which nine shifted copies and one product are faster, as they are with strides
+
 
 def conv3x3(x_NHWD: Array, kernel: Array, method: str, stride: int = 1) -> Array:
     """3x3 convolution with a border of zeros; `kernel` (3, 3, in, out); method patches | lax.
@@ -25,10 +27,13 @@ def conv3x3(x_NHWD: Array, kernel: Array, method: str, stride: int = 1) -> Array
     if method == "lax":
         return jax.lax.conv_general_dilated(x_NHWD, kernel, (stride, stride), ((1, 1), (1, 1)),
                                             dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    _, H, W, _ = x_NHWD.shape
+    _, H, W, D = x_NHWD.shape
     padded = jnp.pad(x_NHWD, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    patches = jnp.concatenate([padded[:, i:i + H:stride, j:j + W:stride] for i in range(3) for j in range(3)], -1)
-    return patches @ kernel.reshape(-1, kernel.shape[-1])
+    if D < FEW or stride > 1:
+        patches = jnp.concatenate([padded[:, i:i + H:stride, j:j + W:stride] for i in range(3) for j in range(3)], -1)
+        return patches @ kernel.reshape(-1, kernel.shape[-1])
+    rows = jnp.concatenate([padded[:, :, j:j + W:stride] for j in range(3)], -1)
+    return sum(rows[:, i:i + H:stride] @ kernel[i].reshape(3 * D, -1) for i in range(3))
 
 
 def max_pool(x_NHWD: Array) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from metalearn.nn import noise
 from metalearn.nn.transformer import Block
 from metalearn.types import Array
 
@@ -60,7 +61,7 @@ class Decision(nn.Module):
                                         jnp.ones((B, 3 * T), bool)], 1)
             # the diagonal stays on, so that no row of the softmax is empty
             mask_BLL = jnp.tri(L, dtype=bool) & (there_BL[:, None] | jnp.eye(L, dtype=bool))
-        drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
+        drop = lambda x: noise.Dropout(self.dropout, not train)(x)
         x_BLD = drop(x_BLD)
         states = slice(x_BLD.shape[1] - 3 * T + 1, None, 3)  # all that the head reads
         for i in range(self.depth):

@@ -1,6 +1,6 @@
 """What Transformers are made of: attention with an explicit key-value cache, and the pre-LN block.
 
-Attention goes through `jax.nn.dot_product_attention`. Matmuls run in `dtype` (bf16 is an option); softmax, norms and
+Matmuls run in `dtype` (bf16 is an option); softmax, norms and
 the logits stay in f32. Residual outputs start small, by 1 / sqrt(2 depth), as the measured CPU setting has it.
 """
 
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.nn import taps
+from metalearn.nn import noise, taps
 from metalearn.types import Array
 
 
@@ -54,14 +54,12 @@ class Attention(nn.Module):
         if last is not None:
             mask_LL = np.tri(x_BLD.shape[1], dtype=bool) if mask_LL is None else mask_LL
             q_BLHK, mask_LL = q_BLHK[:, _kept(last)], mask_LL[..., _kept(last), :]
-        if mask_LL is None:
-            y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, is_causal=True)
-        else:
-            mask = mask_LL[None, None] if mask_LL.ndim == 2 else mask_LL[:, None]
-            y_BLHK = jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, mask=mask)
+        mask_LL = np.tri(x_BLD.shape[1], dtype=bool) if mask_LL is None else mask_LL
+        mask = mask_LL[None, None] if mask_LL.ndim == 2 else mask_LL[:, None]
+        y_BLHK = attend(q_BLHK, k_BLHK, v_BLHK, mask)
         if self.is_mutable_collection("intermediates"):
-            causal = jnp.tri(q_BLHK.shape[1], k_BLHK.shape[1], dtype=bool)[None, None]
-            self.sow("intermediates", "weights_BHLL", _weights(q_BLHK, k_BLHK, causal if mask_LL is None else mask))
+            q_BHLK, k_BHLK = q_BLHK.swapaxes(1, 2), k_BLHK.swapaxes(1, 2)
+            self.sow("intermediates", "weights_BHLL", _weights(q_BHLK, k_BHLK, _hidden(mask)))
         y_BLD = taps.Site(name="heads")(y_BLHK).reshape(*q_BLHK.shape[:2], D)
         return Dense(D, dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
 
@@ -70,10 +68,51 @@ def _kept(last: int | slice) -> slice:
     return last if isinstance(last, slice) else slice(-last, None)
 
 
-def _weights(q_BLHK: Array, k_BLHK: Array, mask: Array) -> Array:
-    """softmax(q k / sqrt K), f32: what `dot_product_attention` weighs the values by."""
-    scores_BHLL = jnp.einsum("blhk,bmhk->bhlm", q_BLHK, k_BLHK, preferred_element_type=jnp.float32)
-    return jax.nn.softmax(jnp.where(mask, scores_BHLL / q_BLHK.shape[-1] ** 0.5, -jnp.inf))
+def attend(q_BLHK: Array, k_BMHK: Array, v_BMHK: Array, mask: Array | np.ndarray) -> Array:
+    """softmax(q k / sqrt K) v, (B, L, H, K), of boolean `mask` (B or 1, 1, L, M); no row of it may be empty.
+
+    Two products per head with heads outermost and a backward pass that keeps the weights: on CPU 1.5 times as fast as
+    `jax.nn.dot_product_attention` with its gradient.
+    """
+    by_head = (part.swapaxes(1, 2) for part in (q_BLHK, k_BMHK, v_BMHK))
+    return _attend(*by_head, _hidden(mask)).swapaxes(1, 2)
+
+
+def _hidden(mask: Array | np.ndarray) -> Array:
+    """What is added to scores: 0, or minus nearly all where the mask is off. An addition is cheaper than a choice."""
+    return (mask - np.float32(1.0)) * np.float32(1e30)
+
+
+def _weights(q_BHLK: Array, k_BHMK: Array, hidden: Array) -> Array:
+    """softmax(q k / sqrt K), f32: what the values are weighed by."""
+    q_BHLK = q_BHLK * q_BHLK.shape[-1] ** -0.5
+    scores_BHLM = jnp.einsum("bhlk,bhmk->bhlm", q_BHLK, k_BHMK, preferred_element_type=jnp.float32) + hidden
+    unscaled_BHLM = jnp.exp(scores_BHLM - scores_BHLM.max(-1, keepdims=True))
+    return unscaled_BHLM * (1 / unscaled_BHLM.sum(-1, keepdims=True))
+
+
+@jax.custom_vjp
+def _attend(q_BHLK, k_BHMK, v_BHMK, hidden):
+    return _attend_forward(q_BHLK, k_BHMK, v_BHMK, hidden)[0]
+
+
+def _attend_forward(q_BHLK, k_BHMK, v_BHMK, hidden):
+    p_BHLM = _weights(q_BHLK, k_BHMK, hidden).astype(v_BHMK.dtype)
+    y_BHLK = jnp.einsum("bhlm,bhmk->bhlk", p_BHLM, v_BHMK)
+    return y_BHLK, (q_BHLK, k_BHMK, v_BHMK, p_BHLM, y_BHLK, hidden)
+
+
+def _attend_backward(kept, dy_BHLK):
+    q_BHLK, k_BHMK, v_BHMK, p_BHLM, y_BHLK, hidden = kept
+    dv_BHMK = jnp.einsum("bhlm,bhlk->bhmk", p_BHLM, dy_BHLK)
+    dp_BHLM = jnp.einsum("bhlk,bhmk->bhlm", dy_BHLK, v_BHMK, preferred_element_type=jnp.float32)
+    shared_BHL1 = (dy_BHLK * y_BHLK).sum(-1, keepdims=True, dtype=jnp.float32)  # sum over m of p dp
+    ds_BHLM = (p_BHLM * (dp_BHLM - shared_BHL1) * q_BHLK.shape[-1] ** -0.5).astype(q_BHLK.dtype)
+    dq_BHLK = jnp.einsum("bhlm,bhmk->bhlk", ds_BHLM, k_BHMK)
+    return dq_BHLK, jnp.einsum("bhlm,bhlk->bhmk", ds_BHLM, q_BHLK), dv_BHMK, jnp.zeros_like(hidden)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 class Block(nn.Module):
@@ -91,7 +130,7 @@ class Block(nn.Module):
         norm = lambda name: nn.LayerNorm(dtype=jnp.float32, name=name)
         y, cache = Attention(self.num_heads, self.depth, self.dtype, name="attention")(
             norm("norm_attention")(x_BLD), mask_LL, cache, position, last)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = noise.Dropout(self.dropout, not train)
         x_BLD = (x_BLD if last is None else x_BLD[:, _kept(last)]) + drop(y)
         h_BLF = Dense(self.mlp, dtype=self.dtype, kernel_init=normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
         out = Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="down")

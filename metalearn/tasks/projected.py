@@ -30,10 +30,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import datasets
+from metalearn.nn import noise
 from metalearn.tasks import _ids
 from metalearn.tasks._ids import FIRST_EVAL_ID
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
-from metalearn.validate import fraction, require
+from metalearn.validate import fraction, one_of, require
 
 SPLITS = ("train", "seen", "seen_image", "unseen", "new", "random", "identity", "unseen_random_labels",
           "seen_random_labels", "seen_relabelled", "seen_old_labels")
@@ -41,7 +42,7 @@ SPLITS = ("train", "seen", "seen_image", "unseen", "new", "random", "identity", 
 
 def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float, new_dataset: str, image_size: int,
          channels: int, pca: int, ways: int, length: int, num_tasks: int, bias: float, random_points: int,
-         task_seed: int, mixture: tuple[str, ...], spectra: float) -> TaskDist:
+         task_seed: int, mixture: tuple[str, ...], spectra: float, projection: str) -> TaskDist:
     """The distribution; the fields from `dataset` to `pca` are those of `datasets.split_features`.
 
     ways           V, classes per task; a dataset with more gives each task its own subset
@@ -54,12 +55,15 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
                    classes of an episode from one of them: which, the id says. () none
     spectra        in `train` the features are multiplied by factors before A, a task's own for each feature: the std of
                    their logarithm. 0 none
+    projection     how A is drawn: gaussian, or binomial (`nn.noise`; the same mean, variance and independence, nearly
+                   normal, a fifth of the time)
 
     Images are drawn i.i.d.: a uniform class of the task, then a uniform example of it, with replacement.
     """
     fraction(bias=bias)
     require(length >= 2, "length", length, "must be at least 2")
     require(spectra >= 0, "spectra", spectra, "must be at least 0")
+    one_of(("gaussian", "binomial"), projection=projection)
     require(random_points >= 1, "random_points", random_points, "must be at least 1")
     limit = _ids.limit(num_tasks)
     require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
@@ -82,7 +86,7 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
         task_B = task_B if trained else task_B + FIRST_EVAL_ID
         biased_B = jax.random.uniform(key_bias, (num,)) < (bias if split == "train" else 0.0)
         # every episode has its own key, so that what it shows does not depend on its place in the batch
-        one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points, spectra)
+        one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points, spectra, projection)
         x_BTX, y_BT, index_BT = jax.vmap(one)(jax.random.split(key_image, num), task_B, biased_B)
         mask_BT = jnp.ones((num, length), jnp.float32)
         if split.endswith("_labels"):  # the last label alone is of another kind, so only it can be scored
@@ -113,14 +117,16 @@ def _arrays(part: datasets.Part) -> dict[str, np.ndarray]:
     return dataclasses.asdict(part)
 
 
-def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int) -> tuple[Array, Array]:
+def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int,
+              projection: str = "gaussian") -> tuple[Array, Array]:
     """(A_XX, order_V) of one id: x -> A x, and the classes in the order of the task's labels.
 
     A typed threefry key: with rbg keys a draw under vmap is not a function of its key alone.
     """
     key = jax.random.fold_in(jax.random.key(task_seed, impl="threefry2x32"), task)
     key_A, key_order = jax.random.split(key)
-    A_XX = jax.random.normal(key_A, (num_features, num_features)) / num_features**0.5
+    draw = {"gaussian": jax.random.normal, "binomial": noise.binomial}[projection]
+    A_XX = draw(key_A, (num_features, num_features)) / num_features**0.5
     return A_XX, _permutation(key_order, num_classes)
 
 
@@ -146,14 +152,14 @@ def _varied(task_seed, task, A_XX, order_V, part, ways, spectra):
     return A_XX, order_V
 
 
-def _episode(data, key, task, biased, split, ways, length, random_points, spectra):
+def _episode(data, key, task, biased, split, ways, length, random_points, spectra, projection):
     """One episode: (x_TX, y_T, index_T)."""
     key_draws, key_extra = jax.random.split(key)
     where = {"train": "train", "seen": "train", "new": "new", "seen_random_labels": "train",
              "seen_relabelled": "train", "seen_old_labels": "train"}.get(split, "heldout")
     part = data["mixture" if split == "train" and "mixture" in data else where]
     num_features, num_classes = part["x_NX"].shape[1], part["start_V"].shape[0]
-    A_XX, order_V = draw_task(data["task_seed"], task, num_features, num_classes)
+    A_XX, order_V = draw_task(data["task_seed"], task, num_features, num_classes, projection)
     if split == "identity":
         A_XX = jnp.eye(num_features)
     if split == "train":

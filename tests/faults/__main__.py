@@ -37,6 +37,7 @@ SECTIONS = [
     ("R6", "every checkpoint bad, or gone", damage.all_bad, 1, 1),
     ("R7", "disk full, read-only; directory removed", damage.disk, 3, 1),
     ("R8", "1, 2, 4, 8 devices and back", rest.devices, 1, 1),
+    ("R9", "the same command twice", rest.twice, 100, 24),
     ("R11", "batches that are not finite", rest.broken_batches, 1, 1),
     ("R14", "updates that do not come back", rest.ordinary("tests/test_runtime_watchdog.py"), 1, 1),
     ("R16", "bad configurations of all programs", rest.bad_input, 1, 1),

@@ -42,6 +42,17 @@ def devices(folder: str, num: int) -> Iterator[Case]:
                        f"exits {codes}, state {'same' if same else 'other'}, loss {losses[d, e]} for {losses[1, 1]}")
 
 
+def twice(folder: str, num: int) -> Iterator[Case]:
+    """R9: the same command in two processes. That a resumed run goes on with the same episodes (R10) is R1's: every
+    number that it writes is compared with those of one that was never stopped."""
+    for family in processes.FAMILIES:
+        own, steps = os.path.join(folder, family), (f"train.steps={num}", f"train.save_every={num}")
+        os.makedirs(own)
+        second, _ = processes.reference(family, own, *steps)
+        differ = processes.differing(processes.left(os.path.join(own, "first")), second)
+        yield Case(f"{family}, {num} updates", not differ, differ)
+
+
 def ordinary(*words: str):
     """A section of ordinary tests."""
     return lambda folder, num: tests(*words)
