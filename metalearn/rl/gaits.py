@@ -105,11 +105,11 @@ def _nudge(rng, gait, free: bool):
 
 
 def _take(gait, index):
-    return {k: v[index] for k, v in gait.items()}
+    return jax.tree.map(lambda v: v[index], gait)
 
 
 def _many(gait, num):
-    return {k: np.repeat(np.asarray(v)[None], num, 0) for k, v in gait.items()}
+    return jax.tree.map(lambda v: np.repeat(np.asarray(v)[None], num, 0), gait)
 
 
 def _run(env: Env, first, then, turn_N, param_NX, rng_N) -> Trajectories:
