@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from metalearn import lookup
 from metalearn.runtime import optimiser, replicas, sharding
-from metalearn.types import Evaluator, Learner, PyTree, TaskDist, leaf_name
+from metalearn.types import Evaluator, Learner, PyTree, TaskDist, named_leaves
 from metalearn.validate import call, fields, multiple_of, nonnegative, one_of, positive, require, within
 
 RUN_S_OWN = ("step", "seconds", "parameters", "state_size", "skipped", "setting", "replicas", "intervals")
@@ -93,9 +93,9 @@ def with_data(experiment: Experiment, directory: str) -> Experiment:
 def fingerprint(data: PyTree) -> str:
     """One SHA-256 over names, types, shapes and bytes of a task's data."""
     sha = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+    for name, leaf in named_leaves(data).items():
         array = np.ascontiguousarray(leaf)
-        sha.update(f"{leaf_name(path)} {array.dtype}{array.shape}".encode())
+        sha.update(f"{name} {array.dtype}{array.shape}".encode())
         sha.update(array.data if array.size and array.dtype.kind != "V" else array.tobytes())
     return sha.hexdigest()
 
