@@ -77,7 +77,7 @@ def train(batch: int, steps: int, **changes) -> dict:
     eval_every     0: evaluate at the end only
     keep           newest checkpoints kept
     max_bad_steps  non-finite updates in a row after which the run stops
-    devices        0: all
+    devices        0: all; on a CPU as many as are named, which small networks gain from (docs/performance.md)
     """
     return dict(batch=batch, steps=steps, steps_per_call=50, log_every=50, save_every=500, eval_every=0, keep=2,
                 max_bad_steps=50, devices=0) | changes

@@ -96,6 +96,7 @@ def memory(spec: str, overrides: list[str]) -> dict:
 def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     """The figures of one config, medians over `rounds` interleaved rounds."""
     config = config_lib.load(spec, overrides)
+    sharding.split_cpu(config.train.devices)
     experiment = _built(config)
     mesh = sharding.make_mesh(config.train.devices)
     data = sharding.replicate(replicas.data(experiment.plan, experiment.task.data), mesh)

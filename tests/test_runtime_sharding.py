@@ -10,8 +10,9 @@ PROGRAM = """
 import sys
 import jax, numpy as np
 from metalearn.runtime import config, experiment, loop, sharding
+sharding.split_cpu(int(sys.argv[1]))
 parts = experiment.build(config.load("configs/gpicl.py:smoke", ["optim.name=sgd"]))  # Adam would divide by noise
-mesh = sharding.make_mesh(0)
+mesh = sharding.make_mesh(0)  # all that there are
 data, key = sharding.replicate(parts.task.data, mesh), jax.random.key(0, impl="threefry2x32")
 state = sharding.replicate(loop.make_init(parts)(data, key), mesh)
 state, means = loop.make_update(parts, mesh)(state, data, key, 2)
@@ -27,7 +28,7 @@ def run(devices: int, *program: str) -> subprocess.CompletedProcess:
 
 
 def test_eight_devices_agree_with_one():
-    one, eight = (run(n, "-c", PROGRAM) for n in (1, 8))
+    one, eight = (run(1, "-c", PROGRAM, str(n)) for n in (1, 8))
     assert one.returncode == eight.returncode == 0, one.stderr + eight.stderr
     a, b = ([float(x) for x in done.stdout.split()] for done in (one, eight))
     assert (a[0], b[0]) == (1, 8)

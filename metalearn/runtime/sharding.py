@@ -2,11 +2,21 @@
 `data` axis, parameters are replicated, XLA inserts the collectives.
 """
 
+import contextlib
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from metalearn.types import PyTree
 from metalearn.validate import require
+
+
+def split_cpu(num_devices: int) -> None:
+    """Has a CPU count as so many devices, between which batches are split: small kernels then do not wait for each
+    other's threads. It must come before anything uses a device, else it does nothing; accelerators are as they are."""
+    if num_devices > 1:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", num_devices)
 
 
 def make_mesh(num_devices: int = 0) -> Mesh:
