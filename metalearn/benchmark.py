@@ -258,6 +258,7 @@ def main() -> int:
                                  "columns": ["config", "temporaries MiB", "arguments MiB", "compile s"]}]})
         cli.print_result({"rows": rows})
         return 0
+    jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured
     began = time.monotonic()
     rows = [measure(spec, args.overrides, args.rounds) for spec in args.config]
     names = [args.row or r["config"].rpartition(":")[2] for r in rows]
