@@ -95,7 +95,8 @@ class Trained:
         task = self.experiment.task
         one_of(task.splits, split=split)
         positive(num=num)
-        return self._sample(task.data if data is None else data, jax.random.key(seed, impl="threefry2x32"), split, num)
+        key = jax.random.key(seed, impl="threefry2x32")  # jit remembers functions that live as long as this
+        return jax.jit(task.sample, static_argnums=(2, 3))(task.data if data is None else data, key, split, num)
 
     def episode(self, x_support: np.ndarray, y_support: np.ndarray, x_query: np.ndarray) -> Episodes:
         """The batch that `predict` makes of the same arrays: support and queries side by side in one row, or, for a
@@ -117,7 +118,7 @@ class Trained:
 
     def outputs(self, batch: Episodes | Prompted) -> Any:
         """What the learner predicts of a whole batch: logits (B, T, V) of most, a dict of arrays of some."""
-        return self._predict(self.params, self.carry, batch)
+        return jax.jit(self.experiment.learner.predict)(self.params, self.carry, batch)
 
     def read(self, batch: Episodes | Prompted, of: int = 0) -> tuple[Any, dict[str, Array]]:
         """(outputs, {site: value}): what stood inside the network meanwhile; see `metalearn.nn.taps`.
@@ -158,14 +159,6 @@ class Trained:
         require(any_ways or ways <= spec.outputs, "y_support", ways,
                 f"this learner knows {spec.outputs} classes at most")
         return ways if any_ways else spec.outputs
-
-    @functools.cached_property
-    def _predict(self):
-        return jax.jit(self.experiment.learner.predict)
-
-    @functools.cached_property
-    def _sample(self):
-        return jax.jit(self.experiment.task.sample, static_argnums=(2, 3))
 
     @functools.cached_property
     def _read(self):

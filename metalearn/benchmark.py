@@ -16,8 +16,6 @@ puts the row into results/ID.json, in the place of the row of that name.
 arguments (parameters, optimiser state, datasets) and results.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

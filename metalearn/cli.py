@@ -4,8 +4,6 @@ Exit codes: 0 done; 1 failed, for a reason said in one line; 2 bad configuration
 anything else is a crash.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import errno

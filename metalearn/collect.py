@@ -28,7 +28,7 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
     require(task.name == "offline", "config.task.name", task.name, "must be offline: only its tasks are collected")
     fields = task.to_dict()
     with within("config.task"):
-        recipe = recipe_lib.make(**{k: fields[k] for k in recipe_lib.FIELDS})
+        recipe = recipe_lib.Recipe(**{k: fields[k] for k in recipe_lib.FIELDS})
     param_BX, logs = recipe.collect()
     return_BE = logs.rtg_BT[..., 0]
     header = recipe.header() | {"mean_return": np.round(return_BE.mean(1), 4).tolist(),

@@ -17,6 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from metalearn import cli
+from metalearn.datasets.archives import sha256_of
 from metalearn.reporting import plots, tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
@@ -117,9 +118,7 @@ def _suffix(fields: dict[str, Any]) -> str:
         if isinstance(value, str) and os.path.isdir(value):
             value = os.path.basename(os.path.abspath(value))
         elif isinstance(value, str) and os.path.isfile(value):
-            with open(value, "rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            value = os.path.splitext(os.path.basename(value))[0] + "-" + content[:8]
+            value = os.path.splitext(os.path.basename(value))[0] + "-" + sha256_of(value)[:8]
         exact.append(f"{field}={value}")
         words.append(re.sub(r"[^A-Za-z0-9._=-]+", "-", exact[-1]).strip("-"))
     text = ",".join(words)

@@ -105,10 +105,9 @@ class Trainers:
         self.failed, self.stopped = [], []
         self._ended, self._running, self._guard = False, set(), threading.RLock()
         self._took, self._left = [], 0  # seconds of runs that ended here, how many are still to end
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._slots: queue.Queue = queue.Queue()
         for i in range(jobs):
-            self._slots.put(cores[i::jobs])
+            self._slots.put(cores()[i::jobs])
 
     def run(self, runs: list[dict]) -> None:
         """Runs what has no result yet, stage after stage. Output goes to OUT/logs/<name>.txt."""
@@ -202,9 +201,9 @@ def reporting(name: str):
     return getattr(importlib.import_module(f"metalearn.reporting.{module}"), function)
 
 
-def default_jobs() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if shutil.which("nvidia-smi") else min(cores, 8)
+def cores() -> list[int]:
+    """Those that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def main() -> int:
@@ -225,7 +224,8 @@ def main() -> int:
     if os.path.isdir(out):
         workdir_lib.plain(out, "--out")
     with workdir_lib.lock(out, "--out") as lock, signals.Noted(last=True) as stop:
-        trainers = Trainers(out, args.jobs or default_jobs(), (lock.fileno(),))
+        jobs = args.jobs or (1 if shutil.which("nvidia-smi") else min(len(cores()), 8))
+        trainers = Trainers(out, jobs, (lock.fileno(),))
         stop.call = trainers.end
         if stop.number:
             trainers.end()

@@ -62,8 +62,10 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
                 experiment = experiment_lib.build(config)
                 if not _checkpoints(workdir).steps():  # else its parameters are there already
                     pretrained.check(config.init_from, experiment.learner.pretrained)
-                mesh = sharding.make_mesh(config.train.devices)
-                multiple_of("devices", mesh.size, **{"config.train.batch": config.train.batch})
+                mesh = sharding.make_mesh(config.train.devices, config.train.mesh.model)
+                parts = mesh.shape["data"] * config.train.accumulate
+                multiple_of("devices" if parts == mesh.size else "devices / train.mesh.model * train.accumulate", parts,
+                            **{"config.train.batch": config.train.batch})
             checkpoints = _checkpoints(workdir, config.train.keep, strict)
             with workdir_lib.hold(workdir, config) as held, checkpoints:
                 with stop.at_once():

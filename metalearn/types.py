@@ -44,6 +44,11 @@ def leaf_name(path) -> str:
     return "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
 
 
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """{leaf_name: leaf} of a tree."""
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 @record
 class Episodes:
     """B supervised episodes of T positions.

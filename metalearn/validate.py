@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import inspect
 import math
+import re
 import typing
 import zipfile
 import zlib
@@ -72,6 +73,14 @@ def fraction(**fields: Any) -> None:
         require(_number(value) and 0 <= value <= 1, field, value, "must lie between 0 and 1")
 
 
+def regex(**fields: str) -> None:
+    for field, text in fields.items():
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ConfigError(field, text, f"must be a regular expression: {error}") from None
+
+
 def one_of(allowed: Iterable[Any], **fields: Any) -> None:
     allowed = list(allowed)
     for field, value in fields.items():
@@ -122,10 +131,6 @@ def _matches(value: Any, hint: Any) -> bool:
     return True
 
 
-def _type_name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint).replace("typing.", "")
-
-
 def call(make, /, *context: Any, **kw: Any) -> Any:
     """`make(*context, **kw)` after checking names, presence, types and finiteness of the keywords."""
     signature = inspect.signature(make)
@@ -134,7 +139,7 @@ def call(make, /, *context: Any, **kw: Any) -> Any:
     fields(kw, [p.name for p in known], [p.name for p in known if p.default is inspect.Parameter.empty])
     for field, value in kw.items():
         hint = hints.get(field, Any)
-        require(_matches(value, hint), field, value, f"must be of type {_type_name(hint)}")
+        require(_matches(value, hint), field, value, f"must be of type {inspect.formatannotation(hint)}")
         if isinstance(value, float):
             require(math.isfinite(value), field, value, "must be finite")
         _int32(field, value)

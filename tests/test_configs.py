@@ -9,7 +9,7 @@ import re
 import pytest
 
 from metalearn import lookup, sweep, train
-from metalearn.runtime import config as config_lib
+from metalearn.runtime import config as config_lib, experiment
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import SECTIONS
 from metalearn.validate import ConfigError
@@ -83,6 +83,12 @@ def test_smoke_stopped_and_resumed_ends_in_the_same_bits(path, tmp_path, monkeyp
     for result in results:
         result.pop("seconds")
     assert results[0] == results[1]
+
+
+def test_a_learner_that_stays_on_a_batch_is_not_given_parts_of_it():
+    config = config_lib.load(f"{ROOT}/configs/memnet.py:smoke", ["train.accumulate=2"])
+    with pytest.raises(ConfigError, match="config.train.accumulate=2: must be 1: this learner keeps a state"):
+        experiment.build(config)
 
 
 def test_one_word_swaps_a_network_a_learner_or_a_backbone():

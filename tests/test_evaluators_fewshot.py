@@ -69,7 +69,8 @@ def _run(devices: int, program: str, *words: str) -> dict:
 def test_one_checkpoint_gives_the_same_digits_on_1_and_8_devices(tmp_path):
     """Trained on eight, where training's own evaluation runs too; evaluated again on one."""
     workdir = f"--workdir={tmp_path}/run"
-    trained = _run(8, "train", "--config=configs/fewshot.py:smoke", workdir, "--config.train.batch=8", "--quiet")
+    trained = _run(8, "train", "--config=configs/fewshot.py:smoke", workdir, "--config.train.batch=8", "--quiet",
+                   "--config.train.mesh.params=sharded")
     again = _run(1, "eval", workdir)
     assert {k: again[k] for k in trained if k != "seconds"} == {k: v for k, v in trained.items() if k != "seconds"}
 

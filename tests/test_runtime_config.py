@@ -128,3 +128,10 @@ def test_differences_name_every_field():
 
 def test_flatten_keeps_empty_blocks():
     assert len(config_lib.flatten(block())["optim.groups"]) == 0
+
+
+def test_a_saved_config_from_before_a_field_has_it_at_what_it_was_then():
+    config = config_lib.load(SMOKE)
+    old = config.to_dict()
+    del old["train"]["accumulate"], old["train"]["mesh"]
+    assert config_lib.differences(config, config_lib.from_json(config_lib.to_json(old))) == []

@@ -1,4 +1,5 @@
-"""One code path for any number of devices: eight give what one gives, and a batch they do not divide is refused."""
+"""One code path for any number of devices: eight give what one gives, however the state is split among them; and a
+batch or a mesh that they do not divide is refused."""
 
 from __future__ import annotations
 
@@ -10,14 +11,19 @@ PROGRAM = """
 import sys
 import jax, numpy as np
 from metalearn.runtime import config, experiment, loop, sharding
-sharding.split_cpu(int(sys.argv[1]))
-parts = experiment.build(config.load("configs/gpicl.py:smoke", ["optim.name=sgd"]))  # Adam would divide by noise
-mesh = sharding.make_mesh(0)  # all that there are
-data, key = sharding.replicate(parts.task.data, mesh), jax.random.key(0, impl="threefry2x32")
-state = sharding.replicate(loop.make_init(parts)(data, key), mesh)
-state, means = loop.make_update(parts, mesh)(state, data, key, 2)
-leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(state.params)]
-print(mesh.size, float(means["loss"].compute().sum()), *np.concatenate(leaves)[::50])
+sharding.split_cpu(8)
+for fields in sys.argv[1:]:
+    fields = ["optim.name=sgd", *(f"train.{f}" for f in fields.split())]  # Adam would divide by noise
+    parts = experiment.build(config.load("configs/gpicl.py:smoke", fields))
+    train = parts.config.train
+    mesh = sharding.make_mesh(train.devices, train.mesh.model)
+    data, key = sharding.replicate(parts.task.data, mesh), jax.random.key(0, impl="threefry2x32")
+    state = loop.make_init(parts)(data, key)
+    state = jax.device_put(state, sharding.of_state(state, mesh, train.mesh.params))
+    state, means = loop.make_update(parts, mesh)(state, data, key, 2)
+    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(state.params)]
+    print(mesh.size, sharding.bytes_per_device(state.params), float(means["loss"].compute().sum()),
+          *np.concatenate(leaves)[::50])
 """
 
 
@@ -27,13 +33,17 @@ def run(devices: int, *program: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_eight_devices_agree_with_one():
-    one, eight = (run(1, "-c", PROGRAM, str(n)) for n in (1, 8))
-    assert one.returncode == eight.returncode == 0, one.stderr + eight.stderr
-    a, b = ([float(x) for x in done.stdout.split()] for done in (one, eight))
-    assert (a[0], b[0]) == (1, 8)
-    # parameters start at the same bits; two updates differ by the order of sums alone
-    assert max(abs(x - y) for x, y in zip(a[1:], b[1:], strict=True)) < 1e-5
+def test_any_mesh_and_any_number_of_parts_of_a_batch_agree_with_one_device():
+    ways = ["devices=1", "devices=8", "devices=8 mesh.params=sharded", "devices=8 mesh.params=sharded mesh.model=2",
+            "devices=4 mesh.model=4", "devices=1 accumulate=4"]
+    done = run(1, "-c", PROGRAM, *ways)
+    assert done.returncode == 0, done.stderr
+    found = [[float(x) for x in line.split()] for line in done.stdout.splitlines()]
+    assert [row[0] for row in found] == [1, 8, 8, 8, 4, 1]
+    whole, sharded, split = found[0][1], found[2][1], found[4][1]
+    assert sharded < whole / 7 and whole / 4 < split < whole / 2  # most leaves; a block's products alone
+    for row in found[1:]:  # parameters start at the same bits; two updates differ by the order of sums alone
+        assert max(abs(x - y) for x, y in zip(found[0][2:], row[2:], strict=True)) < 1e-5
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):

@@ -1,7 +1,5 @@
 """Blocks of conv 3x3, norm, ReLU, max-pool (Vinyals et al. 2016)."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 
 from metalearn import validate

@@ -7,7 +7,6 @@
 Each takes the files of one of the alternatives in catalogue.json, found by name in `source`.
 """
 
-import gzip
 import io
 import os
 import re
@@ -140,10 +139,7 @@ class MetalearnEmnistLetters(_Builder):
         if idx_stems(self.source) and self._has(name):
             return read_idx(self._path(name))
         data = next(members(self._path("gzip.zip"), lambda n: n.endswith("/" + name)))[1]
-        raw = gzip.decompress(data)
-        rank = raw[3]
-        shape = np.frombuffer(raw[4:4 + 4 * rank], ">u4")
-        return np.frombuffer(raw[4 + 4 * rank:], np.uint8).reshape(*shape.tolist())
+        return read_idx(name, io.BytesIO(data))
 
 
 OWN = {"omniglot": MetalearnOmniglot, "cifar_fs": MetalearnCifarFs, "emnist/letters": MetalearnEmnistLetters}

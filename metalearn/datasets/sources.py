@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import zlib
+from typing import IO
 
 import numpy as np
 
@@ -243,11 +244,11 @@ def _class_names(name: str) -> tuple[str, ...] | None:
     return tuple(names) if names else None
 
 
-def read_idx(path: str) -> np.ndarray:
-    """The array of one gzipped idx file of unsigned bytes."""
-    require(os.path.isfile(path), "dataset", path, "no such file")
+def read_idx(path: str, packed: IO[bytes] | None = None) -> np.ndarray:
+    """The array of one gzipped idx file of unsigned bytes, or of `packed`, what it holds."""
+    require(packed is not None or os.path.isfile(path), "dataset", path, "no such file")
     try:
-        with gzip.open(path) as file:
+        with gzip.open(packed or path) as file:
             zero, kind, rank = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{rank}I", file.read(4 * rank))
             data = np.frombuffer(file.read(), np.uint8)

@@ -28,7 +28,8 @@ def make(*, tools: tuple[str, ...], length: int, reward_version: str) -> Env:
     one_of(("v1", "v2"), reward_version=reward_version)
     require(length <= 500, "length", length, "must be at most 500, where Meta-World ends an episode")
     classes, policies, version = _load(tools)
-    spaces = [_simulator(c, reward_version)._random_reset_space for c in classes]
+    simulator = lambda tool: classes[tool](reward_function_version=reward_version)
+    spaces = [simulator(tool)._random_reset_space for tool in range(len(tools))]
     low_MX, high_MX = (np.stack([np.resize(getattr(s, end), 6) for s in spaces]) for end in ("low", "high"))
     sizes = [len(s.low) for s in spaces]
 
@@ -48,7 +49,7 @@ def make(*, tools: tuple[str, ...], length: int, reward_version: str) -> Env:
         for p in np.asarray(param_BX):
             tool, had = int(p[0]), pool.setdefault(int(p[0]), [])
             if used[tool] == len(had):
-                had.append(_simulator(classes[tool], reward_version))
+                had.append(simulator(tool))
             simulators.append(_place(had[used[tool]], p, sizes))
             used[tool] += 1
         first = [s.reset()[0] for s in simulators]
@@ -88,10 +89,6 @@ def _load(tools):
     known = {"peg-insert-side": "SawyerPegInsertionSideV3Policy"}  # the one that is not called as its environment
     experts = [getattr(policies, known.get(name, camel(name)))() for name in tools]
     return classes, experts, importlib.metadata.version("metaworld")
-
-
-def _simulator(cls, reward_version):
-    return cls(reward_function_version=reward_version)
 
 
 def _place(simulator, param_X, sizes):

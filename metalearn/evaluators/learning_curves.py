@@ -156,18 +156,15 @@ def _series(name: str, hit_ET: np.ndarray) -> dict:
     return {"name": name, "y": mean, "ci95": half if name == "learner" else None, "dashed": name != "learner"}
 
 
-def _at_least(value: float, ci95: float, bound: float) -> bool:
-    return value - ci95 * 1.645 / 1.96 >= bound
-
-
 def phase(scores: dict, chance: float) -> str | None:
     """The decision rule above; None where `seen` and `unseen` were not both measured."""
     if not {"seen", "unseen"} <= scores.keys():
         return None
     of = lambda split: scores.get(split, {}).get("learner")
     seen, unseen, new, random = of("seen"), of("unseen"), of("new"), of("seen_random_labels")
-    above = lambda s: s is not None and _at_least(s["last"], s["last_ci95"], chance + TAU)
-    learns = lambda s: s is not None and _at_least(s["learning"], s["learning_ci95"], TAU)
+    surely = lambda s, name: s[name] - s[f"{name}_ci95"] * 1.645 / 1.96  # the lower end of the one-sided interval
+    above = lambda s: s is not None and surely(s, "last") >= chance + TAU
+    learns = lambda s: s is not None and surely(s, "learning") >= TAU
     if not above(seen):
         return "not trained"
     if learns(unseen):

@@ -50,8 +50,8 @@ def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_
     label_scale  factor on labels among the inputs, which at 1 have the same say as the rest (`nn.tokens`)
     rule        see the module
     segment     T, steps that one update reads: at most the episode's length
-    feedback    the synthesiser of synthetic gradients, see `synthesiser.make`
-    fast_weights   fast and slow learning, see `fast_weights.make`
+    feedback    the synthesiser of synthetic gradients, see `synthesiser.Options`
+    fast_weights   fast and slow learning, see `fast_weights.Options`
     curriculum  see `curriculum.make`
     unroll      steps per iteration of the compiled scan
     remat       recompute each segment in the backward pass of full BPTT: memory by segment instead of by step
@@ -68,9 +68,11 @@ def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_
     made_for = network_nn.NetworkSpec(outputs, spec.features, inputs, room, "float32", unroll)
     nets = tuple(network_nn.make(network | dict(changes), made_for) for changes in networks or ({},))
     with within("feedback"):
-        options = call(synthesiser.make, spec.targets, segment, len(nets), **feedback)
+        options = call(synthesiser.Options, **feedback)
+        options.check(spec.targets, segment, len(nets))
     with within("fast_weights"):
-        rates = call(fast_weights_lib.make, rule, options.context, len(nets), **fast_weights)
+        rates = call(fast_weights_lib.Options, **fast_weights)
+        rates.check(rule, options.context, len(nets))
     with within("curriculum"):
         schedule = call(curriculum_lib.make, spec, len(nets), **curriculum)
     reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_scale)
@@ -131,7 +133,8 @@ class Setup(NamedTuple):
 
     def parts(self, batch: Episodes) -> list[Episodes]:
         """Each network's part of a batch."""
-        return [segments.part(batch, len(self.nets), i) for i in range(len(self.nets))]
+        num = len(self.nets)
+        return [jax.tree.map(lambda leaf, i=i: leaf.reshape(num, -1, *leaf.shape[1:])[i], batch) for i in range(num)]
 
 
 def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:

@@ -8,34 +8,23 @@
               with Delta held fixed (first order).
 """
 
+import dataclasses
 import re
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from metalearn.learning import segments
 from metalearn.nn.network import Network
-from metalearn.types import Array, PyTree, leaf_name
-from metalearn.validate import ConfigError, fraction, nonnegative, one_of, require
+from metalearn.types import Array, PyTree, leaf_name, named_leaves
+from metalearn.validate import fraction, nonnegative, one_of, regex, require
 
 SCOPES = ("persistent", "episodic")
 
 
-class Options(NamedTuple):
-    """What `make` was told, in one value."""
-
-    scope: str
-    fast_rate: float
-    slow_rate: float
-    mix: float
-    leak: float
-    match: str
-
-
-def make(rule: str, context: str, networks: int, *, scope: str, fast_rate: float, slow_rate: float, mix: float,
-         leak: float, match: str) -> Options:
-    """The rates of a learner with this rule, feedback context and number of networks.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The block `fast_weights` of a learner.
 
     scope      persistent | episodic
     fast_rate  rate of the synthetic gradient; episodic: a learning rate, persistent: a factor on the gradient
@@ -44,19 +33,24 @@ def make(rule: str, context: str, networks: int, *, scope: str, fast_rate: float
     leak       episodic: what is kept of Delta from segment to segment
     match      episodic: regular expression on the paths of the weights that move; '' is all
     """
-    one_of(SCOPES, scope=scope)
-    nonnegative(fast_rate=fast_rate, slow_rate=slow_rate)
-    fraction(mix=mix, leak=leak)
-    try:
-        re.compile(match)
-    except re.error as error:
-        raise ConfigError("match", match, f"must be a regular expression: {error}") from None
-    if scope == "episodic":
-        require(rule == "synthetic", "scope", scope, "needs the rule synthetic: its gradients move the fast weights")
-        require(context == "none", "scope", scope,
-                "needs feedback.context none: fast weights move at test time too, when labels are not known")
-        require(networks == 1, "scope", scope, "needs a single network")
-    return Options(scope, fast_rate, slow_rate, mix, leak, match)
+
+    scope: str
+    fast_rate: float
+    slow_rate: float
+    mix: float
+    leak: float
+    match: str
+
+    def check(self, rule: str, context: str, networks: int) -> None:
+        """ConfigError unless a learner with this rule, feedback context and number of networks can have them."""
+        one_of(SCOPES, scope=self.scope)
+        nonnegative(fast_rate=self.fast_rate, slow_rate=self.slow_rate)
+        fraction(mix=self.mix, leak=self.leak)
+        regex(match=self.match)
+        need = lambda ok, what: require(ok or self.scope != "episodic", "scope", self.scope, "needs " + what)
+        need(rule == "synthetic", "the rule synthetic: its gradients move the fast weights")
+        need(context == "none", "feedback.context none: fast weights move at test time too, when labels are not known")
+        need(networks == 1, "a single network")
 
 
 def rates(options: Options) -> tuple[float, float]:
@@ -67,9 +61,9 @@ def rates(options: Options) -> tuple[float, float]:
 
 def initial(options: Options, params: PyTree, num: int) -> dict[str, Array]:
     """{leaf's path: zeros (B, ...)} for the weights that move."""
-    named = [(leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
-    chosen = {name: leaf for name, leaf in named if re.search(options.match, name)}
-    require(bool(chosen), "match", options.match, "matches none of " + ", ".join(name for name, _ in named))
+    named = named_leaves(params)
+    chosen = {name: leaf for name, leaf in named.items() if re.search(options.match, name)}
+    require(bool(chosen), "match", options.match, "matches none of " + ", ".join(named))
     return {name: jnp.zeros((num, *leaf.shape), leaf.dtype) for name, leaf in chosen.items()}
 
 

@@ -134,10 +134,6 @@ def future_mask(batch: Episodes, boundary: Array) -> Array:
     return ((jnp.arange(batch.mask_BT.shape[1]) >= boundary) * batch.mask_BT).max(1)
 
 
-def part(batch: Episodes, parts: int, i: int) -> Episodes:
-    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:])[i], batch)
-
-
 def batch_id(batch: Episodes) -> Array:
     """A number that tells batches apart, so that a new one starts from a fresh state whatever came before it."""
     total = jnp.zeros((), jnp.uint32)

@@ -7,7 +7,8 @@ the state) and gets the answer back through the transpose, which is how a gradie
 (running means of |target|^2 and of what prediction leaves of it: the gate's R^2), `trace` (BP(lambda)).
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,24 +22,9 @@ ADAPTERS = ("none", "identity", "learned")
 LARGEST_TRACE = 128  # floats of a state: a trace holds their cube per episode
 
 
-class Options(NamedTuple):
-    """What `make` was told, in one value."""
-
-    context: str
-    time_remaining: bool
-    hidden: int
-    heads: tuple[str, ...]
-    gamma: float
-    clip: float
-    gate: bool
-    trace: float
-    aux: float
-    adapter: str
-
-
-def make(targets: str, segment: int, networks: int, *, context: str, time_remaining: bool, hidden: int, heads: tuple,
-         gamma: float, clip: float, gate: bool, trace: float, aux: float, adapter: str) -> Options:
-    """The feedback path of `networks` networks that read segments of `segment` steps.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The block `feedback` of a learner.
 
     context  what G sees besides the state: none | label | error | surprise (`synthetic.context`)
     time_remaining   G also sees how much of the episode is left
@@ -52,16 +38,30 @@ def make(targets: str, segment: int, networks: int, *, context: str, time_remain
              gradient at its end, and learns from being wrong; 0: none
     adapter  none | identity (fixed; cut or padded with zeros between sizes) | learned (starts there)
     """
-    one_of(synthetic.CONTEXTS, context=context)
-    one_of(ADAPTERS, adapter=adapter)
-    labelled = context != "label" or targets != "real"
-    require(labelled, "context", context, "needs a task with labels; this one has none")
-    nonnegative(hidden=hidden, clip=clip, aux=aux)
-    fraction(gamma=gamma, trace=trace)
-    require(not trace or not hidden, "trace", trace, "needs a linear model: hidden = 0")
-    require(not trace or (networks == 1 and adapter == "none"), "trace", trace, "needs one network and no adapter")
-    require(not aux or segment > 1, "aux", aux, "needs a segment of at least 2 steps")
-    return Options(context, time_remaining, hidden, tuple(heads), gamma, clip, gate, trace, aux, adapter)
+
+    context: str
+    time_remaining: bool
+    hidden: int
+    heads: tuple
+    gamma: float
+    clip: float
+    gate: bool
+    trace: float
+    aux: float
+    adapter: str
+
+    def check(self, targets: str, segment: int, networks: int) -> None:
+        """ConfigError unless they suit `networks` networks that read segments of `segment` steps."""
+        one_of(synthetic.CONTEXTS, context=self.context)
+        one_of(ADAPTERS, adapter=self.adapter)
+        labelled = self.context != "label" or targets != "real"
+        require(labelled, "context", self.context, "needs a task with labels; this one has none")
+        nonnegative(hidden=self.hidden, clip=self.clip, aux=self.aux)
+        fraction(gamma=self.gamma, trace=self.trace)
+        need = lambda ok, what: require(not self.trace or ok, "trace", self.trace, "needs " + what)
+        need(not self.hidden, "a linear model: hidden = 0")
+        need(networks == 1 and self.adapter == "none", "one network and no adapter")
+        require(not self.aux or segment > 1, "aux", self.aux, "needs a segment of at least 2 steps")
 
 
 def check_states(options: Options, states: list[PyTree]) -> None:

@@ -8,8 +8,6 @@ What an arm is spared: few-shot and Meta-DT arms stay on one batch, while our fi
 given the codes and the prompt that ours computes. In-context arms draw their projections and images, like ours.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -36,9 +36,6 @@ class Gated(recurrent.Recurrent):
         s_BD = s_BD + g_B1 * (e_BD - s_BD)
         return {"output": {"s": s_BD}}, s_BD
 
-    def read_out(self, y_BLD):
-        return self.readout(y_BLD)
-
 
 def make(spec: network.NetworkSpec, *, width: int, bias: float) -> network.Network:
     """width: entries of the register; bias: what the gate starts at, before the sigmoid."""

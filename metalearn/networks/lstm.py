@@ -28,9 +28,6 @@ class LSTM(recurrent.Recurrent):
         state, y_BD = self.cell(state["output"], projected_BD=u_BD)
         return {"output": state}, y_BD
 
-    def read_out(self, y_BLD):
-        return self.readout(y_BLD)
-
 
 def make(spec: network.NetworkSpec, *, hidden: int) -> network.Network:
     """hidden: units; the state is twice that."""

@@ -40,9 +40,6 @@ class NSE(recurrent.Recurrent):
                 "write": self.write.initial_state(num), "output": self.output.initial_state(num),
                 "memory": {"M": self.initial_memory(num)}}
 
-    def project_inputs(self, tokens_BLI):
-        return self.project(tokens_BLI)
-
     def step(self, state, u_BD):
         M_BMW = state["memory"]["M"]
         s_input, u_BD = self.input(state["input"], projected_BD=u_BD)
@@ -60,9 +57,6 @@ class NSE(recurrent.Recurrent):
         s_output, y_BD = self.output(state["output"], c_BD, m_BW)
         return {"input": s_input, "read": s_read | {"m": m_BW}, "write": s_write, "output": s_output,
                 "memory": {"M": M_BMW}}, y_BD
-
-    def read_out(self, y_BLD):
-        return self.readout(y_BLD)
 
 
 def make(spec: network.NetworkSpec, *, slots: int, width: int, hidden: int, controller: str, similarity: str,

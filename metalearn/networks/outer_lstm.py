@@ -21,15 +21,9 @@ class OuterLSTM(recurrent.Recurrent):
     def initial_state(self, num, length):
         return {"output": self.cell.initial_state(num)}
 
-    def project_inputs(self, tokens_BLI):
-        return self.project(tokens_BLI)
-
     def step(self, state, u_BD):
         state, y_BD = self.cell(state["output"], u_BD)
         return {"output": state}, y_BD
-
-    def read_out(self, y_BLD):
-        return self.readout(y_BLD)
 
 
 def make(spec: network.NetworkSpec, *, size: int, num_heads: int) -> network.Network:

@@ -32,9 +32,6 @@ class LinearVSML(recurrent.Recurrent):
         state, column_BKI = self.cell(state, u_BKI, jnp.broadcast_to(self.code, u_BKI.shape))
         return state, column_BKI.reshape(u_BKI.shape[0], -1)
 
-    def read_out(self, y_BLD):
-        return self.readout(y_BLD)
-
 
 def make(spec: network.NetworkSpec, *, grid: int, hidden: int, messages: int, ticks: int) -> network.Network:
     """grid: k; hidden units per cell, messages of so many floats, ticks of the grid per token."""

@@ -8,8 +8,6 @@ weights that tasks share: it needs a third of the memory.
 Batch statistics go in and out as values, so that a learner can say whose they are (see `nn.backbone`).
 """
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -67,17 +67,11 @@ class Slots(recurrent.Recurrent):
         return {"output": self.output.initial_state(num),
                 "read": {"r": jnp.zeros((num, self.reads * self.width))}} | kept | {"memory": memory}
 
-    def project_inputs(self, tokens_BLI: Array) -> Array:
-        return self.project(tokens_BLI)
-
     def step(self, state: PyTree, u_BD: Array) -> tuple[PyTree, Array]:
         output, h_BD = self.output(state["output"], state["read"]["r"], projected_BD=u_BD)
         slots, r_BRW = self.address(self.emit(h_BD), state)
         r_BX = r_BRW.reshape(r_BRW.shape[0], -1)
         return {"output": output, "read": {"r": r_BX}} | slots, jnp.concatenate([h_BD, r_BX], -1)
-
-    def read_out(self, y_BLD: Array) -> Array:
-        return self.readout(y_BLD)
 
     @nn.nowrap
     def first_slot(self, num: int) -> Array:

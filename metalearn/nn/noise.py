@@ -5,8 +5,6 @@ key by threefry. The mixer is a bijection with every bit of the output depending
 cipher. Threefry's 13 times as many operations were a quarter of an update that draws projections.
 """
 
-from __future__ import annotations
-
 import math
 
 import flax.linen as nn

@@ -15,9 +15,9 @@ class Recurrent(nn.Module):
     all steps at once, before and after the scan. Subclasses define
 
       initial_state(num, length) -> state         length is ignored
-      project_inputs(tokens_BLI) -> u_BL...
       step(state, u_B...) -> (state, y_BD)
-      read_out(y_BLD) -> outputs_BLV
+
+    and the layers `project`, before the scan, and `readout`, after it, or methods in their place.
     """
 
     outputs: int
@@ -37,6 +37,14 @@ class Recurrent(nn.Module):
                        unroll=min(self.unroll, length))
         state, y_BLD = scan(self, state, (u_BL, position_BL))
         return state, self.read_out(y_BLD)
+
+    def project_inputs(self, tokens_BLI: Array) -> PyTree:
+        """u_BL..., what `step` is given of each token."""
+        return self.project(tokens_BLI)
+
+    def read_out(self, y_BLD: Array) -> Array:
+        """outputs_BLV of what `step` gave."""
+        return self.readout(y_BLD)
 
     def advance(self, state: PyTree, now: tuple[PyTree, Array]):
         """`step`, beside the position within the segment, which taps read (`nn.taps`)."""

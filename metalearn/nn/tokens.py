@@ -20,12 +20,7 @@ def join(parts: Sequence[Array], powers: Sequence[float], scales: Sequence[float
              one-hot label or of a vector of unit length
     scales   factors on top, where a method wants one part louder; 1 where it does not
     """
-    gains = (gain * scale for gain, scale in zip(shares([p.shape[-1] for p in parts], powers),
-                                                 scales or [1.0] * len(parts), strict=True))
+    each = sum(part.shape[-1] for part in parts) / len(parts)  # the mean squared length that every part gets
+    scales = scales or [1.0] * len(parts)
+    gains = [float(np.sqrt(each / power)) * scale for power, scale in zip(powers, scales, strict=True)]
     return jnp.concatenate([part * gain for part, gain in zip(parts, gains, strict=True)], -1)
-
-
-def shares(sizes: Sequence[int], powers: Sequence[float]) -> list[float]:
-    """What each part is multiplied by: its mean squared length becomes (sum of sizes) / (number of parts)."""
-    each = sum(sizes) / len(sizes)
-    return [float(np.sqrt(each / power)) for power in powers]

@@ -4,8 +4,6 @@ Matmuls run in `dtype` (bf16 is an option); softmax, norms and
 the logits stay in f32. Residual outputs start small, by 1 / sqrt(2 depth), as the measured CPU setting has it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -27,7 +27,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from metalearn import cli
@@ -71,7 +71,7 @@ def check(record: Record) -> Record:
                 _fields(table, TABLE)
                 for row in table["rows"]:
                     require(len(row) == len(table["columns"]), "rows", row, f"{len(table['columns'])} cells")
-                    numbers |= {cell[0] if isinstance(cell, list) else cell for cell in row if not _is_text(cell)}
+                    numbers |= {cell[0] if isinstance(cell, list) else cell for cell in row}
         for i, claim in enumerate(record["claims"]):
             with within(f"claims[{i}]"):
                 _fields(claim, CLAIM)
@@ -85,7 +85,7 @@ def check(record: Record) -> Record:
                             _fields(claim[field], types)
                 if claim["published"] is not None:
                     one_of(GRADES, **{"published.grade": claim["published"]["grade"]})
-                require(made or not numbers or claim["value"] in numbers, "value", claim["value"],
+                require(made or not record["tables"] or claim["value"] in numbers, "value", claim["value"],
                         "must be one of the numbers of the record's tables")
         names = [claim["name"] for claim in record["claims"]]
         require(len(set(names)) == len(names), "claims", names, "names must differ")
@@ -97,15 +97,8 @@ def _fields(block: dict, types: dict) -> None:
     for name, kind in types.items():
         value = block[name]
         fits = isinstance(value, kind) and not isinstance(value, bool)
-        require(fits or value is None and name in NULLABLE, name, value, f"must be of type {_type_name(kind)}")
-
-
-def _type_name(kind) -> str:
-    return "number" if isinstance(kind, tuple) else kind.__name__
-
-
-def _is_text(cell) -> bool:
-    return cell is None or isinstance(cell, str)
+        wanted = "number" if kind is NUMBER else kind.__name__
+        require(fits or value is None and name in NULLABLE, name, value, f"must be of type {wanted}")
 
 
 def load(root: str) -> dict[str, Record]:
@@ -194,22 +187,18 @@ def _flat(entry: Any) -> list:
 
 def headline(directory: str) -> dict:
     """The numbers of a finished sweep or run; ConfigError where it has not finished."""
-    for name, key in (("sweep.json", "headline"), ("result.json", None)):
-        path = os.path.join(directory, name)
-        if os.path.isfile(path):
-            with open(path, encoding="utf-8") as file:
-                numbers = json.load(file)
-            return numbers[key] if key else numbers
-    require(False, "--workdir", directory, "holds neither sweep.json nor result.json: not finished")
-    return {}
+    if _is_sweep(directory):
+        return _json(directory, "sweep")["headline"]
+    require(os.path.isfile(os.path.join(directory, "result.json")), "--workdir", directory,
+            "holds neither sweep.json nor result.json: not finished")
+    return _json(directory, "result")
 
 
 def run_directories(directory: str) -> list[str]:
     """The finished runs in a sweep's directory, or the directory itself."""
-    if not os.path.isfile(os.path.join(directory, "sweep.json")):
+    if not _is_sweep(directory):
         return [directory]
-    with open(os.path.join(directory, "sweep.json"), encoding="utf-8") as file:
-        return [os.path.join(directory, run["workdir"]) for run in json.load(file)["runs"]]
+    return [os.path.join(directory, run["workdir"]) for run in _json(directory, "sweep")["runs"]]
 
 
 def config_hash(directories: Sequence[str]) -> str:
@@ -229,7 +218,9 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     """
     runs = [run for directory in directories for run in run_directories(directory)]
     configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
-    episodes = {value for r in numbers for name, value in _leaves(r) if name == "episodes_sha256" and value}
+    each = [one for result in numbers for one in (result, *result.get("replicas", ()))]
+    found = [pair for one in each for pair in cli.flat(one).items()]
+    episodes = {value for name, value in found if name.endswith("/episodes_sha256") and value}
     seeds = {setting["seed"] for config, result in zip(configs, numbers, strict=True)
              for setting in [row["setting"] for row in result.get("replicas", ())] or [config]}
     heads = [headline(directory) for directory in directories]
@@ -260,11 +251,8 @@ def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **
         claims=[dict.fromkeys(CLAIM) | empty | shared | dict(name=k, path=v) for k, v in claims.items()])
 
 
-def _leaves(numbers: Any) -> Iterator[tuple[str, Any]]:
-    """(name, value) of everything in nested numbers."""
-    for name, value in numbers.items() if isinstance(numbers, dict) else ():
-        for inside in value if isinstance(value, list) else [value]:
-            yield from _leaves(inside) if isinstance(inside, dict) else [(name, inside)]
+def _is_sweep(directory: str) -> bool:
+    return os.path.isfile(os.path.join(directory, "sweep.json"))
 
 
 def _json(directory: str, name: str) -> dict:
@@ -273,7 +261,7 @@ def _json(directory: str, name: str) -> dict:
 
 
 def _tables(directory: str) -> list[dict]:
-    if os.path.isfile(os.path.join(directory, "sweep.json")):
+    if _is_sweep(directory):
         return _json(directory, "sweep").get("tables", [])
     names = sorted(glob.glob(os.path.join(directory, "eval", "*.json")))
     names = [name for name in names if "@" not in os.path.basename(name)]  # evaluated otherwise than in training

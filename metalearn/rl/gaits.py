@@ -10,6 +10,7 @@ The logs are scripted like `history`: every episode sets off with the gait of a 
 its skill, and half of them turn to the right one on the way; with action noise, so that they are not open-loop copies.
 """
 
+import jax
 import numpy as np
 
 from metalearn.rl import rollout
@@ -46,8 +47,7 @@ def collect(env: Env, param_BX: np.ndarray, ids_B: np.ndarray, skill_E: np.ndarr
         part = slice(i, i + 256)
         first, then = between(targets, table, wrong_N[part]), between(targets, table, target_N[part])
         runs.append(_run(env, first, then, turn_N[part], target_N[part, None], rng_N[part]))
-    fields = {f: np.concatenate([np.asarray(getattr(r, f)) for r in runs]) for f in runs[0].__dataclass_fields__}
-    return Trajectories(**fields)
+    return jax.tree.map(lambda *a: np.concatenate(a), *runs)
 
 
 def climb(env: Env, rng, library: int, climbs: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -105,11 +105,11 @@ def _nudge(rng, gait, free: bool):
 
 
 def _take(gait, index):
-    return {k: v[index] for k, v in gait.items()}
+    return jax.tree.map(lambda v: v[index], gait)
 
 
 def _many(gait, num):
-    return {k: np.repeat(np.asarray(v)[None], num, 0) for k, v in gait.items()}
+    return jax.tree.map(lambda v: np.repeat(np.asarray(v)[None], num, 0), gait)
 
 
 def _run(env: Env, first, then, turn_N, param_NX, rng_N) -> Trajectories:

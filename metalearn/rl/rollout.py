@@ -130,13 +130,9 @@ def expert_action(env: Env, obs_BS: Array, time: Array, param_BX: Array) -> Arra
 
 def zero_action(env: Env) -> Callable:
     """The policy whose actions are all zero."""
-    def policy(memory, time, obs_BS, rew_B, keys_B):
-        return memory, jnp.zeros((obs_BS.shape[0], env.facts["act_size"]))
-    return policy
+    return lambda memory, time, obs_BS, rew_B, keys_B: (memory, jnp.zeros((obs_BS.shape[0], env.facts["act_size"])))
 
 
 def uniform(env: Env) -> Callable:
     """Uniform random actions."""
-    def policy(memory, time, obs_BS, rew_B, keys_B):
-        return memory, uniform_actions(keys_B, env.facts["act_size"])
-    return policy
+    return lambda memory, time, obs_BS, rew_B, keys_B: (memory, uniform_actions(keys_B, env.facts["act_size"]))

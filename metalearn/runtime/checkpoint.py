@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from metalearn.cli import Failure
-from metalearn.types import PyTree, leaf_name
+from metalearn.types import PyTree, leaf_name, named_leaves
 from metalearn.validate import ConfigError
 
 # What is read of a step before anything of it is trusted: bytes of meta/metadata, and how much larger arrays may be
@@ -85,7 +85,7 @@ class Checkpoints:
         Raises CheckpointError where the disk takes nothing more, and, unless `force`, for parameters that are not
         finite; earlier steps stay intact. What goes wrong behind is raised by the next `save` or `wait`.
         """
-        arrays = {k: np.array(v) for k, v in _flatten(jax.device_get(state)).items()}  # its buffers are used again
+        arrays = {k: np.array(v) for k, v in named_leaves(jax.device_get(state)).items()}  # its buffers are used again
         self.wait()
         self._writing = self._writer.submit(self._write, step, arrays, meta, force)
         if wait:
@@ -181,7 +181,7 @@ class Checkpoints:
 
     def _restore_one(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
         meta = self._read_meta(step)
-        wanted, leaves = _flatten(template), meta["leaves"]
+        wanted, leaves = named_leaves(template), meta["leaves"]
         for path, leaf in wanted.items():
             have = leaves.get(path)
             shape = list(np.shape(leaf))
@@ -195,8 +195,7 @@ class Checkpoints:
                 raise ValueError(f"leaf {path} does not have the SHA-256 that was saved")
         if broken := _nonfinite(arrays):
             raise ValueError(f"parameters are not finite ({broken})")
-        flat, treedef = jax.tree_util.tree_flatten_with_path(template)
-        return jax.tree_util.tree_unflatten(treedef, [arrays[leaf_name(path)] for path, _ in flat]), meta
+        return jax.tree_util.tree_map_with_path(lambda path, _: arrays[leaf_name(path)], template), meta
 
     def _read(self, step: int, leaves: dict[str, dict]) -> dict[str, np.ndarray]:
         """The arrays of these leaves alone, unverified."""
@@ -254,10 +253,6 @@ def _nonfinite(arrays: dict[str, np.ndarray]) -> str:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _flatten(tree: PyTree) -> dict[str, Any]:
-    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def _hash(array: np.ndarray) -> str:

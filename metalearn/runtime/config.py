@@ -22,6 +22,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # where the built-in configs lie: inside an installed package, beside the package in the repository
 BUILT_IN = next((d for d in (os.path.join(_PACKAGE, "configs"), os.path.join(os.path.dirname(_PACKAGE), "configs"))
                  if os.path.isdir(d)), "")
+# fields that saved configs of earlier versions lack
+SINCE = {"train.accumulate": 1, "train.mesh": {"model": 1, "params": "replicated"}}
 
 
 def built_in() -> dict[str, str]:
@@ -144,6 +146,10 @@ def from_json(text: str) -> ConfigDict:
     fields = json.loads(text)
     if not isinstance(fields, dict):
         raise ValueError("no object of fields")
+    for field, value in SINCE.items():  # at which a run from before the field was what it was
+        block, name = field.split(".")
+        if isinstance(fields.get(block), dict):
+            fields[block].setdefault(name, value)
     return ConfigDict(_tuples(fields)).lock()
 
 

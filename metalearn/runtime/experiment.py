@@ -15,9 +15,9 @@ import optax
 from ml_collections import ConfigDict
 
 from metalearn import lookup
-from metalearn.runtime import optimiser, replicas
-from metalearn.types import Evaluator, Learner, PyTree, TaskDist, leaf_name
-from metalearn.validate import call, fields, multiple_of, nonnegative, positive, require, within
+from metalearn.runtime import optimiser, replicas, sharding
+from metalearn.types import Evaluator, Learner, PyTree, TaskDist, named_leaves
+from metalearn.validate import call, fields, multiple_of, nonnegative, one_of, positive, require, within
 
 RUN_S_OWN = ("step", "seconds", "parameters", "state_size", "skipped", "setting", "replicas", "intervals")
 LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -52,6 +52,8 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
         _check_train(config)
         task = task or _build("task", "tasks", config.task)
         learner = _build("learner", "learners", config.learner, task.spec)
+        require(config.train.accumulate == 1 or not learner.batch_schedule, "train.accumulate", config.train.accumulate,
+                "must be 1: this learner keeps a state of the whole batch from update to update")
         with within("optim"):
             tx, schedule = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
         plan = replicas.plan(config, task)
@@ -91,9 +93,9 @@ def with_data(experiment: Experiment, directory: str) -> Experiment:
 def fingerprint(data: PyTree) -> str:
     """One SHA-256 over names, types, shapes and bytes of a task's data."""
     sha = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+    for name, leaf in named_leaves(data).items():
         array = np.ascontiguousarray(leaf)
-        sha.update(f"{leaf_name(path)} {array.dtype}{array.shape}".encode())
+        sha.update(f"{name} {array.dtype}{array.shape}".encode())
         sha.update(array.data if array.size and array.dtype.kind != "V" else array.tobytes())
     return sha.hexdigest()
 
@@ -108,20 +110,25 @@ def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
 def _check_train(config: ConfigDict) -> None:
     largest = 2**31 - 1  # updates are counted in int32
     above_zero = ("batch", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
-    names = (*above_zero, "eval_every", "devices")
+    names = (*above_zero, "accumulate", "eval_every", "devices")
     seed = config.seed
     require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
     with within("train"):
         train = config.train
-        fields(train, names)
+        fields(train, (*names, "mesh"))
         for name in names:
             require(type(train[name]) is int, name, train[name], "must be an integer")
             require(train[name] <= largest, name, train[name], f"must be at most {largest}")
-        positive(**{k: train[k] for k in above_zero})
+        positive(**{k: train[k] for k in (*above_zero, "accumulate")})
         nonnegative(eval_every=train.eval_every, devices=train.devices)
         # the last call is cut to what is left, so steps itself may be anything
         multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,
                     eval_every=train.eval_every, save_every=train.save_every)
+        multiple_of("train.accumulate", train.accumulate, batch=train.batch)
+        with within("mesh"):
+            fields(train.mesh, ("model", "params"))
+            positive(model=train.mesh.model)
+            one_of(sharding.PARAMS, params=train.mesh.params)
 
 
 def sizes(experiment: Experiment, params: PyTree) -> dict[str, int]:

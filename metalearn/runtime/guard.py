@@ -19,7 +19,7 @@ from metalearn.cli import Failure, plain
 from metalearn.runtime import loop, replicas, sharding, workdir as workdir_lib
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
-from metalearn.types import PyTree, TrainState, leaf_name
+from metalearn.types import PyTree, TrainState, named_leaves
 
 SHARE = 0.25  # of a line's updates; fewer refused are an accident of some batches
 FOLDER = "diverged"
@@ -136,7 +136,6 @@ def _report(experiment: Experiment, before: TrainState, data: PyTree, key, r: in
 
 def _broken(tree: PyTree) -> dict[str, int]:
     """{leaf: how many entries are not finite}, of those that have any."""
-    counts = {leaf_name(path): int((~np.isfinite(np.asarray(leaf, np.float64))).sum())
-              for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    counts = {name: int((~np.isfinite(np.asarray(leaf, np.float64))).sum()) for name, leaf in named_leaves(tree).items()
               if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)}
     return {name: count for name, count in counts.items() if count}

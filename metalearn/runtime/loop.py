@@ -60,6 +60,7 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     The batch of step n is drawn inside, from `fold_in(key, n)`: there is no iterator to save.
     """
     learner, config, plan = experiment.learner, experiment.config, experiment.plan
+    split, trivial = config.train.mesh, mesh.shape["model"] == 1 and config.train.mesh.params == "replicated"
 
     def one(data, key, state: TrainState, lr):
         tx = experiment.tx
@@ -67,7 +68,7 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
             tx, _ = optimiser.build(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         batch, key_learner = draw(experiment, data, key, state)
         batch = sharding.split_batch(batch, mesh)
-        grads, carry, means = learner.grads(state.params, state.carry, batch, key_learner)
+        grads, carry, means = _grads(learner, config.train.accumulate, state.params, state.carry, batch, key_learner)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         good = opt_state.streak == 0
         carry = jax.tree.map(lambda new, old: jax.numpy.where(good, new, old), carry, state.carry)
@@ -85,4 +86,24 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
         new, means = replicas.each(plan, mine, data, key, state.replace(step=None), lr_R)
         return new.replace(step=new.step[0]), jax.tree.map(lambda mean_RN: mean_RN.swapaxes(0, 1), means)
 
-    return jax.jit(update, static_argnums=3, donate_argnums=0)
+    def placed(state, data, key, num):
+        new, means = update(state, data, key, num)
+        return jax.lax.with_sharding_constraint(new, sharding.of_state(new, mesh, split.params)), means
+
+    return jax.jit(update if trivial else placed, static_argnums=3, donate_argnums=0)
+
+
+def _grads(learner, num: int, params: PyTree, carry: PyTree, batch: PyTree, key: Array):
+    """learner.grads of the batch, or the mean of those of `num` parts of it, one after another: every num-th task, so
+    that each part lies on all devices."""
+    if num == 1:
+        return learner.grads(params, carry, batch, key)
+
+    def part(so_far, given):
+        grads, carry, means = learner.grads(params, so_far[1], *given)
+        return (jax.tree.map(jax.numpy.add, so_far[0], grads), carry), means
+
+    parts = jax.tree.map(lambda a: a.reshape(-1, num, *a.shape[1:]).swapaxes(0, 1), batch)
+    zeros = jax.tree.map(jax.numpy.zeros_like, params)
+    (grads, carry), means = jax.lax.scan(part, (zeros, carry), (parts, jax.random.split(key, num)))
+    return jax.tree.map(lambda g: g / num, grads), carry, jax.tree.map(lambda a: a.sum(0), means)

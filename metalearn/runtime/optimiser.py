@@ -40,13 +40,13 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
         validate.require(0 <= value < 1, field, value, "must lie in [0, 1)")
     validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps,
                      f"must be at most train.steps={total_steps}")
-    _regex(freeze=freeze)
+    validate.regex(freeze=freeze)
     for group, fields in (groups or {}).items():
         with validate.within(f"groups.{group}"):
             validate.require(set(fields) == {"match", "lr", "clip"}, "(fields)", ", ".join(fields),
                              "must be match, lr and clip")
             validate.nonnegative(lr=fields["lr"], clip=fields["clip"])
-            _regex(match=fields["match"])
+            validate.regex(match=fields["match"])
     return build(name=name, lr=lr, warmup_steps=warmup_steps, decay=decay, clip=clip, weight_decay=weight_decay, b1=b1,
                  b2=b2, eps=eps, freeze=freeze, total_steps=total_steps, groups=groups)
 
@@ -85,14 +85,6 @@ def build(*, name: str, lr: float | Array, warmup_steps: int, decay: str, clip: 
         parts |= {"train": tx, "freeze": optax.set_to_zero()}
         tx = optax.multi_transform(parts, lambda p: label(p, **patterns))
     return skip_nonfinite(tx), schedule_of(lr)
-
-
-def _regex(**fields: str) -> None:
-    for field, text in fields.items():
-        try:
-            re.compile(text)
-        except re.error as error:
-            raise validate.ConfigError(field, text, f"must be a regular expression: {error}") from None
 
 
 def label(params: PyTree, **patterns: str) -> PyTree:

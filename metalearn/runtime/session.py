@@ -65,7 +65,9 @@ class Session:
             if config.init_from:
                 parts = tuple(experiment.learner.pretrained)
                 state = state.replace(params=pretrained.params(config.init_from, state.params, parts, plan))
-        self.state: TrainState = sharding.replicate(state, self.mesh)
+        self.state: TrainState = jax.device_put(state, sharding.of_state(state, self.mesh, config.train.mesh.params))
+        if config.train.mesh.params != "replicated" or self.mesh.shape["model"] > 1:
+            cli.say(f"{sharding.bytes_per_device(self.state):,} bytes of state on each of {self.mesh.size} devices")
         self.step = int(state.step)
         self.saved = self.step if found else -1
         self.running, self.pending, self._first = found.get("running", {}), None, True

@@ -1,14 +1,26 @@
-"""Where arrays live. One code path for 1 device, 8 devices and several hosts: batches are split over the mesh's
-`data` axis, parameters are replicated, XLA inserts the collectives.
+"""Where arrays live. One code path for any number of devices: a mesh of `data` x `model` axes, batches split over
+`data`, and XLA inserts the collectives. What `pmap` was once used for is this: one `jit` over arrays that say where
+they lie.
+
+params="replicated"  every device holds all parameters and the optimiser's moments, but what RULES split over `model`
+params="sharded"     each of their leaves is split over `data` too, along its longest axis that the devices divide: an
+                     update gathers what it needs when it needs it (ZeRO, arXiv 1910.02054, stage 3)
 """
 
 import contextlib
+import math
+import re
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from metalearn.types import PyTree
+from metalearn.types import PyTree, leaf_name
 from metalearn.validate import require
+
+PARAMS = ("replicated", "sharded")
+# what `model` splits, and along which axis: a Transformer's first products by their outputs, its second by their inputs
+# (Megatron-LM, arXiv 1909.08053, section 3), so that a block sums over devices twice
+RULES = ((r"(qkv|up)/kernel$", -1), (r"(qkv|up)/bias$", -1), (r"(out|down)/kernel$", -2))
 
 
 def split_cpu(num_devices: int) -> None:
@@ -19,17 +31,41 @@ def split_cpu(num_devices: int) -> None:
             jax.config.update("jax_num_cpu_devices", num_devices)
 
 
-def make_mesh(num_devices: int = 0) -> Mesh:
-    """A one-axis mesh ('data') over the first `num_devices` devices (0: all)."""
+def make_mesh(num_devices: int = 0, model: int = 1) -> Mesh:
+    """('data', 'model') over the first `num_devices` devices (0: all), `model` of them side by side."""
     devices = jax.devices()
     require(num_devices <= len(devices), "config.train.devices", num_devices, f"this machine has {len(devices)}")
     num = num_devices or len(devices)
-    return jax.make_mesh((num,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:num])
+    require(num % model == 0, "config.train.mesh.model", model, f"must divide devices={num}")
+    shape = (num // model, model)
+    return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices[:num])
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Every device holds the whole of it."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def of_state(state: PyTree, mesh: Mesh, params: str) -> PyTree:
+    """Where each leaf of a TrainState lies: `params` and `opt_state` by the rules above, the rest replicated."""
+
+    def one(path, leaf):
+        name, axes = leaf_name(path), [None] * leaf.ndim
+        if name.startswith(("params", "opt_state")):
+            for pattern, axis in RULES:
+                if mesh.shape["model"] > 1 and re.search(pattern, name) and leaf.shape[axis] % mesh.shape["model"] == 0:
+                    axes[axis] = "model"
+            free = [i for i, a in enumerate(axes) if a is None and leaf.shape[i] % mesh.shape["data"] == 0]
+            if params == "sharded" and free:
+                axes[max(free, key=lambda i: leaf.shape[i])] = "data"
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def bytes_per_device(tree: PyTree) -> int:
+    """Of its arrays, on the device that holds most."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def split_batch(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -21,10 +21,11 @@ from metalearn.cli import Failure
 from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError, require
 
-# What a run may be gone on with differently: none of it enters an update, but `devices`, which adds in another order.
+# What a run may be gone on with differently: none of it enters an update, but `devices` and
+# `mesh`, which add in another order.
 # A block stands for all of its fields.
 MAY_CHANGE = ("train.steps", "train.log_every", "train.save_every", "train.eval_every", "train.keep",
-              "train.max_bad_steps", "train.devices", "evaluators")
+              "train.max_bad_steps", "train.devices", "train.mesh", "evaluators")
 _LEFT = re.compile(r".+\.(\d+)\.tmp")  # what `write_text` leaves behind where it is killed
 
 
@@ -137,17 +138,14 @@ def check(workdir: str, config: ConfigDict) -> tuple[bool, tuple[str, ...]]:
         return True, ()
     old = read_config(workdir)
     changed = config_lib.differences(old, config)
-    fixed = [text for text in changed if not _may_change(text.partition(": ")[0])]
+    may = lambda field: any(field == known or field.startswith(known + ".") for known in MAY_CHANGE)
+    fixed = [text for text in changed if not may(text.partition(": ")[0])]
     require(not fixed, "--workdir", workdir, "was made by another config; these differ: " + "; ".join(fixed[:8]))
     if any(text.startswith("train.steps: ") for text in changed):
         decay = old.optim.decay
         require(decay == "constant", "config.train.steps", config.train.steps,
                 f"must stay {old.train.steps}: optim.decay={decay} ends there, so other steps are another run")
     return False, tuple(changed)
-
-
-def _may_change(field: str) -> bool:
-    return any(field == known or field.startswith(known + ".") for known in MAY_CHANGE)
 
 
 def plain(workdir: str, flag: str = "--workdir") -> None:

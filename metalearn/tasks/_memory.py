@@ -1,18 +1,26 @@
-"""What tasks of graded difficulty share: their data, and the first draw, of task ids."""
+"""What tasks with two ranges of ids share: the draw of them; and, of graded difficulty, data and record."""
+
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from metalearn.types import Array
-from metalearn.validate import require
+from metalearn.types import Array, Episodes
 
 SPLITS = ("train", "exact")
 
 
 def initial(task_seed: int, difficulty: int) -> dict:
-    """The data of such a task."""
-    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
+    """The data of a task of graded difficulty."""
     return {"task_seed": np.int32(task_seed), "difficulty": np.int32(difficulty)}
+
+
+def episodes(episode: Callable, data, key: Array, split: str, num: int) -> Episodes:
+    """`num` episodes of such a task; `episode(key of the task) -> (x_TX, y_TY, mask_T)`."""
+    task_B, root = draw(data, key, split, num)
+    x_BTX, y_BTY, mask_BT = jax.vmap(lambda task: episode(jax.random.fold_in(root, task)))(task_B)
+    return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full(mask_BT.shape, -1, jnp.int32))
 
 
 def draw(data, key: Array, split: str, num: int) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from metalearn.tasks import _ids
 from metalearn.tasks._ids import FIRST_EVAL_ID
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
-from metalearn.validate import positive, require
+from metalearn.validate import positive
 
 # the first task id of each split
 FIRST = {"train": 0, "val": FIRST_EVAL_ID, "test": FIRST_EVAL_ID + FIRST_EVAL_ID // 2}
@@ -22,7 +22,6 @@ def distribution(draw: Callable, *, shots: int, queries: int, num_tasks: int, ta
     num_tasks  meta-training tasks; 0 is unlimited (2**30 ids)
     """
     positive(shots=shots, queries=queries)
-    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
     data = {"num_tasks": _ids.limit(num_tasks), "task_seed": np.int32(task_seed)}
     T = shots + queries
 

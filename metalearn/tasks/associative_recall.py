@@ -24,11 +24,10 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_items * (1 if split == "train" else 2)
         T = (most + 1) * step + rows
-        task_B, root = _memory.draw(data, key, split, num)
         difficulty = data["difficulty"]
 
-        def episode(task):
-            key_items, key_number, key_query = jax.random.split(jax.random.fold_in(root, task), 3)
+        def episode(key):
+            key_items, key_number, key_query = jax.random.split(key, 3)
             drawn = jax.random.randint(key_number, (), 2, difficulty + 1)
             n = difficulty if split == "exact" else drawn
             asked = jax.random.randint(key_query, (), 0, n - 1)
@@ -43,8 +42,7 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
             y_TY = items_NSY[asked + 1, jnp.clip(said, 0, rows - 1)] * mask_T[:, None]
             return jnp.concatenate([shown_TY, marks_T2 * (t < (n + 1) * step)[:, None]], -1), y_TY, mask_T
 
-        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B)
-        return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
+        return _memory.episodes(episode, data, key, split, num)
 
     spec = EpisodeSpec(length=(max_items + 1) * step + rows, features=bits + 2, targets="bits", outputs=bits,
                        max_difficulty=max_items)

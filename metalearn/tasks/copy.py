@@ -26,11 +26,10 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_length * (1 if split == "train" else 2)
         T = most + 1 + most * repeats
-        task_B, root = _memory.draw(data, key, split, num)
         difficulty = data["difficulty"]
 
-        def episode(task):
-            key_rows, key_length, key_repeats = jax.random.split(jax.random.fold_in(root, task), 3)
+        def episode(key):
+            key_rows, key_length, key_repeats = jax.random.split(key, 3)
             drawn = jax.random.randint(key_length, (), 1, difficulty + 1)
             n = difficulty if exact or split == "exact" else drawn
             times = jax.random.randint(key_repeats, (), 1, repeats + 1)
@@ -43,8 +42,7 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
             y_TY = rows_NY[jnp.where(mask_T > 0, said % n, 0)] * mask_T[:, None]
             return jnp.concatenate([shown_TY, delimiter_T[:, None]], -1), y_TY, mask_T
 
-        x_BTX, y_BTY, mask_BT = jax.vmap(episode)(task_B)
-        return Episodes(x_BTX, y_BTY, mask_BT, task_B, jnp.full((num, T), -1, jnp.int32))
+        return _memory.episodes(episode, data, key, split, num)
 
     spec = EpisodeSpec(length=max_length * (1 + repeats) + 1, features=bits + 1, targets="bits", outputs=bits,
                        max_difficulty=max_length)

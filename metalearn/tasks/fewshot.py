@@ -54,7 +54,6 @@ def make(*, dataset: str, train_split: str, val_split: str, test_split: str, new
     one_of((0, 1, 3), channels=channels)
     require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
     limit = _ids.limit(num_tasks)
-    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
 
     sources = {"train": (dataset, train_split), "val": (dataset, val_split), "test": (dataset, test_split)}
     if not val_split:
@@ -215,26 +214,15 @@ def _provenance(sources: dict[str, tuple[str, str]], loaded: dict[str, list[data
 
 def _join(members: list[datasets.Dataset], mean: float, std: float) -> dict:
     """All sources of one split as one array sorted by class, with where each class and each source begins."""
-    x, start, count, first, classes, index, label = [], [], [], [], [], [], []
-    rows = raw = base = 0
-    for member in members:
-        order = np.argsort(member.y_N, kind="stable")
-        y_N = member.y_N[order]
-        _, begin, num = np.unique(y_N, return_index=True, return_counts=True)
-        x.append(((member.x_NX[order] - mean) / std).astype(np.float32))
-        start.append(begin + rows)
-        count.append(num)
-        first.append(base)
-        classes.append(len(begin))
-        index.append(order + raw)
-        label.append(y_N + base)
-        rows, raw, base = rows + len(order), raw + len(order), base + len(begin)
-    flat = lambda parts: np.concatenate(parts).astype(np.int32)
-    class_N = np.zeros(rows, np.int32)
-    class_N[flat(index)] = flat(label)
-    return {"x_NX": np.concatenate(x), "start_V": flat(start), "count_V": flat(count), "index_N": flat(index),
-            "first_P": np.asarray(first, np.int32), "classes_P": np.asarray(classes, np.int32),
-            "class_N": class_N}
+    classes_P = np.array([member.num_classes for member in members])
+    first_P = np.cumsum(classes_P) - classes_P
+    class_N = np.concatenate([member.y_N + first for member, first in zip(members, first_P, strict=True)])
+    index_N = np.argsort(class_N, kind="stable")
+    _, start_V, count_V = np.unique(class_N[index_N], return_index=True, return_counts=True)
+    x_NX = (np.concatenate([member.x_NX for member in members])[index_N] - mean) / std
+    whole = dict(start_V=start_V, count_V=count_V, index_N=index_N, first_P=first_P, classes_P=classes_P,
+                 class_N=class_N)
+    return {"x_NX": x_NX.astype(np.float32)} | {name: array.astype(np.int32) for name, array in whole.items()}
 
 
 def _key(task_seed: Array, task: Array, split: str) -> Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import fraction, require
 
@@ -19,12 +20,10 @@ def make(*, symbols: int, length: int, rare_frac: float, task_seed: int) -> Task
     """symbols: V, even; length: L, steps of an episode; rare_frac: chance that an episode's symbol is a rare one."""
     require(symbols >= 2 and symbols % 2 == 0, "symbols", symbols, "must be even and at least 2")
     require(length >= 2, "length", length, "must be at least 2")
-    require(0 <= task_seed < 2**31, "task_seed", task_seed, "must lie between 0 and 2**31 - 1")
     data = {"task_seed": np.int32(task_seed), "rare_frac": _rare_frac(rare_frac)}
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
-        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
-        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+        task_B, root = _memory.draw(data, key, split, num)
         rare_frac = data["rare_frac"] if split == "train" else 0.5
 
         def episode(task):

@@ -46,12 +46,12 @@ def make(*, env: dict, data: str, cache: str, behaviour: str, quality: str, sac:
     scale         what returns-to-go are divided by before they enter a network
     """
     one_of(CONDITIONINGS, conditioning=conditioning)
-    recipe = recipe_lib.make(env=env, behaviour=behaviour, quality=quality, sac=sac, train_tasks=train_tasks,
-                             test_tasks=test_tasks, episodes=episodes, task_seed=task_seed, data_seed=data_seed)
+    recipe = recipe_lib.Recipe(env=dict(env), behaviour=behaviour, quality=quality, sac=dict(sac), episodes=episodes,
+                               train_tasks=train_tasks, test_tasks=test_tasks, task_seed=task_seed, data_seed=data_seed)
     positive(history=history, window=window, scale=scale)
     nonnegative(prompt_span=prompt_span, prompt_top=prompt_top)
     fraction(start_frac=start_frac)
-    built, T = recipe.env, recipe.env.length
+    built, T = recipe.built, recipe.built.length
     sizes = built.facts["obs_size"], built.facts["act_size"], len(built.spread_X)
     spec = TrajectorySpec(built, dict(env), *sizes, T, history, window, prompt_span, conditioning, scale,
                           _no_statistics(sizes[0], train_tasks))

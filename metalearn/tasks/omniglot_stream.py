@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import datasets
+from metalearn.tasks import _memory
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive, require
 
@@ -18,8 +19,7 @@ SPLITS = ("train", "test")
 
 
 def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, shots: int, rare_ways: int,
-         rare_shots: int,
-         rotate: bool, task_seed: int) -> TaskDist:
+         rare_shots: int, rotate: bool, task_seed: int) -> TaskDist:
     """dataset, train, test: what `datasets.load_classes(dataset, train | test, image_size, channels=1)` takes.
 
     Pixels are normalised by the mean and std of the training classes' images: as they are, ink on paper, they have a
@@ -55,8 +55,7 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         part = jax.tree.map(jnp.asarray, data[split])
-        task_B = jax.random.randint(key, (num,), 0, 2**30) + (0 if split == "train" else 2**30)
-        root = jax.random.key(data["task_seed"], impl="threefry2x32")
+        task_B, root = _memory.draw(data, key, split, num)
         num_classes, most = part["count_V"].shape[0], int(np.bincount(label_T).max())
 
         def episode(task):

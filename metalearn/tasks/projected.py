@@ -20,8 +20,6 @@ Splits that `sample` knows (all but `train` leave the permutations unbiased):
                   learner, since old and fresh label agree as often as chance
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 
