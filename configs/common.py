@@ -77,14 +77,10 @@ def train(batch: int, steps: int, **changes) -> dict:
     eval_every     0: evaluate at the end only
     keep           newest checkpoints kept
     max_bad_steps  non-finite updates in a row after which the run stops
-<<<<<<< HEAD
-    devices        0: all; on a CPU as many as are named, which small networks gain from (docs/performance.md)
-=======
-    devices        0: all
+    devices        0: all; a CPU counts as the number named, up to its cores: small networks gain from it
     accumulate     parts of a batch whose gradients are taken one after another, for less memory
     mesh           model: devices among which a Transformer's blocks are split; params: replicated or sharded. See
                    metalearn.runtime.sharding
->>>>>>> main
     """
     return dict(batch=batch, steps=steps, steps_per_call=50, log_every=50, save_every=500, eval_every=0, keep=2,
                 max_bad_steps=50, devices=0, accumulate=1, mesh=dict(model=1, params="replicated")) | changes

@@ -11,7 +11,6 @@ PROGRAM = """
 import sys
 import jax, numpy as np
 from metalearn.runtime import config, experiment, loop, sharding
-sharding.split_cpu(8)
 for fields in sys.argv[1:]:
     fields = ["optim.name=sgd", *(f"train.{f}" for f in fields.split())]  # Adam would divide by noise
     parts = experiment.build(config.load("configs/gpicl.py:smoke", fields))
@@ -36,7 +35,7 @@ def run(devices: int, *program: str) -> subprocess.CompletedProcess:
 def test_any_mesh_and_any_number_of_parts_of_a_batch_agree_with_one_device():
     ways = ["devices=1", "devices=8", "devices=8 mesh.params=sharded", "devices=8 mesh.params=sharded mesh.model=2",
             "devices=4 mesh.model=4", "devices=1 accumulate=4"]
-    done = run(1, "-c", PROGRAM, *ways)
+    done = run(8, "-c", PROGRAM, *ways)
     assert done.returncode == 0, done.stderr
     found = [[float(x) for x in line.split()] for line in done.stdout.splitlines()]
     assert [row[0] for row in found] == [1, 8, 8, 8, 4, 1]
@@ -51,3 +50,11 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip() == "error: config.train.batch=8: must be a multiple of devices=3"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cpu_counts_as_the_devices_asked_for_where_it_has_the_cores():
+    program = "import sys, jax; from metalearn.runtime import sharding; sharding.split_cpu(int(sys.argv[1]));"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    counts = [subprocess.run([sys.executable, "-c", program + "print(jax.device_count())", str(num)], env=environment,
+                             capture_output=True, text=True, check=True).stdout for num in (os.cpu_count(), 10**6)]
+    assert [int(count) for count in counts] == [os.cpu_count(), 1]

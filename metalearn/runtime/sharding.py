@@ -9,6 +9,7 @@ params="sharded"     each of their leaves is split over `data` too, along its lo
 
 import contextlib
 import math
+import os
 import re
 
 import jax
@@ -25,8 +26,9 @@ RULES = ((r"(qkv|up)/kernel$", -1), (r"(qkv|up)/bias$", -1), (r"(out|down)/kerne
 
 def split_cpu(num_devices: int) -> None:
     """Has a CPU count as so many devices, between which batches are split: small kernels then do not wait for each
-    other's threads. It must come before anything uses a device, else it does nothing; accelerators are as they are."""
-    if num_devices > 1:
+    other's threads. It must come before anything uses a device, and there must be as many cores, else it does nothing;
+    accelerators are as they are."""
+    if 1 < num_devices <= os.cpu_count():
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", num_devices)
 
