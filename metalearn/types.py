@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ Array = jax.Array
 PyTree = Any
 
 
+@dataclass_transform(frozen_default=True)
 def record(cls):
     """A frozen dataclass that is also a pytree: every field is a child, named in key paths; a field with a default is a
     plain value that is known while a program is traced."""

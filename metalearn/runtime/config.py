@@ -76,7 +76,7 @@ def import_file(path: str):
     return module
 
 
-def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
     """{'optim.lr': .001, ...}; an empty block stays as one entry, so that it is compared and found too."""
     flat = {}
     for key, value in config.items():
