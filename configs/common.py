@@ -77,7 +77,7 @@ def train(batch: int, steps: int, **changes) -> dict:
     eval_every     0: evaluate at the end only
     keep           newest checkpoints kept
     max_bad_steps  non-finite updates in a row after which the run stops
-    devices        0: all
+    devices        0: all; a CPU counts as the number named, up to its cores: small networks gain from it
     accumulate     parts of a batch whose gradients are taken one after another, for less memory
     mesh           model: devices among which a Transformer's blocks are split; params: replicated or sharded. See
                    metalearn.runtime.sharding

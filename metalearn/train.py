@@ -60,6 +60,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
     with contextlib.nullcontext(stop) if stop else signals.Noted() as stop:
         try:
             with stop.at_once():
+                sharding.split_cpu(config.train.devices)
                 experiment = experiment_lib.build(config)
                 if not _checkpoints(workdir).steps():  # else its parameters are there already
                     pretrained.check(config.init_from, experiment.learner.pretrained)

@@ -50,3 +50,11 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip() == "error: config.train.batch=8: must be a multiple of devices=3"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cpu_counts_as_the_devices_asked_for_where_it_has_the_cores():
+    program = "import sys, jax; from metalearn.runtime import sharding; sharding.split_cpu(int(sys.argv[1]));"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    counts = [subprocess.run([sys.executable, "-c", program + "print(jax.device_count())", str(num)], env=environment,
+                             capture_output=True, text=True, check=True).stdout for num in (os.cpu_count(), 10**6)]
+    assert [int(count) for count in counts] == [os.cpu_count(), 1]

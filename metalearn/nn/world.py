@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         gates_BTI = nn.Dense(3 * D, kernel_init=_orthogonal3, name="gates_in")(x_BTI)
         inner = nn.Dense(3 * D, kernel_init=_orthogonal3, name="gates_hidden")
         T = gates_BTI.shape[1] - h
-        h_BTD = jnp.zeros((gates_BTI.shape[0], T, D))
+        h_BTD = jnp.zeros((1, 1, D))  # alike for all: the first step's product is one row
         for k in range(h):  # the window of step t is t-h .. t-1, oldest first
             reset, update, new = jnp.split(gates_BTI[:, k:k + T], 3, -1)
             reset_h, update_h, new_h = jnp.split(inner(h_BTD), 3, -1)

@@ -7,7 +7,9 @@ params="sharded"     each of their leaves is split over `data` too, along its lo
                      update gathers what it needs when it needs it (ZeRO, arXiv 1910.02054, stage 3)
 """
 
+import contextlib
 import math
+import os
 import re
 
 import jax
@@ -21,6 +23,15 @@ PARAMS = ("replicated", "sharded")
 # what `model` splits, and along which axis: a Transformer's first products by their outputs, its second by their inputs
 # (Megatron-LM, arXiv 1909.08053, section 3), so that a block sums over devices twice
 RULES = ((r"(qkv|up)/kernel$", -1), (r"(qkv|up)/bias$", -1), (r"(out|down)/kernel$", -2))
+
+
+def split_cpu(num_devices: int) -> None:
+    """Has a CPU count as so many devices, between which batches are split: small kernels then do not wait for each
+    other's threads. It must come before anything uses a device, and there must be as many cores, else it does nothing;
+    accelerators are as they are."""
+    if 1 < num_devices <= os.cpu_count():
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", num_devices)
 
 
 def make_mesh(num_devices: int = 0, model: int = 1) -> Mesh:
