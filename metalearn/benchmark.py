@@ -3,9 +3,9 @@
   metalearn benchmark --config=configs/gpicl.py:shifted [--rounds=7] [--store=ID --row=NAME]
   metalearn benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
 
-Where PyTorch is installed, the same update (`metalearn/measure/torch_reference.py`) runs there in the same interleaved
-rounds, eager and compiled, on one thread and on two, from the same parameters; loss and gradient norm on one batch must
-agree to 1e-4 before anything is timed. Times are medians over rounds, after one that does not count.
+In a checkout where PyTorch is installed, the same update (`tests/torch_reference.py`) runs there in the same rounds,
+interleaved, eager and compiled, on one thread and on two, from the same parameters; loss and gradient norm on one
+batch must agree to 1e-4 before anything is timed. Times are medians over rounds, after one that does not count.
 
 FLOP are those of the matrix products in the program as written (counted in its jaxpr: forward, backward, task
 generation), convolutions as the products that they are, so neither recomputation that the compiler drops nor
@@ -17,6 +17,7 @@ arguments (parameters, optimiser state, datasets) and results.
 """
 
 import hashlib
+import importlib.util
 import math
 import os
 import statistics
@@ -32,7 +33,6 @@ import optax
 from ml_collections import ConfigDict
 
 from metalearn import cli
-from metalearn.measure import torch_reference
 from metalearn.nn import taps
 from metalearn.reporting import results as results_lib, tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, manifest, replicas, sharding
@@ -153,9 +153,20 @@ DETERMINISTIC = {"metadt": ("dropout=0.0", "action_dropout=0.0", "context_dropou
                             "warm_steps=0")}
 
 
+def _reference():
+    """The module of PyTorch arms; None where the package is installed without its repository."""
+    path = os.path.join(ROOT, "tests", "torch_reference.py")
+    if "torch_reference" not in sys.modules and os.path.isfile(path):
+        spec = importlib.util.spec_from_file_location("torch_reference", path)
+        sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[spec.name])
+    return sys.modules.get("torch_reference")
+
+
 def _torch(spec, overrides, experiment, data, key, state) -> tuple[dict[str, Callable], dict[str, float]]:
     """({arm: one update there}, what was found to agree); ({}, {}) where there is none."""
-    problem = torch_reference.lacks(experiment.config)
+    torch_reference = _reference()
+    problem = torch_reference.lacks(experiment.config) if torch_reference else None
     if problem:
         print(problem, file=sys.stderr)
     if problem != "":

@@ -19,21 +19,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+import metalearn.runtime.experiment as experiment_lib
+import metalearn.runtime.guard as guard_lib
+import metalearn.runtime.workdir as workdir_lib
 from metalearn import cli
 from metalearn.eval import evaluate, headlines
 from metalearn.reporting import plots
-from metalearn.runtime import (
-    config as config_lib,
-    experiment as experiment_lib,
-    guard as guard_lib,
-    hosts,
-    loop,
-    manifest,
-    pretrained,
-    sharding,
-    signals,
-    workdir as workdir_lib,
-)
+from metalearn.runtime import config as config_lib, hosts, loop, manifest, pretrained, sharding, signals
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.session import Session
 from metalearn.runtime.watchdog import Watchdog

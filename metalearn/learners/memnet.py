@@ -21,13 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metalearn.learning import (
-    curriculum as curriculum_lib,
-    fast_weights as fast_weights_lib,
-    segments,
-    synthesiser,
-    synthetic,
-)
+import metalearn.learning.fast_weights as fast_weights_lib
+from metalearn.learning import curriculum as curriculum_lib, segments, synthesiser, synthetic
 from metalearn.measure import losses
 from metalearn.nn import feedback as feedback_nn, network as network_nn
 from metalearn.nn.network import Network

@@ -5,8 +5,6 @@ devices hold. The first one alone writes: the others keep what they would write 
 with them, and read the run's checkpoints. With one process nothing here does anything.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

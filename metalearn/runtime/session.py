@@ -8,19 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from metalearn import cli
-from metalearn.runtime import (
-    experiment as experiment_lib,
-    guard as guard_lib,
-    hosts,
-    loop,
-    manifest,
-    pretrained,
-    replicas,
-    sharding,
-    workdir,
-)
+from metalearn.runtime import guard as guard_lib, hosts, loop, manifest, pretrained, replicas, sharding, workdir
 from metalearn.runtime.checkpoint import Checkpoints
-from metalearn.runtime.experiment import Experiment
+from metalearn.runtime.experiment import Experiment, fingerprint, with_data
 from metalearn.runtime.writer import Writer
 from metalearn.types import Mean, TrainState
 from metalearn.validate import require
@@ -38,7 +28,7 @@ class Session:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, held: workdir.Held, checkpoints: Checkpoints, quiet: bool):
         self.began = time.monotonic()  # less the seconds of sessions before, as far as checkpoints tell
-        self.experiment = experiment = experiment_lib.with_data(experiment, held.path)
+        self.experiment = experiment = with_data(experiment, held.path)
         self.mesh, self.held, self.checkpoints, self.quiet = mesh, held, checkpoints, quiet
         plan, self.warned = experiment.plan, set()
         attempt, unfinished = manifest.rolled_back(held.path)
@@ -46,7 +36,7 @@ class Session:
         if unfinished is not None:  # killed before it had deleted what it went back from
             checkpoints.drop(after=unfinished or -1)
         self.meta = {"config": experiment.config.to_dict(), "versions": manifest.versions(),
-                     "data_sha256": experiment_lib.fingerprint(experiment.task.data)}
+                     "data_sha256": fingerprint(experiment.task.data)}
         self._key_init, self._key_steps = replicas.split(plan, replicas.roots(plan))
         self.data = sharding.replicate(replicas.data(plan, experiment.task.data), mesh)
         self.began -= self._begin(attempt).get("seconds", 0.0)

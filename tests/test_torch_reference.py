@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch_reference
 
 from metalearn import benchmark, cli
-from metalearn.measure import torch_reference
 from metalearn.runtime import config as config_lib
 
 
