@@ -23,7 +23,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILT_IN = next((d for d in (os.path.join(_PACKAGE, "configs"), os.path.join(os.path.dirname(_PACKAGE), "configs"))
                  if os.path.isdir(d)), "")
 # fields that saved configs of earlier versions lack
-SINCE = {"train.accumulate": 1, "train.mesh": {"model": 1, "params": "replicated"}}
+SINCE = (("train", None, "accumulate", 1), ("train", None, "mesh", {"model": 1, "params": "replicated"}),
+         ("task", "projected", "projection", "gaussian"))
 
 
 def built_in() -> dict[str, str]:
@@ -146,9 +147,8 @@ def from_json(text: str) -> ConfigDict:
     fields = json.loads(text)
     if not isinstance(fields, dict):
         raise ValueError("no object of fields")
-    for field, value in SINCE.items():  # at which a run from before the field was what it was
-        block, name = field.split(".")
-        if isinstance(fields.get(block), dict):
+    for block, kind, name, value in SINCE:  # at which a run from before the field was what it was
+        if isinstance(fields.get(block), dict) and kind in (None, fields[block].get("name")):
             fields[block].setdefault(name, value)
     return ConfigDict(_tuples(fields)).lock()
 
