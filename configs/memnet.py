@@ -4,8 +4,8 @@ Gradients in Neural Memory Controllers" (arXiv 2011.05438) from its abstract and
   bash launch/local.sh sweep --config=configs/memnet.py:gated_recall --out=runs/gated_recall      2 minutes on two cores
   bash launch/local.sh --config=configs/memnet.py:ntm_copy --workdir=runs/ntm_copy                4 minutes of one core
 
-Other sweeps, minutes of one core: shared (2), copy (16), repeat_copy (14), cost (15), omniglot_small (60),
-mann_parts (60, not run); strokes_stream, omniglot_online (not run). Runs: associative_recall (8), smoke, and see get_config.
+Other sweeps, minutes of one core: shared (2), copy (16), repeat_copy (14), cost (15), omniglot_small (60). Not run:
+mann_parts (60), strokes_stream, omniglot_online. Runs: associative_recall (8), smoke, and see get_config.
 
   results/memnet_gated_recall: rare, cdni, L = 48 1.000
 
