@@ -2,6 +2,8 @@
 
 import html.parser
 import json
+import pathlib
+import shutil
 
 import pytest
 
@@ -70,3 +72,18 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
                                    ([], str(tmp_path), "no sweep.json")):
         with pytest.raises(ConfigError, match=words):
             report.write_page(workdirs, sweep, str(tmp_path / "x.html"))
+
+
+def test_runs_of_one_base_name_keep_their_paths(runs):
+    (again := pathlib.Path(runs[1]) / "a").mkdir()
+    for name in ("config.json", "manifest.json", "metrics.jsonl"):
+        shutil.copy(pathlib.Path(runs[1]) / name, again)
+    text = page_lib.page("runs", [runs[0], str(again)])
+    assert f"<h2>{runs[0]}</h2>" in text and f"<h2>{again}</h2>" in text
+
+
+def test_a_damaged_evaluation_is_one_line(runs):
+    path = pathlib.Path(runs[0]) / "eval" / "curves.json"
+    path.write_text("{")
+    with pytest.raises(ConfigError, match=f"{path}: is not valid JSON"):
+        page_lib.page("runs", runs)

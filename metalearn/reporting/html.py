@@ -7,13 +7,13 @@ import base64
 import glob
 import html
 import io
-import json
 import os
 from collections.abc import Iterable
 
 from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib, manifest, workdir as workdir_lib
 from metalearn.types import Result
+from metalearn.validate import require
 
 STYLE = """body {font: 15px/1.5 sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222}
 table {border-collapse: collapse; margin: .5em 0 1.5em} td, th {border-bottom: 1px solid #ccc; padding: .2em .8em;
@@ -31,6 +31,7 @@ def page(title: str, workdirs: list[str], sweep: Result | None = None) -> str:
     """
     configs = [workdir_lib.read_config(path) for path in workdirs]
     names = [os.path.basename(os.path.abspath(path)) for path in workdirs]
+    names = names if len(set(names)) == len(names) else workdirs
     parts = _result(sweep) if sweep else []
     if len(configs) > 1:
         flat = [config_lib.flatten(config) for config in configs]
@@ -64,8 +65,8 @@ def _run(name: str, workdir: str, config) -> str:
     parts += [f"<pre>{_text(session.get('command', 'not known'))}</pre>",
               table(["", ""], [[k, session[k]] for k in ("started", "git", "device", "machine") if k in session])]
     for path in sorted(glob.glob(os.path.join(glob.escape(workdir), "eval", "*.json"))):
-        with open(path, encoding="utf-8") as file:
-            result = json.load(file)
+        result = workdir_lib.read_json(path)
+        require(result is not None, "workdir", path, "is not valid JSON")
         parts += [f"<h3>{_text(os.path.basename(path)[:-5])}</h3>", *_result(result)]
     parts += ["<details><summary>configuration</summary>",
               table(["field", "value"], sorted(config_lib.flatten(config).items())), "</details>"]
