@@ -51,8 +51,9 @@ class Session:
         init, found = loop.make_init(experiment), {}
         if hosts.largest(len(self.checkpoints.steps())):
             shapes = jax.eval_shape(init, self.data, self._key_init)
-            state, found = self.checkpoints.restore(shapes) if hosts.first() else (None, {"step": 0})
-            if (step := hosts.largest(found["step"])) and not hosts.first():  # the same, whatever is damaged
+            state, found = self.checkpoints.restore(shapes) if hosts.first() else (None, {"step": -1})
+            step = hosts.largest(found["step"])
+            if not hosts.first():  # the same, whatever is damaged
                 state, found = self.checkpoints.restore(shapes, step)
             _warn_of_changes(found, self.meta, self.held.path)
         else:
@@ -105,9 +106,8 @@ class Session:
             self.held.check()
             meta = self.meta | {"running": self.running, "guard": self.guard.meta(self._streaks()),
                                 "seconds": time.monotonic() - self.began}
-            # the manifest tells of the first, so that one is waited for
             state = sharding.local(self.state, self.mesh)
-            if hosts.first():
+            if hosts.first():  # the manifest tells of a session's first checkpoint, so that one is waited for
                 self.checkpoints.save(self.step, state, meta, wait=wait or self._first)
             self.saved = self.step
             if self._first:
