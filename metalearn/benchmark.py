@@ -81,10 +81,10 @@ def _built(config: ConfigDict) -> Experiment:
 
 def memory(spec: str, overrides: list[str]) -> dict:
     """Bytes of one config's compiled update: temporaries at their peak, and arguments."""
-    experiment = _built(config_lib.load(spec, overrides))
+    experiment = _built(config := config_lib.load(spec, overrides))
     data, key = replicas.data(experiment.plan, experiment.task.data), replicas.roots(experiment.plan)
     state = jax.eval_shape(loop.make_init(experiment), data, key)
-    update = loop.make_update(experiment, sharding.make_mesh(experiment.config.train.devices))
+    update = loop.make_update(experiment, sharding.make_mesh(config.train.devices, config.train.mesh.model))
     began = time.perf_counter()
     used = update.lower(state, data, key, 1).compile().memory_analysis()
     return {"config": spec, "temp_bytes": used.temp_size_in_bytes, "argument_bytes": used.argument_size_in_bytes,
@@ -96,10 +96,11 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     config = config_lib.load(spec, overrides)
     sharding.split_cpu(config.train.devices)
     experiment = _built(config)
-    mesh = sharding.make_mesh(config.train.devices)
+    mesh = sharding.make_mesh(config.train.devices, config.train.mesh.model)
     data = sharding.replicate(replicas.data(experiment.plan, experiment.task.data), mesh)
     key = replicas.roots(experiment.plan)
-    state = sharding.replicate(loop.make_init(experiment)(data, key), mesh)
+    state = loop.make_init(experiment)(data, key)
+    state = sharding.place(state, sharding.of_state(state, mesh, config.train.mesh.params))
     update, num = loop.make_update(experiment, mesh), config.train.steps_per_call
     work = flop(count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)) / num
     arms, checked = _torch(spec, overrides, experiment, data, key, state)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import pytest
 import torch_reference
 
 from metalearn import benchmark
 from metalearn.reporting import documents, results
+from metalearn.validate import ConfigError
 
 
 def test_count_matmuls_by_hand():
@@ -58,3 +60,8 @@ def test_the_memory_dial_turns():
     used = {kind: benchmark.memory(f"configs/fewshot.py:memory,{kind}", small)["temp_bytes"]
             for kind in ("plain", "remat", "first")}
     assert used["remat"] < used["plain"] / 2 and used["first"] < used["plain"] / 2, used
+
+
+def test_it_is_measured_on_the_mesh_that_training_would_have():
+    with pytest.raises(ConfigError, match="config.train.mesh.model=2: must divide devices=1"):
+        benchmark.memory("configs/gpicl.py:smoke", ["train.devices=1", "train.mesh.model=2"])
