@@ -1,7 +1,7 @@
 """What Transformers are made of: attention with an explicit key-value cache, and the pre-LN block.
 
-Matmuls run in `dtype` (bf16 is an option); softmax, norms and
-the logits stay in f32. Residual outputs start small, by 1 / sqrt(2 depth), as the measured CPU setting has it.
+Matmuls run in `dtype` (bf16 is an option); softmax, norms and the logits stay in f32. Residual outputs start small, by
+1 / sqrt(2 depth), as the measured CPU setting has it.
 """
 
 from typing import Any

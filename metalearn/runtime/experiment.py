@@ -109,8 +109,8 @@ def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
 
 def _check_train(config: ConfigDict) -> None:
     largest = 2**31 - 1  # updates are counted in int32
-    above_zero = ("batch", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
-    names = (*above_zero, "accumulate", "eval_every", "devices")
+    above_zero = ("batch", "accumulate", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
+    names = (*above_zero, "eval_every", "devices")
     seed = config.seed
     require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
     with within("train"):
@@ -119,7 +119,7 @@ def _check_train(config: ConfigDict) -> None:
         for name in names:
             require(type(train[name]) is int, name, train[name], "must be an integer")
             require(train[name] <= largest, name, train[name], f"must be at most {largest}")
-        positive(**{k: train[k] for k in (*above_zero, "accumulate")})
+        positive(**{k: train[k] for k in above_zero})
         nonnegative(eval_every=train.eval_every, devices=train.devices)
         # the last call is cut to what is left, so steps itself may be anything
         multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,

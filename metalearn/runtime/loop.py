@@ -60,7 +60,6 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     The batch of step n is drawn inside, from `fold_in(key, n)`: there is no iterator to save.
     """
     learner, config, plan = experiment.learner, experiment.config, experiment.plan
-    split, trivial = config.train.mesh, mesh.shape["model"] == 1 and config.train.mesh.params == "replicated"
 
     def one(data, key, state: TrainState, lr):
         tx = experiment.tx
@@ -88,9 +87,9 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
 
     def placed(state, data, key, num):
         new, means = update(state, data, key, num)
-        return jax.lax.with_sharding_constraint(new, sharding.of_state(new, mesh, split.params)), means
+        return jax.lax.with_sharding_constraint(new, sharding.of_state(new, mesh, config.train.mesh.params)), means
 
-    return jax.jit(update if trivial else placed, static_argnums=3, donate_argnums=0)
+    return jax.jit(placed, static_argnums=3, donate_argnums=0)
 
 
 def _grads(learner, num: int, params: PyTree, carry: PyTree, batch: PyTree, key: Array):

@@ -21,9 +21,8 @@ from metalearn.cli import Failure
 from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError, require
 
-# What a run may be gone on with differently: none of it enters an update, but `devices` and
-# `mesh`, which add in another order.
-# A block stands for all of its fields.
+# What a run may be gone on with differently: none of it enters an update, but `devices` and `mesh`,
+# which add in another order. A block stands for all of its fields.
 MAY_CHANGE = ("train.steps", "train.log_every", "train.save_every", "train.eval_every", "train.keep",
               "train.max_bad_steps", "train.devices", "train.mesh", "evaluators")
 _LEFT = re.compile(r".+\.(\d+)\.tmp")  # what `write_text` leaves behind where it is killed
