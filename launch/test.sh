@@ -5,12 +5,15 @@
 #   bash launch/test.sh --slow          learning runs too
 #   bash launch/test.sh tests/test_optim.py -k skip
 #   bash launch/test.sh --faults [--short]      kills, damage, full disks, hostile input: a table by number
+#   bash launch/test.sh --slurm                 launch/slurm.py on a Slurm of two nodes, started here (Debian, as root)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 METALEARN_EXTRAS="${METALEARN_EXTRAS:-dev}" metalearn_setup
 cd "$metalearn_root"
-if [ "${1:-}" = --faults ]; then shift; exec "$PYTHON_VENV" -m tests.faults "$@"; fi
+case "${1:-}" in
+  --faults|--slurm) suite="tests.${1#--}"; shift; exec "$PYTHON_VENV" -m "$suite" "$@" ;;
+esac
 arguments=(-n 2 --dist worksteal --durations=10)  # each worker keeps to its half, so that a module compiles once
 marker="not slow"
 for argument in "$@"; do

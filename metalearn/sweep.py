@@ -4,6 +4,7 @@
 
   --on=print   writes one train command per line (hand them to any scheduler)
   --on=local   runs them here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
+  --on=table   runs nothing: the table of what has finished (launch/slurm.py submits a sweep to Slurm)
 
 The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
 others. A directory counts as done only when it was made by this very config: an edited sweep shows no old numbers. A
@@ -209,7 +210,7 @@ def cores() -> list[int]:
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn sweep")
     parser.add_argument("--config", required=True)
-    parser.add_argument("--on", choices=("print", "local"), default="local")
+    parser.add_argument("--on", choices=("print", "local", "table"), default="local")
     parser.add_argument("--out", required=True, help="directory of the sweep; reused to go on")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (0: one per core)")
     args = parser.parse()
@@ -229,7 +230,8 @@ def main() -> int:
         stop.call = trainers.end
         if stop.number:
             trainers.end()
-        trainers.run(runs)
+        if args.on == "local":
+            trainers.run(runs)
         if stop.number:
             print(f"stopped by {signals.name(stop.number)}; the same command goes on", file=sys.stderr)
             return cli.EXIT_SIGNAL

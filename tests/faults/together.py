@@ -36,9 +36,10 @@ def _port() -> int:
         return free.getsockname()[1]
 
 
-def _both(workdir: str, *changes: str, other: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+def _both(workdir: str, *changes: str, other: tuple[str, ...] = (), devices: int = 2) -> list[subprocess.Popen]:
     port = _port()
-    return [_start(workdir, port, 0, *changes), _start(workdir, port, 1, *changes, *other)]
+    return [_start(workdir, port, 0, *changes, devices=devices),
+            _start(workdir, port, 1, *changes, *other, devices=devices)]
 
 
 def _ends(pair: list[subprocess.Popen], seconds: float = 300) -> tuple[list[int], str]:
