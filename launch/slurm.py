@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Submits training, evaluation or a sweep to Slurm: whatever stands before `--` is for sbatch, what follows for metalearn.
+"""Submits training, evaluation or a sweep to Slurm: what stands before `--` is for sbatch, what follows for metalearn.
 
   python launch/slurm.py --nodes=2 --gres=gpu:8 --time=4:00:00 -- --config=configs/gpicl.py:paper --workdir=runs/paper
   python launch/slurm.py --time=1:00:00 --array-limit=8 -- sweep --config=configs/gpicl.py:phases --out=runs/phases
@@ -10,9 +10,9 @@
 
 One task of a job is one process of a run (`--ntasks-per-node`, default 1); they meet at the first node's address. Two
 minutes before the time limit Slurm sends TERM (`--signal` changes that): the run saves and ends with exit code 75, the
-job is put back into the queue, and goes on to the same bits. A sweep is one array job for each of its stages, then a job
-that makes its table; what is done already is not submitted again. The work directory, this repository and its .venv must
-be seen by every node. The .venv is made here, so METALEARN_ACCELERATOR=cuda13 (or cuda12) where this machine has no GPU.
+job is put back into the queue, and goes on to the same bits. A sweep is an array job for each of its stages, then a job
+that makes its table; what is done already is not submitted again. The work directory, this repository and its .venv
+must be seen by every node. The .venv is made here, so METALEARN_ACCELERATOR=cuda13 (or cuda12) where no GPU is.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def with_metalearn() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     usage="python launch/slurm.py [--print] [FLAGS OF SBATCH] -- [train|eval|sweep] ...")
+                                     usage="slurm.py [--print] [FLAGS OF SBATCH] -- [train|eval|sweep] ...")
     parser.add_argument("--print", action="store_true", dest="show")
     parser.add_argument("--array-limit", type=int, default=0)
     words = sys.argv[1:] if "--" in sys.argv else [*sys.argv[1:], "--"]

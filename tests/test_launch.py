@@ -67,7 +67,8 @@ def test_a_tpu_slice(tmp_path):
     """With a `gcloud` that writes down how it was called, and one that runs the command as a worker would."""
     (tmp_path / "gcloud").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >> {tmp_path}/called\n')
     (tmp_path / "gcloud").chmod(0o755)
-    words = ["bash", os.path.join(LAUNCH, "tpu_pod.sh"), "slice", "--config=configs/gpicl.py:paper", "--workdir=/mnt/a b"]
+    words = ["bash", os.path.join(LAUNCH, "tpu_pod.sh"), "slice", "--config=configs/gpicl.py:paper",
+             "--workdir=/mnt/a b"]
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ZONE": "here"}
     subprocess.run(words, env=environment, check=True)
     called = (tmp_path / "called").read_text()
@@ -76,8 +77,8 @@ def test_a_tpu_slice(tmp_path):
     # on a worker: the second of two
     worker = tmp_path / "worker"
     (worker / "bin").mkdir(parents=True)
-    (worker / "bin" / "curl").write_text('#!/bin/bash\ncase "${@: -1}" in\n'
-                                         '*endpoints) echo a:8470:10.0.0.1,b:8470:10.0.0.2 ;;\n*number) echo 1 ;;\nesac\n')
+    (worker / "bin" / "curl").write_text(
+        '#!/bin/bash\ncase "${@: -1}" in\n*endpoints) echo a:8470:10.0.0.1,b:8470:10.0.0.2 ;;\n*) echo 1 ;;\nesac\n')
     (worker / "bin" / "tar").write_text("#!/bin/bash\nmkdir -p metalearn/launch\n"
                                         "echo 'printf \"%s\\n\" \"$@\" >> ../told' > metalearn/launch/local.sh\n")
     for name in ("curl", "tar"):
