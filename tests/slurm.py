@@ -120,7 +120,7 @@ def time_limit(folder: str) -> Iterator[processes.Case]:
     """A run of two nodes that lasts longer than its time limit, against one of two processes without Slurm."""
     def plain(steps: int) -> tuple[str, float]:
         began, path = time.monotonic(), os.path.join(folder, f"plain-{steps}")
-        codes, said = together._ends(together._both(path, *changes(steps), devices=1))
+        codes, said = together._ends(together._both(path, *changes(steps), devices=1, timeout=120))
         assert codes == [0, 0], f"{codes}: {said}"
         return path, time.monotonic() - began
 

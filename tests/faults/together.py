@@ -21,12 +21,13 @@ from .processes import Case
 TIMEOUT = 20  # seconds until one that is silent is missed
 
 
-def _start(workdir: str, port: int, index: int, *changes: str, num: int = 2, devices: int = 2) -> subprocess.Popen:
+def _start(workdir: str, port: int, index: int, *changes: str, num: int = 2, devices: int = 2,
+           timeout: int = TIMEOUT) -> subprocess.Popen:
     words = processes.words("gpicl", workdir, *changes)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "metalearn.train", *words, f"--processes={num}", f"--process={index}",
-         f"--coordinator=127.0.0.1:{port}", f"--join_timeout={TIMEOUT}"],
+         f"--coordinator=127.0.0.1:{port}", f"--join_timeout={timeout}"],
         env=os.environ | {"XLA_FLAGS": flags}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -36,10 +37,9 @@ def _port() -> int:
         return free.getsockname()[1]
 
 
-def _both(workdir: str, *changes: str, other: tuple[str, ...] = (), devices: int = 2) -> list[subprocess.Popen]:
+def _both(workdir: str, *changes: str, other: tuple[str, ...] = (), **how) -> list[subprocess.Popen]:
     port = _port()
-    return [_start(workdir, port, 0, *changes, devices=devices),
-            _start(workdir, port, 1, *changes, *other, devices=devices)]
+    return [_start(workdir, port, 0, *changes, **how), _start(workdir, port, 1, *changes, *other, **how)]
 
 
 def _ends(pair: list[subprocess.Popen], seconds: float = 300) -> tuple[list[int], str]:
