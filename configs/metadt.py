@@ -238,7 +238,9 @@ SWEEPS = {
     "reach": ("reach", ("metadt", "no_prompt")),
     "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
     "encoders": ("point", ("metadt",)),
+    "public": ("point", ("metadt", "no_prompt")),
 }
+PUBLIC = {"task.data": "{dir}/t2da.npz", "task.train_tasks": 45, "task.test_tasks": 5}
 ENCODERS = {"model": "metadt", "metric": "focal_dt", "contrast": "corro_dt", "csro": "csro_dt"}
 SIMULATED = ("cheetah_vel", "reach")  # measured on the tasks of seed 0
 UNTOUCHED = {"task.task_seed": 1}  # settings were tried on the tasks of seed 0, so tables are of others
@@ -249,10 +251,14 @@ SEEDS = 3
 def sweep(arg: str = "point"):
     """Three world models, then every method on each of them; `encoders`: three encoders of each kind, one method.
 
-    On Point-Robot that is done on three sets of tasks, where all methods but Meta-DT itself have one seed.
+    On Point-Robot that is done on three sets of tasks, where all methods but Meta-DT itself have one seed. `public` reads
+    the data that T2DA's authors publish, five seeds: `metalearn collect --config=configs/metadt.py:point --from=DIR
+    --out=runs/public/t2da.npz` puts them into the sweep's directory first.
     """
     data = {"task.cache": "{dir}/data"} | UNTOUCHED  # collected by the first run that needs them, for all
     base, methods = common.choose(arg, SWEEPS, "point")
+    if arg == "public":
+        data = PUBLIC
     if base in SIMULATED:
         data.pop("task.task_seed")
     if arg == "encoders":
@@ -266,21 +272,21 @@ def sweep(arg: str = "point"):
             yield {"_label": f"{ENCODERS[objective]}, seed {seed}", "_config": "configs/metadt.py:point", "_stage": 1,
                    "seed": seed} | source | data
         return
-    for which, fixed in _units(base, data):
+    for which, fixed in _units(base, data, range(5) if arg == "public" else range(SEEDS)):
         seed = fixed["seed"]  # all of one seed before the next
         yield {"_label": f"world, {which}", "_config": f"configs/metadt.py:{base}_world", "_stage": 2 * seed} | fixed
         for method in methods:
-            if base == "point" and method != "metadt" and seed:
+            if base == "point" and method != "metadt" and seed and arg != "public":
                 continue
             source = {} if method in NO_WORLD else {"init_from": f"{{run:world, {which}}}"}
             yield {"_label": f"{method}, {which}", "_config": f"configs/metadt.py:{base}", "_stage": 2 * seed + 1
                    } | source | METHODS[method] | fixed
 
 
-def _units(base: str, data: dict):
+def _units(base: str, data: dict, seeds):
     """(name, the fields that are its own) of each world model: seeds, and on Point-Robot each on every set of tasks."""
-    for seed in range(SEEDS):
-        if base == "point":
+    for seed in seeds:
+        if base == "point" and "task.data" not in data:
             yield from ((f"tasks {tasks}, seed {seed}", data | {"task.task_seed": tasks, "seed": seed})
                         for tasks in TASK_SEEDS)
         else:
