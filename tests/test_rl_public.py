@@ -19,7 +19,7 @@ ENV = point_robot.make(length=6, goal_range=1.0)
 
 @pytest.fixture
 def published(tmp_path):
-    """(folder, goals, trajectories (B, E, T, ...)) of three tasks of four episodes, as others would have written them."""
+    """(folder, goals, trajectories (B, E, T, ...)) of three tasks of four episodes, as others would write them."""
     goal_BX = np.asarray(jax.vmap(ENV.draw)(jax.random.split(jax.random.key(0), 3)))
     keys = rollout.episode_keys(jax.random.key(1), np.repeat(np.arange(3), 4), np.tile(np.arange(4), 3))
     logs = rollout.run(ENV, rollout.uniform(ENV), None, np.repeat(goal_BX, 4, 0), keys)
