@@ -46,33 +46,33 @@ def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedbac
     segment(params, state) -> (loss_B, state, aux)
     feedback(state, aux) -> delta          what to inject, a tree like the state; None injects nothing (truncated BPTT)
     true_rate, synthetic_rate   weights of the two parts of `grads`; the target has them at 1
-    auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux)
+    auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux); it moves the
+                                                   parameters and is no part of the target, which is of the task alone
     """
 
     def objective(params, state):
         loss_B, after, aux = segment(params, state)
         after_stopped = jax.lax.stop_gradient(after)
         delta = jax.lax.stop_gradient(feedback(after_stopped, jax.lax.stop_gradient(aux))) if feedback else None
-        if auxiliary:
-            loss_B = loss_B + auxiliary(params, aux, delta)
-        return (loss_B.sum(), inner(delta, after) if feedback else 0.0), (after_stopped, delta, aux)
+        more = auxiliary(params, aux, delta).sum() if auxiliary else jnp.zeros(())
+        return (loss_B.sum(), inner(delta, after) if feedback else 0.0, more), (after_stopped, delta, aux)
 
     if feedback is None:
         grads, (after, delta, aux) = jax.grad(lambda p: _with_aux(objective(p, state)), has_aux=True)(params)
         zeros = jax.tree.map(jnp.zeros_like, state)
         return Segment(grads, zeros, after, zeros, aux)
-    if true_rate == synthetic_rate == 1:
+    if true_rate == synthetic_rate == 1 and auxiliary is None:
         (grads, target), (after, delta, aux) = jax.grad(
             lambda p, s: _with_aux(objective(p, s)), argnums=(0, 1), has_aux=True)(params, state)
         return Segment(grads, target, after, delta, aux)
     _, pull, (after, delta, aux) = jax.vjp(objective, params, state, has_aux=True)
-    parts = [pull((jnp.ones(()), jnp.zeros(()))), pull((jnp.zeros(()), jnp.ones(())))]
-    grads = jax.tree.map(lambda a, b: true_rate * a + synthetic_rate * b, parts[0][0], parts[1][0])
-    return Segment(grads, jax.tree.map(jnp.add, parts[0][1], parts[1][1]), after, delta, aux)
+    own, injected, more = (pull(tuple(jnp.eye(3)[i])) for i in range(3))
+    grads = jax.tree.map(lambda a, b, c: true_rate * (a + c) + synthetic_rate * b, own[0], injected[0], more[0])
+    return Segment(grads, jax.tree.map(jnp.add, own[1], injected[1]), after, delta, aux)
 
 
 def _with_aux(out):
-    (loss, injected), rest = out
+    (loss, injected, _), rest = out
     return loss + injected, rest
 
 
