@@ -315,6 +315,8 @@ for _kind, _changes in TAKEN.items():
             {"init_from": f"{{run:source, {_kind}}}::^({'|'.join(_parts)})"} if _parts else {})
             for _name, _parts in PARTS.items()}
         TRANSFER[f"{_kind}, L = {_length}: its own, learned"] = _fresh
+for _name in [name for name in TRANSFER if ": basis" in name]:  # with a feedback model that goes on learning
+    TRANSFER[_name + ", learned on"] = {k: v for k, v in TRANSFER[_name].items() if k != "optim.freeze"}
 TRANSFER = {name: _brief(length=changes.get("task.length", 24), **changes) for name, changes in TRANSFER.items()}
 
 

@@ -54,10 +54,10 @@ def shared(runs: Sequence[Run]) -> Result:
         x = [20 * (1 + i) for i in range(len(histories[0]))]
     paired = []
     for name, both in headline["area_rare"].items():
-        kind, _, taken = name.partition(": ")
-        for other in ("basis", "feedback") if taken == "basis and feedback" else ():
-            if f"{kind}: {other}" in headline["area_rare"]:
-                gap = [a - b for a, b in zip(both, headline["area_rare"][f"{kind}: {other}"], strict=True)]
+        for other in ("basis", "feedback"):
+            alone = name.replace("basis and feedback", other)
+            if alone != name and alone in headline["area_rare"]:
+                gap = [a - b for a, b in zip(both, headline["area_rare"][alone], strict=True)]
                 headline["paired"][f"{name} - {other}"] = gap
                 paired.append([f"{name} - {other}", len(gap), "", _interval(gap)])
     table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over seeds",
