@@ -2,10 +2,13 @@
 
 import dataclasses
 import gzip
+import io
 import shutil
 import struct
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -152,6 +155,58 @@ def test_omniglot_and_cifar_fs_files(root, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("METALEARN_DATA", str(root / "raw"))
     refused("cifar_fs", "holds other data than its name says")
+
+
+def test_omniglot_from_npz_and_from_zips_agree(tmp_path):
+    """Two forms of the same drawings; the official zips hold ALPHABET/characterNN/IIII_DD.png with 0 = ink."""
+    from PIL import Image
+
+    paper = np.random.default_rng(0).random((1623, 1, 5, 5)) < 0.8
+    (tmp_path / "npz").mkdir()
+    (tmp_path / "zip").mkdir()
+    for part, own in (("background", paper[:964]), ("evaluation", paper[964:])):
+        np.savez(tmp_path / "npz" / f"images_{part}.npz", images=own)
+        with zipfile.ZipFile(tmp_path / "zip" / f"images_{part}.zip", "w") as file:
+            file.writestr("__MACOSX/0001_01.png", b"not a picture")
+            for i, image in enumerate(own[:, 0], 1 if part == "background" else 965):
+                out = io.BytesIO()
+                Image.fromarray(image).save(out, "png")
+                file.writestr(f"images_{part}/Some/character01/{i:04d}_01.png", out.getvalue())
+    npz = sources.read_files("omniglot", str(tmp_path / "npz"))
+    zips = sources.read_archives("omniglot", str(tmp_path / "zip"))
+    assert npz.sha256 == zips.sha256 and npz.class_V == zips.class_V and len(zips.y) == 1623
+    assert (zips.x[..., 0] == ~paper[zips.y, 0]).all()
+
+
+def test_cifar_fs_from_the_archive(tmp_path):
+    """Each row: coarse label, fine label, then red, green and blue planes."""
+    binary = np.random.default_rng(0).integers(0, 256, (200, 3074), dtype=np.uint8)
+    binary[:, 1] = np.arange(200) % 100
+    with tarfile.open(tmp_path / "cifar-100-binary.tar.gz", "w:gz") as file:
+        for name, part in (("train", binary[:150]), ("test", binary[150:])):
+            info = tarfile.TarInfo(f"cifar-100-binary/{name}.bin")
+            info.size = part.nbytes
+            file.addfile(info, io.BytesIO(part.tobytes()))
+    raw = sources.read_archives("cifar_fs", str(tmp_path))
+    assert raw.x.shape == (200, 32, 32, 3) and np.bincount(raw.y).tolist() == [2] * 100 and raw.test is None
+    committed = datasets.class_split("cifar_fs")["classes"]
+    assert sorted(raw.class_V) == list(raw.class_V) and set(committed["test"]) <= set(raw.class_V)
+    at = 2 + 3 * 32 + 5
+    want = binary[:, [at, at + 1024, at + 2048]].tolist()
+    assert sorted(raw.x[:, 3, 5].tolist()) == sorted(want)
+
+
+def test_emnist_letters_from_files_and_from_the_archive_agree(tmp_path):
+    for part, n in (("train", 52), ("test", 26)):
+        write_idx(tmp_path / f"emnist-letters-{part}-images-idx3-ubyte.gz", np.arange(n * 784).reshape(n, 28, 28) % 251)
+        write_idx(tmp_path / f"emnist-letters-{part}-labels-idx1-ubyte.gz", np.arange(n) % 26 + 1)
+    (tmp_path / "zipped").mkdir()
+    with zipfile.ZipFile(tmp_path / "zipped" / "gzip.zip", "w") as file:
+        for path in tmp_path.glob("*.gz"):
+            file.write(path, f"gzip/{path.name}")
+    plain = sources.read_files("emnist/letters", str(tmp_path))
+    zipped = sources.read_archives("emnist/letters", str(tmp_path / "zipped"))
+    assert plain.sha256 == zipped.sha256 and len(plain.y) == 78 and plain.test.sum() == 26 and len(plain.class_V) == 26
 
 
 def test_prepared_set_is_read_without_tensorflow():

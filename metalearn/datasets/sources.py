@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gzip
 import hashlib
+import io
 import os
 import re
 import struct
@@ -13,10 +14,12 @@ from typing import IO
 import numpy as np
 
 from metalearn.datasets import patterns, strokes
-from metalearn.datasets.catalogue import canonical, class_split, entries, unlike, values_of
+from metalearn.datasets.archives import members
+from metalearn.datasets.catalogue import canonical, class_split, entries, raw_folder, unlike, values_of
 from metalearn.validate import NO_NPZ, ConfigError, nearest, require
 
-CACHE = "metalearn_dataset.npz"  # beside the records of a prepared set
+CACHE = "metalearn_dataset.npz"  # the arrays of a prepared set, beside its records where it has any
+HALVES = ("background", "evaluation")  # of Omniglot's files, characters numbered through
 MADE_UP = {"strokes": lambda: (*strokes.draw(), 16, ()),  # (x, y, white, split of each class)
            "textures": lambda: (*patterns.textures(), 255, patterns.SPLIT_V),
            "blobs": lambda: (*patterns.blobs(), 255, patterns.SPLIT_V)}
@@ -54,16 +57,12 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     if is_own(name):
         return read_folder(name) if os.path.isdir(name) else _read_npz(name)
     name = canonical(name)
-    folder = os.path.join(root, name.replace("/", "_"))
-    has = lambda *path: root != "" and os.path.isfile(os.path.join(*path))
-    if name == "omniglot" and has(folder, "images_background.npz"):
-        return checked(name, _read_omniglot(folder))
-    if (stems := idx_stems(folder)) and root:
-        return checked(name, _read_idx_folder(name, folder, stems))
-    for folder in prepared_folders(name, prepared):
-        return checked(name, read_cache(name, folder) or read_prepared(name, folder))
-    if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
-        return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
+    folder, ready = raw_folder(name, root), prepared_folders(name, prepared)
+    raw = read_files(name, folder)
+    if raw is None:
+        raw = read_set(name, ready[0]) if ready else read_archives(name, folder)
+    if raw is not None:
+        return checked(name, raw)
     names = made_or_listed()
     hint, error = ("", Absent) if name in entries() else (nearest(name, names), ConfigError)
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
@@ -187,14 +186,60 @@ def read_folder(path: str, image_size: int = 0) -> Raw:
     return make_raw(path, x, y, test, split_V=split_V)
 
 
+# --- original files -------------------------------------------------------------------------------------------------
+
+
+def read_files(name: str, folder: str) -> Raw | None:
+    """Files that are read as fast as a prepared set, arrays of Omniglot and idx files; None where they are not."""
+    if name == "omniglot" and os.path.isfile(os.path.join(folder, "images_background.npz")):
+        return _read_omniglot(folder)
+    if stems := idx_stems(folder):
+        return _from_idx(name, {key: read_idx(os.path.join(folder, stem)) for key, stem in stems.items()})
+    return None
+
+
+def read_archives(name: str, folder: str) -> Raw | None:
+    """Files as they are given out, which take longer, and the part of CIFAR-FS; None where they are not there."""
+    at = lambda file: os.path.join(folder, file)
+    if name == "omniglot" and os.path.isfile(at("images_background.zip")):
+        return _read_drawings([at(f"images_{half}.zip") for half in HALVES])
+    if name == "emnist/letters" and os.path.isfile(at("gzip.zip")):
+        stems = {f"{part}_{key}": f"emnist-letters-{part}-{kind}-ubyte.gz" for part in ("train", "test")
+                 for key, kind in (("x", "images-idx3"), ("y", "labels-idx1"))}
+        packed = {os.path.basename(member): io.BytesIO(data) for member, data in members(
+            at("gzip.zip"), lambda n: os.path.basename(n) in stems.values())}
+        return _from_idx(name, {key: read_idx(stem, packed[stem]) for key, stem in stems.items()})
+    if name == "cifar_fs" and os.path.isfile(at("cifar-100-binary.tar.gz")):
+        parts = members(at("cifar-100-binary.tar.gz"), lambda n: n.endswith(("/train.bin", "/test.bin")))
+        row_ND = np.concatenate([np.frombuffer(data, np.uint8).reshape(-1, 3074) for _, data in parts])
+        x = np.ascontiguousarray(row_ND[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # behind two labels
+        names = sorted(c for classes in class_split(name)["classes"].values() for c in classes)  # as CIFAR-100 has them
+        return make_raw(name, x, row_ND[:, 1], None, tuple(names), order=True)
+    if name == "cifar_fs" and os.path.isfile(at("cifar_fs_100.npz")):
+        return _read_cifar_fs(at("cifar_fs_100.npz"))
+    return None
+
+
 def _read_omniglot(folder: str) -> Raw:
     """The complete set: label = character id - 1; stored True = paper, here 1 = ink."""
-    parts = [open_npz(os.path.join(folder, f"images_{part}.npz"), "images")[0] for part in ("background", "evaluation")]
+    parts = [open_npz(os.path.join(folder, f"images_{half}.npz"), "images")[0] for half in HALVES]
     for part in parts:
         require(part.ndim == 4 and part.dtype == bool, "dataset", "omniglot",
                 f"images are {part.dtype}{list(part.shape)}; must be bool (characters, drawings, height, width)")
     x = ~np.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])
     y = np.repeat(np.arange(sum(len(part) for part in parts)), parts[0].shape[1])
+    return make_raw("omniglot", x, y, None, *omniglot_names(), order=True)
+
+
+def _read_drawings(paths: list[str]) -> Raw:
+    """The same from the archives of ALPHABET/characterNN/IIII_DD.png with 0 = ink; IIII is the character's id."""
+    from PIL import Image
+
+    drawn = re.compile(r".*(\d{4})_\d{2}\.png")
+    wanted = lambda n: drawn.fullmatch(n) is not None and "__MACOSX" not in n
+    found = [pair for path in paths for pair in members(path, wanted)]
+    x = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("L")) < 128 for _, data in found])
+    y = np.array([int(drawn.fullmatch(name)[1]) - 1 for name, _ in found])
     return make_raw("omniglot", x, y, None, *omniglot_names(), order=True)
 
 
@@ -215,9 +260,6 @@ def _read_cifar_fs(path: str) -> Raw:
                     note=f"{images.shape[1]} of the 600 images of each class", order=True)
 
 
-# --- idx files ------------------------------------------------------------------------------------------------------
-
-
 def idx_stems(folder: str) -> dict[str, str] | None:
     """The file names of a folder in MNIST's format, whatever stands before 'train-images'."""
     if not os.path.isdir(folder):
@@ -231,8 +273,7 @@ def idx_stems(folder: str) -> dict[str, str] | None:
     return None
 
 
-def _read_idx_folder(name: str, folder: str, stems: dict[str, str]) -> Raw:
-    part = {key: read_idx(os.path.join(folder, stem)) for key, stem in stems.items()}
+def _from_idx(name: str, part: dict[str, np.ndarray]) -> Raw:
     x = np.concatenate([part["train_x"], part["test_x"]])
     y = np.concatenate([part["train_y"], part["test_y"]]).astype(np.int32)
     x = x.swapaxes(1, 2) if name.startswith("emnist") else x  # stored transposed, in the official files and in TFDS
@@ -273,6 +314,11 @@ def prepared_folders(name: str, prepared: str) -> list[str]:
         if versions:
             found.append(os.path.join(folder, max(versions, key=lambda v: [int(n) for n in v.split(".")])))
     return found
+
+
+def read_set(name: str, folder: str) -> Raw:
+    """A prepared set: the arrays that are kept in it, else its records."""
+    return read_cache(name, folder) or read_prepared(name, folder)
 
 
 def read_prepared(name: str, folder: str) -> Raw:
