@@ -39,8 +39,6 @@ from metalearn.runtime import config as config_lib, experiment as experiment_lib
 from metalearn.runtime.experiment import Experiment
 from metalearn.validate import require
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 
 def count_matmuls(jaxpr) -> Counter:
     """{(batch, m, k, n): times} of every matrix product in a jaxpr, loops multiplied by their length.
@@ -114,8 +112,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
         jax.block_until_ready(means)
 
     run, amount = _matmul(2048)
-    runs = {"ours": ours, "matmul": run} | arms
-    seconds = _rounds(runs, rounds)
+    seconds = _rounds({"ours": ours, "matmul": run} | arms, rounds)
     ours_S, peak = [s / num for s in seconds.pop("ours")], amount / min(seconds.pop("matmul"))
     step, length, tasks = statistics.median(ours_S), experiment.task.spec.length, config.train.batch
     row = {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,
@@ -156,7 +153,7 @@ DETERMINISTIC = {"metadt": ("dropout=0.0", "action_dropout=0.0", "context_dropou
 
 def _reference():
     """The module of PyTorch arms; None where the package is installed without its repository."""
-    path = os.path.join(ROOT, "tests", "torch_reference.py")
+    path = os.path.join(results_lib.ROOT, "tests", "torch_reference.py")
     if "torch_reference" not in sys.modules and os.path.isfile(path):
         spec = importlib.util.spec_from_file_location("torch_reference", path)
         sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -209,8 +206,7 @@ def _tokens(learner, state, batch):
 
 def _matmul(size: int):
     """(run, FLOP per run) of a square f32 product."""
-    a = jnp.full((size, size), 1e-3)
-    run = jax.jit(lambda a: a @ a)
+    a, run = jnp.full((size, size), 1e-3), jax.jit(lambda a: a @ a)
     return lambda: jax.block_until_ready(run(a)), 2.0 * size**3
 
 
@@ -255,7 +251,7 @@ def main() -> int:
     parser.add_argument("--memory", action="store_true", help="compiled peak bytes alone; runs nothing")
     parser.add_argument("--store", default="", metavar="ID", help="the record of results/ that the row goes into")
     parser.add_argument("--row", default="", help="its name there")
-    parser.add_argument("--root", default=ROOT, help="where results/ lies")
+    parser.add_argument("--root", default=results_lib.ROOT, help="where results/ lies")
     args = parser.parse()
     require(args.rounds >= 1, "--rounds", args.rounds, "must be at least 1")
     require(bool(args.store) == bool(args.row), "--row", args.row, "goes with --store=ID")

@@ -28,7 +28,8 @@ from metalearn.validate import require
 
 def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, step: int, suffix: str = "",
              changed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables.
+    """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables; with "" for a directory
+    nothing of that.
 
     step, changed   the parameters' step, and how the config differs from the run's: what the files say of themselves
 
@@ -39,22 +40,20 @@ def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: s
     rows: list[dict[str, Any]] = [{} for _ in range(plan.num)]
     for name in experiment.evaluators:
         results: list[Result] = [cli.plain(_run(experiment, name, params, carry, r)) for r in range(plan.num)]
+        rows = [row | {name: one["headline"]} for row, one in zip(rows, results, strict=True)]
+        if not directory:
+            continue
         result = results[0] if plan.num == 1 else cli.plain(replicas.merge(plan, results))
         result |= {"evaluated": {"step": step, "changed": list(changed)}}
         workdir_lib.write_json(os.path.join(directory, "eval", f"{name}{suffix}.json"), result)
         tables.show(result)
         plots.plot(result, os.path.join(directory, "plots", f"{name}{suffix}"))
-        rows = [row | {name: one["headline"]} for row, one in zip(rows, results, strict=True)]
     return replicas.summary(plan, rows)
 
 
 def headlines(experiment: Experiment, params: PyTree, carry: PyTree) -> dict[str, Any]:
     """The headline numbers of `evaluate` alone; nothing is written."""
-    rows: list[dict[str, Any]] = [{} for _ in range(experiment.plan.num)]
-    for name in experiment.evaluators:
-        for r, row in enumerate(rows):
-            row[name] = _run(experiment, name, params, carry, r)["headline"]
-    return replicas.summary(experiment.plan, cli.plain(rows) if len(rows) > 1 else rows)
+    return evaluate(experiment, params, carry, "", 0)
 
 
 def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: int) -> Result:

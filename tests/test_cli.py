@@ -87,7 +87,7 @@ BAD = [
     ("--config.task.length=3000000000", "config.task.length=3000000000: must lie between -2147483648 and 2147483647"),
     ("--config.evaluators.curves.seed=-1", "config.evaluators.curves.seed=-1: must lie between 0 and"),
     ("--config.train.steps=1e20", "config.train.steps=1e.20: must be of type int"),
-    ("--config.train.steps=10000000000", "config.train.steps=10000000000: must be at most 2147483647"),
+    ("--config.train.steps=10000000000", "config.train.steps=10000000000: must lie between -2147483648 and 2147483647"),
     ("--config.train.keep=True", "config.train.keep=True: must be of type int"),
     ("--config.replicas.num=70000", "config.replicas.num=70000: must be at most 65536"),
     ("--config.task.bias=1.5", "config.task.bias=1.5: must lie between 0 and 1"),

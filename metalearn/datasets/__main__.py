@@ -30,10 +30,10 @@ def main() -> int:
     require(args.name != "", "name", "", "must be given: metalearn datasets prepare NAME")
     folder = preparing.prepare(args.name, args.raw, args.data_dir, args.image_size)
     dataset = sources.read_set(args.name, folder)
-    print(f"{args.name} is prepared under {folder}: {len(dataset.y):,} images of {dataset.x.shape[1:]}, "
+    print(f"{args.name} is prepared under {folder}: {len(dataset.y_N):,} images of {dataset.x_NX.shape[1:]}, "
           f"{len(dataset.class_V)} classes{', ' + dataset.note if dataset.note else ''}")
-    cli.print_result({"name": args.name, "folder": folder, "examples": len(dataset.y), "classes": len(dataset.class_V),
-                      "sha256": dataset.sha256})
+    cli.print_result({"name": args.name, "folder": folder, "examples": len(dataset.y_N),
+                      "classes": len(dataset.class_V), "sha256": dataset.sha256})
     return 0
 
 

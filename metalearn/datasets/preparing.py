@@ -180,7 +180,7 @@ def check(name: str, data_dir: str = "", full: bool = True) -> dict:
     problems, folder = [], raw_folder(name, data_root())
     if name == "digits" or name in sources.MADE_UP or sources.is_own(name):
         raw = sources.read(name, "", "")
-        where = f"{len(raw.y):,} images of {raw.x.shape[1:]}, {len(raw.class_V)} classes"
+        where = f"{len(raw.y_N):,} images of {raw.x_NX.shape[1:]}, {len(raw.class_V)} classes"
         return {"name": name, "state": "own" if sources.is_own(name) else "built in", "where": where, "problems": [],
                 "place": []}
     here = [files for files in facts.get("files", []) if folder and set(files) & set(_listing(folder))]

@@ -30,21 +30,38 @@ class Absent(ConfigError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Raw:
-    """A dataset as it lies on disk: x uint8, bool or float (N, H, W, C); the same from every source."""
+class Dataset:
+    """Images of one dataset, the same from every source.
 
-    x: np.ndarray
-    y: np.ndarray
-    test: np.ndarray | None
+    x_NX          (N, height, width, channels): uint8, bool or float as they lie on disk; f32 in [0, 1] of `load`
+    y_N           int32 from 0
+    test_N        bool, the dataset's own test examples; None where it makes no such division
+    class_V       name of each class
+    source_V      where each class comes from: the alphabet of an Omniglot character, else the dataset's name
+    note          what a reader of the numbers must know ('100 of the 600 images of each class'), or ''
+    sha256        of pixels, labels and what was done to them, so that a result can say what it was measured on
+    split_V       train, val or test of each class, where the dataset itself divides its classes
+    split_sha256  hash of the committed class split that the classes were taken from, or ''
+    """
+
+    name: str
+    x_NX: np.ndarray
+    y_N: np.ndarray
+    test_N: np.ndarray | None
     class_V: tuple[str, ...]
     source_V: tuple[str, ...]
     note: str
     sha256: str
-    split_V: tuple[str, ...] = ()  # train, val or test of each class, where the prepared set itself says so
+    split_V: tuple[str, ...] = ()
+    split_sha256: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.y_N.max()) + 1
 
 
 @functools.lru_cache(maxsize=3)  # callers load the splits of one dataset one after another
-def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
+def read(name: str, root: str, prepared: str, stamp: int = 0) -> Dataset:
     """The dataset `name`: raw files under `root`, else a prepared set under `prepared`. `stamp` only dates a file."""
     if name == "digits":
         from sklearn.datasets import load_digits
@@ -80,7 +97,7 @@ def made_or_listed() -> tuple[str, ...]:
     return ("digits", *MADE_UP, *entries())
 
 
-def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Raw:
+def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Dataset:
     """Checks shapes and types, numbers the classes from 0; `order` puts the examples into an order of their own.
 
     TFDS shuffles what it prepares. Ordered by (test, class, pixels), a dataset has the same bits from every source.
@@ -114,12 +131,12 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
     x.flags.writeable = y.flags.writeable = False  # shared by everyone who loads the dataset
     class_V, source_V = class_V or tuple(str(v) for v in labels), source_V or (name,) * len(labels)
     need(len(class_V) == len(source_V) == len(labels), f"has {len(labels)} classes; {len(class_V)} are named")
-    return Raw(x, y, test, class_V, source_V, note, digest.hexdigest(), split_V)
+    return Dataset(name, x, y, test, class_V, source_V, note, digest.hexdigest(), split_V)
 
 
-def checked(name: str, raw: Raw) -> Raw:
+def checked(name: str, raw: Dataset) -> Dataset:
     """`raw`, if its mean, std and class counts are the committed ones of that dataset."""
-    problem = unlike(name, values_of(raw.x, raw.y, raw.test), part=raw.note != "")
+    problem = unlike(name, values_of(raw.x_NX, raw.y_N, raw.test_N), part=raw.note != "")
     require(not problem, "dataset", name, f"holds other data than its name says: {problem}; remove it and get it anew")
     return raw
 
@@ -142,7 +159,7 @@ def open_npz(path: str, *names: str) -> list[np.ndarray]:
         raise ConfigError("dataset", path, f"is not a readable .npz ({error})") from None
 
 
-def _read_npz(path: str) -> Raw:
+def _read_npz(path: str) -> Dataset:
     x, y = open_npz(path, "x", "y")
     with np.load(path, allow_pickle=False) as file:
         has_test = {"x_test", "y_test"} <= set(file.files)
@@ -154,7 +171,7 @@ def _read_npz(path: str) -> Raw:
     return make_raw(path, np.concatenate([x, x_test]), np.concatenate([y, y_test]), test)
 
 
-def read_folder(path: str, image_size: int = 0) -> Raw:
+def read_folder(path: str, image_size: int = 0) -> Dataset:
     """Images by class: CLASS/*.png, or {train,val,test}/CLASS/*.png, where classes that differ between the parts are
     the class split and those of `test` else are test examples. Links are not followed.
 
@@ -189,7 +206,7 @@ def read_folder(path: str, image_size: int = 0) -> Raw:
 # --- original files -------------------------------------------------------------------------------------------------
 
 
-def read_files(name: str, folder: str) -> Raw | None:
+def read_files(name: str, folder: str) -> Dataset | None:
     """Files that are read as fast as a prepared set, arrays of Omniglot and idx files; None where they are not."""
     if name == "omniglot" and os.path.isfile(os.path.join(folder, "images_background.npz")):
         return _read_omniglot(folder)
@@ -198,7 +215,7 @@ def read_files(name: str, folder: str) -> Raw | None:
     return None
 
 
-def read_archives(name: str, folder: str) -> Raw | None:
+def read_archives(name: str, folder: str) -> Dataset | None:
     """Files as they are given out, which take longer, and the part of CIFAR-FS; None where they are not there."""
     at = lambda file: os.path.join(folder, file)
     if name == "omniglot" and os.path.isfile(at("images_background.zip")):
@@ -220,7 +237,7 @@ def read_archives(name: str, folder: str) -> Raw | None:
     return None
 
 
-def _read_omniglot(folder: str) -> Raw:
+def _read_omniglot(folder: str) -> Dataset:
     """The complete set: label = character id - 1; stored True = paper, here 1 = ink."""
     parts = [open_npz(os.path.join(folder, f"images_{half}.npz"), "images")[0] for half in HALVES]
     for part in parts:
@@ -231,7 +248,7 @@ def _read_omniglot(folder: str) -> Raw:
     return make_raw("omniglot", x, y, None, *omniglot_names(), order=True)
 
 
-def _read_drawings(paths: list[str]) -> Raw:
+def _read_drawings(paths: list[str]) -> Dataset:
     """The same from the archives of ALPHABET/characterNN/IIII_DD.png with 0 = ink; IIII is the character's id."""
     from PIL import Image
 
@@ -251,7 +268,7 @@ def omniglot_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(n for n, _ in names), tuple(a for _, a in names)
 
 
-def _read_cifar_fs(path: str) -> Raw:
+def _read_cifar_fs(path: str) -> Dataset:
     images, names = open_npz(path, "images", "class_names")
     require(images.ndim == 5 and len(images) == len(names), "dataset", path,
             f"images have shape {images.shape} for {len(names)} classes")
@@ -273,7 +290,7 @@ def idx_stems(folder: str) -> dict[str, str] | None:
     return None
 
 
-def _from_idx(name: str, part: dict[str, np.ndarray]) -> Raw:
+def _from_idx(name: str, part: dict[str, np.ndarray]) -> Dataset:
     x = np.concatenate([part["train_x"], part["test_x"]])
     y = np.concatenate([part["train_y"], part["test_y"]]).astype(np.int32)
     x = x.swapaxes(1, 2) if name.startswith("emnist") else x  # stored transposed, in the official files and in TFDS
@@ -316,12 +333,12 @@ def prepared_folders(name: str, prepared: str) -> list[str]:
     return found
 
 
-def read_set(name: str, folder: str) -> Raw:
+def read_set(name: str, folder: str) -> Dataset:
     """A prepared set: the arrays that are kept in it, else its records."""
     return read_cache(name, folder) or read_prepared(name, folder)
 
 
-def read_prepared(name: str, folder: str) -> Raw:
+def read_prepared(name: str, folder: str) -> Dataset:
     """A set that TFDS prepared as ArrayRecord. Class splits (of omniglot, cifar_fs, images/...) are not test parts."""
     name = canonical(name)
     import tensorflow_datasets as tfds
@@ -351,14 +368,14 @@ def read_prepared(name: str, folder: str) -> Raw:
     return make_raw(name, x, y, test, names, order=True, split_V=split_V)
 
 
-def write_cache(raw: Raw, folder: str) -> None:
+def write_cache(raw: Dataset, folder: str) -> None:
     """Leaves the arrays beside the records: decoding 70,000 images takes ten seconds, reading this takes one."""
-    np.savez(os.path.join(folder, CACHE), x=raw.x, y=raw.y, class_V=raw.class_V, source_V=raw.source_V,
+    np.savez(os.path.join(folder, CACHE), x=raw.x_NX, y=raw.y_N, class_V=raw.class_V, source_V=raw.source_V,
              split_V=np.array(raw.split_V, str), note=raw.note, sha256=raw.sha256,
-             **({} if raw.test is None else {"test": raw.test}))
+             **({} if raw.test_N is None else {"test": raw.test_N}))
 
 
-def read_cache(name: str, folder: str) -> Raw | None:
+def read_cache(name: str, folder: str) -> Dataset | None:
     """What `write_cache` left, if it did; its hash is verified."""
     path = os.path.join(folder, CACHE)
     if not os.path.isfile(path):

@@ -49,7 +49,10 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
     """
     with within("config"):
         fields(config, SECTIONS, missing="every config has " + ", ".join(SECTIONS))
-        _check_train(config)
+        seed = config.seed
+        require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
+        with within("train"):
+            call(_check_train, **config.train.to_dict())
         task = task or _build("task", "tasks", config.task)
         learner = _build("learner", "learners", config.learner, task.spec)
         require(config.train.accumulate == 1 or not learner.batch_schedule, "train.accumulate", config.train.accumulate,
@@ -102,33 +105,22 @@ def fingerprint(data: PyTree) -> str:
 
 def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
     with within(path):
-        kw = block.to_dict()
-        require("name" in kw, "name", "(missing)", "this field must be given")
-        return lookup.build(kind, kw.pop("name"), *context, **kw)
+        return lookup.of_block(kind, block.to_dict(), *context)
 
 
-def _check_train(config: ConfigDict) -> None:
-    largest = 2**31 - 1  # updates are counted in int32
-    above_zero = ("batch", "accumulate", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
-    names = (*above_zero, "eval_every", "devices")
-    seed = config.seed
-    require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
-    with within("train"):
-        train = config.train
-        fields(train, (*names, "mesh"))
-        for name in names:
-            require(type(train[name]) is int, name, train[name], "must be an integer")
-            require(train[name] <= largest, name, train[name], f"must be at most {largest}")
-        positive(**{k: train[k] for k in above_zero})
-        nonnegative(eval_every=train.eval_every, devices=train.devices)
-        # the last call is cut to what is left, so steps itself may be anything
-        multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,
-                    eval_every=train.eval_every, save_every=train.save_every)
-        multiple_of("train.accumulate", train.accumulate, batch=train.batch)
-        with within("mesh"):
-            fields(train.mesh, ("model", "params"))
-            positive(model=train.mesh.model)
-            one_of(sharding.PARAMS, params=train.mesh.params)
+def _check_train(*, batch: int, accumulate: int, steps: int, steps_per_call: int, log_every: int, save_every: int,
+                 eval_every: int, keep: int, max_bad_steps: int, devices: int, mesh: dict) -> None:
+    positive(batch=batch, accumulate=accumulate, steps=steps, steps_per_call=steps_per_call, log_every=log_every,
+             save_every=save_every, keep=keep, max_bad_steps=max_bad_steps)
+    nonnegative(eval_every=eval_every, devices=devices)
+    # the last call is cut to what is left, so steps itself may be anything
+    multiple_of("train.steps_per_call", steps_per_call, log_every=log_every, eval_every=eval_every,
+                save_every=save_every)
+    multiple_of("train.accumulate", accumulate, batch=batch)
+    with within("mesh"):
+        fields(mesh, ("model", "params"))
+        positive(model=mesh["model"])
+        one_of(sharding.PARAMS, params=mesh["params"])
 
 
 def sizes(experiment: Experiment, params: PyTree) -> dict[str, int]:

@@ -23,7 +23,7 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
     """Builds the optimiser.
 
     name          adam | sign_momentum | lion | rmsprop | sgd (with momentum b1)
-    lr            peak learning rate, after `warmup_steps` of linear warm-up
+    lr            peak learning rate, after `warmup_steps` of linear warm-up; may be traced, as a replica's own is
     decay         constant | cosine (to zero at total_steps)
     clip          largest global gradient norm; 0 switches it off
     weight_decay  decoupled, applied with the learning rate to arrays of rank 2 and above
@@ -34,27 +34,20 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
     """
     validate.one_of(RULES, name=name)
     validate.one_of(("constant", "cosine"), decay=decay)
-    validate.positive(lr=lr, total_steps=total_steps)
+    validate.positive(**{} if isinstance(lr, jax.Array) else {"lr": lr}, total_steps=total_steps)
     validate.nonnegative(warmup_steps=warmup_steps, clip=clip, weight_decay=weight_decay, eps=eps)
     for field, value in dict(b1=b1, b2=b2).items():
         validate.require(0 <= value < 1, field, value, "must lie in [0, 1)")
     validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps,
                      f"must be at most train.steps={total_steps}")
     validate.regex(freeze=freeze)
-    for group, fields in (groups or {}).items():
+    groups = dict(groups or {})
+    for group, fields in groups.items():
         with validate.within(f"groups.{group}"):
             validate.require(set(fields) == {"match", "lr", "clip"}, "(fields)", ", ".join(fields),
                              "must be match, lr and clip")
             validate.nonnegative(lr=fields["lr"], clip=fields["clip"])
             validate.regex(match=fields["match"])
-    return build(name=name, lr=lr, warmup_steps=warmup_steps, decay=decay, clip=clip, weight_decay=weight_decay, b1=b1,
-                 b2=b2, eps=eps, freeze=freeze, total_steps=total_steps, groups=groups)
-
-
-def build(*, name: str, lr: float | Array, warmup_steps: int, decay: str, clip: float, weight_decay: float, b1: float,
-          b2: float, eps: float, freeze: str, total_steps: int, groups: dict | None = None):
-    """`make` without its checks; `lr` may be traced, as a replica's own is."""
-    groups = dict(groups or {})
 
     def schedule_of(lr):
         warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))

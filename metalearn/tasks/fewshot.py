@@ -206,8 +206,7 @@ def _provenance(sources: dict[str, tuple[str, str]], loaded: dict[str, list[data
                       "of": which, "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
                       "split_sha256": [m.split_sha256 for m in loaded[split]]}
               for split, (names, which) in sources.items()}
-    source_V = {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
-                for split, members in loaded.items()}
+    source_V = {split: tuple(v for m in members for v in m.source_V) for split, members in loaded.items()}
     return {"sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16], "splits": splits,
             "source_V": source_V}
 
