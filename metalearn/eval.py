@@ -20,7 +20,6 @@ from metalearn import cli
 from metalearn.datasets.archives import sha256_of
 from metalearn.reporting import plots, tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, workdir as workdir_lib
-from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import PyTree, Result
 from metalearn.validate import require
@@ -76,13 +75,7 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
         config_lib.assign(config, field, value)
     if dataset:
         _ask(config, os.path.abspath(dataset) if os.path.exists(dataset) else dataset)
-    experiment = experiment_lib.build(config)
-    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
-    require(bool(checkpoints.steps()), "--workdir", workdir, "holds no checkpoint yet")
-    if step is not None:
-        require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
-    experiment = experiment_lib.with_data(experiment, workdir)
-    params, carry, step = loop.restore(experiment, checkpoints, step)
+    experiment, params, carry, step = loop.restore(experiment_lib.build(config), workdir, step)
     changed = tuple(config_lib.differences(own, config))
     flat = config_lib.flatten(config)
     fields = {name: flat[name] for text in changed if (name := text.partition(": ")[0]) in flat}

@@ -83,7 +83,7 @@ BAD = [
     ("--config.task.ways=6", "config.task.ways=6: must lie between 2 and 5"),
     ("--config.task.length=1", "config.task.length=1"),
     ("--config.task.pca=-1", "config.task.pca=-1: must lie between 0 and"),
-    ("--config.task.image_size=5000", "config.task.image_size=5000: must be at most 4096"),
+    ("--config.task.image_size=5000", "config.task.image_size=5000: must be 0 .as it is. or a side, at most 4096"),
     ("--config.task.length=3000000000", "config.task.length=3000000000: must lie between -2147483648 and 2147483647"),
     ("--config.evaluators.curves.seed=-1", "config.evaluators.curves.seed=-1: must lie between 0 and"),
     ("--config.train.steps=1e20", "config.train.steps=1e.20: must be of type int"),

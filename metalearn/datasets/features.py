@@ -78,8 +78,6 @@ def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_f
     """
     one_of(SPLITS_BY, split_by=split_by)
     fraction(heldout_frac=heldout_frac)
-    one_of((0, 1, 3), channels=channels)
-    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
     require(new_dataset != "" or split_by != "dataset", "new_dataset", new_dataset,
             "must name a dataset when split_by=dataset")
     raw = load(dataset)

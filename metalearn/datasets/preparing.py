@@ -73,14 +73,14 @@ def _source(name: str, raw: str) -> str:
         return raw
     alternatives = entries().get(name, {}).get("files", [])
     folder = raw or raw_folder(name, data_root())
-    chosen = [files for files in alternatives if folder and set(files) <= set(_listing(folder))]
-    if not chosen and raw:
-        require(not alternatives, "--raw", raw, "must hold " + "; or ".join(
-            ", ".join(f for f in files) for files in alternatives) + "; missing here: " + ", ".join(
-            f for f in min(alternatives or [[]], key=lambda a: len(set(a) - set(_listing(raw))))
-            if f not in _listing(raw)))
+    here = set(_listing(folder))
+    chosen = next((files for files in alternatives if set(files) <= here), {})
+    if raw and not chosen:
+        nearly = min(alternatives or [{}], key=lambda files: len(set(files) - here))
+        require(not alternatives, "--raw", raw, "must hold " + "; or ".join(map(", ".join, alternatives))
+                + "; missing here: " + ", ".join(f for f in nearly if f not in here))
         return raw  # a set that only TFDS knows: it verifies its files itself
-    for file, facts in (chosen[0] if chosen else {}).items():
+    for file, facts in chosen.items():
         verify(os.path.join(folder, file), facts["bytes"], facts["sha256"])
     return folder if chosen else ""
 

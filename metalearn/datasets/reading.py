@@ -39,8 +39,6 @@ def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) 
     image_size  side to resize to, antialiased (0: as they are)
     channels    1 or 3 (0: as they are); colour to grey by the mean, grey to colour by copies
     """
-    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
-    require(channels in (0, 1, 3), "channels", channels, "must be 0 (as they are), 1 or 3")
     parse_split(split)
     raw = _raw(name)
     keep_V, split_sha256 = _split_labels(name, split, raw)
@@ -108,7 +106,8 @@ def target_shape(name: str, have: tuple[int, ...], image_size: int, channels: in
     """
     require(have[0] > 1 or image_size == 0, "image_size", image_size,
             f"must be 0: dataset {name} has plain features, which cannot be resized")
-    require(image_size <= 4096, "image_size", image_size, "must be at most 4096")
+    require(0 <= image_size <= 4096, "image_size", image_size, "must be 0 (as it is) or a side, at most 4096 pixels")
+    require(channels in (0, 1, 3), "channels", channels, "must be 0 (as they are), 1 or 3")
     return image_size or have[0], image_size or have[1], channels or have[2]
 
 

@@ -51,8 +51,6 @@ def make(*, dataset: str, train_split: str, val_split: str, test_split: str, new
     """
     protocol = Protocol(ways, train_ways or ways, shots, queries, rotations, form)
     protocol.check()
-    one_of((0, 1, 3), channels=channels)
-    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
     limit = _ids.limit(num_tasks)
 
     sources = {"train": (dataset, train_split), "val": (dataset, val_split), "test": (dataset, test_split)}
