@@ -1,7 +1,4 @@
-"""A causal pre-LN Transformer, with an explicit key-value cache where it reads a sequence in pieces.
-
-Output layers start small: the head by `HEAD_SCALE`, residual outputs by 1 / sqrt(2 depth).
-"""
+"""A causal pre-LN Transformer, with an explicit key-value cache where it reads a sequence in pieces."""
 
 from typing import Any
 
@@ -13,7 +10,7 @@ from metalearn import validate
 from metalearn.nn import network, transformer
 from metalearn.types import Array, PyTree
 
-HEAD_SCALE = 0.1
+HEAD_SCALE = 0.1  # the head starts small, as residual outputs do (see `nn.transformer`)
 
 
 class Transformer(nn.Module):

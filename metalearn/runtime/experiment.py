@@ -32,7 +32,6 @@ class Experiment:
     task: TaskDist
     learner: Learner
     tx: optax.GradientTransformation
-    schedule: optax.Schedule
     evaluators: dict[str, Evaluator]
     plan: replicas.Plan
     by_replica: tuple[dict[str, Evaluator], ...] = ()
@@ -58,7 +57,7 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
         require(config.train.accumulate == 1 or not learner.batch_schedule, "train.accumulate", config.train.accumulate,
                 "must be 1: this learner keeps a state of the whole batch from update to update")
         with within("optim"):
-            tx, schedule = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
+            tx = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
         plan = replicas.plan(config, task)
         evaluators, by_replica = _evaluators(config, task, learner), ()
         if plan.data:  # replicas that differ in their seeds alone share theirs, frozen episodes included
@@ -68,7 +67,7 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
                 if same not in shared:
                     shared[same] = _evaluators(config, replicas.task_of(plan, task, r), learner)
                 by_replica += (shared[same],)
-    return Experiment(config, task, learner, tx, schedule, evaluators, plan, by_replica)
+    return Experiment(config, task, learner, tx, evaluators, plan, by_replica)
 
 
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:

@@ -73,7 +73,7 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     def one(data, key, state: TrainState, lr):
         tx = experiment.tx
         if lr is not None:  # a replica's own
-            tx, _ = optimiser.make(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
+            tx = optimiser.make(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         batch, key_learner = draw(experiment, data, key, state)
         batch = sharding.split_batch(batch, mesh)
         grads, carry, means = _grads(learner, config.train.accumulate, state.params, state.carry, batch, key_learner)

@@ -1,6 +1,6 @@
 """The outer optimiser: clip -> rule -> weight decay -> learning-rate schedule, and a guard against non-finite updates.
 
-`make(**config.optim, total_steps=...)` returns (tx, schedule). Sign momentum (the sign of a moving average of the
+`make(**config.optim, total_steps=...)` makes it. Sign momentum (the sign of a moving average of the
 gradient) and a small Adam epsilon are GPICL's two ways to shorten the plateau.
 """
 
@@ -18,8 +18,7 @@ RULES = ("adam", "sign_momentum", "lion", "rmsprop", "sgd")
 
 
 def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, weight_decay: float, b1: float, b2: float,
-         eps: float, freeze: str, total_steps: int, groups: dict | None = None,
-         ) -> tuple[optax.GradientTransformation, optax.Schedule]:
+         eps: float, freeze: str, total_steps: int, groups: dict | None = None) -> optax.GradientTransformation:
     """Builds the optimiser.
 
     name          adam | sign_momentum | lion | rmsprop | sgd (with momentum b1)
@@ -49,12 +48,6 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
             validate.nonnegative(lr=fields["lr"], clip=fields["clip"])
             validate.regex(match=fields["match"])
 
-    def schedule_of(lr):
-        warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))
-        rest = max(total_steps - warmup_steps, 1)
-        after = optax.constant_schedule(lr) if decay == "constant" else optax.cosine_decay_schedule(lr, rest)
-        return optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
-
     def chain(lr, clip):
         rule = {
             "adam": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
@@ -68,7 +61,7 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
         if weight_decay:
             matrices = lambda params: jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
             steps.append(optax.add_decayed_weights(weight_decay, mask=matrices))
-        steps.append(optax.scale_by_learning_rate(schedule_of(lr)))
+        steps.append(optax.scale_by_learning_rate(schedule(lr, warmup_steps, decay, total_steps)))
         return optax.chain(*steps)
 
     tx = chain(lr, clip)
@@ -77,7 +70,15 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
         parts = {f"group {g}": chain(fields["lr"], fields["clip"]) for g, fields in groups.items()}
         parts |= {"train": tx, "freeze": optax.set_to_zero()}
         tx = optax.multi_transform(parts, lambda p: label(p, **patterns))
-    return skip_nonfinite(tx), schedule_of(lr)
+    return skip_nonfinite(tx)
+
+
+def schedule(lr: float, warmup_steps: int, decay: str, total_steps: int) -> optax.Schedule:
+    """The learning rate by step; see `make`."""
+    warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))
+    rest = max(total_steps - warmup_steps, 1)
+    after = optax.constant_schedule(lr) if decay == "constant" else optax.cosine_decay_schedule(lr, rest)
+    return optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
 
 
 def label(params: PyTree, **patterns: str) -> PyTree:
