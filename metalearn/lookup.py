@@ -36,6 +36,6 @@ def build(kind: str, name: str, /, *context: Any, **kw: Any) -> Any:
 
 def of_block(kind: str, block: Mapping[str, Any], /, *context: Any) -> Any:
     """The entry that `block` = {"name": ..., its fields} describes."""
-    validate.require("name" in block, "name", "(missing)", "must be given: one of " + ", ".join(names(kind)))
+    validate.require("name" in block, "name", "", "one of " + ", ".join(names(kind)))
     fields = {field: value for field, value in block.items() if field != "name"}
     return build(kind, block["name"], *context, **fields)
