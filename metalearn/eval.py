@@ -62,11 +62,7 @@ def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: in
 
 def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "",
         dataset: str = "") -> dict:
-    """Evaluates the newest healthy checkpoint (or `step`) under the run's own config with `overrides`.
-
-    dataset  a name or a path: what is evaluated in the place of the config's own sets
-    suffix   of the files, "@..."; by default it says what differs from training's own evaluation, "" for nothing
-    """
+    """`metalearn.evaluate`, which says what these are; `overrides` {field: value}."""
     workdir = os.path.abspath(workdir)
     require(bool(SUFFIX.fullmatch(suffix)), "suffix", suffix, "must be @ and letters, digits or any of . _ = , -")
     own, config = workdir_lib.read_config(workdir), workdir_lib.read_config(workdir)

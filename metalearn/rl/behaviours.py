@@ -47,8 +47,8 @@ def check(env: Env, behaviour: str, quality: str, agent: dict | None) -> None:
             f"must be mixed with behaviour={behaviour}: of these only {', '.join(SKILLED)} have skill")
     require(env.expert is not None or behaviour in ("random", "gaits", "sac"), "behaviour", behaviour,
             f"needs an environment with an expert; {env.facts['name']} has none, so random, gaits or sac")
-    if behaviour == "gaits":
-        gaits.check(env)
+    require(behaviour != "gaits" or "targets" in env.facts, "behaviour", behaviour,
+            f"{env.facts['name']} has no targets that gaits could be climbed for")
     if behaviour == "sac":
         with within("sac"):
             call(sac.check, **agent or {})

@@ -80,11 +80,8 @@ def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[st
 
 
 def with_data(experiment: Experiment, directory: str) -> Experiment:
-    """The experiment with its task's data, which some tasks have to make first (see `TaskDist.collect`).
-
-    They are made on the default device and kept in `directory`, unless the config names another place, and found there
-    the next time. Every program calls this once before it reads `task.data`.
-    """
+    """The experiment with its task's data, which some tasks have to make first, on the default device, and keep in
+    `directory` unless the config names another place (see `TaskDist.collect`). Call it before reading `task.data`."""
     if experiment.task.collect is None:
         return experiment
     with within("config"), within("task"):
