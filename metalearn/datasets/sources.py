@@ -144,15 +144,15 @@ def checked(name: str, raw: Dataset) -> Dataset:
 # --- numpy files ----------------------------------------------------------------------------------------------------
 
 
-def open_npz(path: str, *names: str) -> list[np.ndarray]:
-    """Arrays of an .npz, without pickle."""
+def open_npz(path: str, *names: str, perhaps: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an .npz, without pickle; those of `perhaps` that are there too."""
     require(os.path.isfile(path), "dataset", path, "no such file")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [n for n in names if n not in file.files]
             require(not missing, "dataset", path,
                     f"must hold arrays {' and '.join(names)}; it has {sorted(file.files)}")
-            return [file[n] for n in names]
+            return {n: file[n] for n in (*names, *perhaps) if n in file.files}
     except ConfigError:
         raise
     except NO_NPZ as error:
@@ -160,12 +160,10 @@ def open_npz(path: str, *names: str) -> list[np.ndarray]:
 
 
 def _read_npz(path: str) -> Dataset:
-    x, y = open_npz(path, "x", "y")
-    with np.load(path, allow_pickle=False) as file:
-        has_test = {"x_test", "y_test"} <= set(file.files)
-    if not has_test:
-        return make_raw(path, x, y, None)
-    x_test, y_test = open_npz(path, "x_test", "y_test")
+    found = open_npz(path, "x", "y", perhaps=("x_test", "y_test"))
+    if len(found) < 4:
+        return make_raw(path, found["x"], found["y"], None)
+    x, y, x_test, y_test = found.values()
     require(x.shape[1:] == x_test.shape[1:], "dataset", path, f"x has shape {x.shape} and x_test {x_test.shape}")
     test = np.arange(len(y) + len(y_test)) >= len(y)
     return make_raw(path, np.concatenate([x, x_test]), np.concatenate([y, y_test]), test)
@@ -239,7 +237,7 @@ def read_archives(name: str, folder: str) -> Dataset | None:
 
 def _read_omniglot(folder: str) -> Dataset:
     """The complete set: label = character id - 1; stored True = paper, here 1 = ink."""
-    parts = [open_npz(os.path.join(folder, f"images_{half}.npz"), "images")[0] for half in HALVES]
+    parts = [open_npz(os.path.join(folder, f"images_{half}.npz"), "images")["images"] for half in HALVES]
     for part in parts:
         require(part.ndim == 4 and part.dtype == bool, "dataset", "omniglot",
                 f"images are {part.dtype}{list(part.shape)}; must be bool (characters, drawings, height, width)")
@@ -269,7 +267,7 @@ def omniglot_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _read_cifar_fs(path: str) -> Dataset:
-    images, names = open_npz(path, "images", "class_names")
+    images, names = open_npz(path, "images", "class_names").values()
     require(images.ndim == 5 and len(images) == len(names), "dataset", path,
             f"images have shape {images.shape} for {len(names)} classes")
     y = np.repeat(np.arange(len(images)), images.shape[1])
@@ -380,12 +378,12 @@ def read_cache(name: str, folder: str) -> Dataset | None:
     path = os.path.join(folder, CACHE)
     if not os.path.isfile(path):
         return None
-    x, y, *names, note, sha256 = open_npz(path, "x", "y", "class_V", "source_V", "split_V", "note", "sha256")
-    with np.load(path, allow_pickle=False) as file:
-        test = file["test"] if "test" in file.files else None
-    class_V, source_V, split_V = (tuple(str(v) for v in part) for part in names)
-    raw = make_raw(name, x, y, test, class_V, source_V, str(note), split_V=split_V)
-    require(raw.sha256 == str(sha256), "dataset", name, f"{path} is damaged; remove it (the records beside it remain)")
+    found = open_npz(path, "x", "y", "class_V", "source_V", "split_V", "note", "sha256", perhaps=("test",))
+    class_V, source_V, split_V = (tuple(map(str, found[part])) for part in ("class_V", "source_V", "split_V"))
+    raw = make_raw(name, found["x"], found["y"], found.get("test"), class_V, source_V, str(found["note"]),
+                   split_V=split_V)
+    require(raw.sha256 == str(found["sha256"]), "dataset", name,
+            f"{path} is damaged; remove it (the records beside it remain)")
     return raw
 
 
