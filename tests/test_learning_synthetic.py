@@ -178,10 +178,10 @@ def test_eligibility_traces_give_the_lambda_return_of_a_linear_model():
     jacobians = [0.5 * jax.random.normal(k, (2, n, n), jnp.float64) for k in keys[:K]]
     inputs = [jax.random.normal(k, (2, n + 1), jnp.float64) for k in keys[K:]]
     errors = [jax.random.normal(jax.random.fold_in(k, 1), (2, n), jnp.float64) for k in keys[:K]]
-    trace, got = synthetic.Trace(jnp.zeros((2, n, n, n + 1))), 0.0
+    trace, got = jnp.zeros((2, n, n, n + 1)), 0.0
     for j in range(K):
-        trace = trace.advance(jacobians[j], inputs[j], decay, jnp.asarray(j == 0))
-        got = got + trace.gradient(errors[j])
+        trace = synthetic.advance(trace, jacobians[j], inputs[j], decay, jnp.asarray(j == 0))
+        got = got + synthetic.traced_gradient(trace, errors[j])
     want = 0.0
     for k in range(K):  # the forward view: what later errors send back to boundary k
         back, total = jnp.broadcast_to(jnp.eye(n), (2, n, n)), 0.0

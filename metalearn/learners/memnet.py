@@ -143,13 +143,9 @@ def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
     if setup.rule == "synthetic":
         num = len(batch.mask_BT)
         states = [net.initial_state(mine, num, setup.length) for net, mine in zip(setup.nets, inits, strict=True)]
-        params |= synthesiser.init(setup.feedback, key_feedback, states, _no_context(setup, num))
+        nothing_BC = synthesiser.no_context(setup.feedback, setup.reader.outputs, num)
+        params |= synthesiser.init(setup.feedback, key_feedback, states, nothing_BC)
     return params
-
-
-def _no_context(setup: Setup, num: int) -> Array:
-    options = setup.feedback
-    return jnp.zeros((num, synthetic.context_size(options.context, options.time_remaining, setup.reader.outputs)))
 
 
 def _initial_inner(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
@@ -162,7 +158,8 @@ def _initial_inner(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
             mine = {"state": net.initial_state(own, num, setup.length)}
             if setup.rule == "synthetic":
                 message = feedback_nn.messages(mine["state"], synthesiser.heads(setup.feedback, mine["state"]))
-                mine |= synthesiser.initial_inner(setup.feedback, message, _no_context(setup, num))
+                nothing_BC = synthesiser.no_context(setup.feedback, setup.reader.outputs, num)
+                mine |= synthesiser.initial_inner(setup.feedback, message, nothing_BC)
             if setup.rates.scope == "episodic":
                 mine["weights"] = fast_weights_lib.initial(setup.rates, own, num)
             inner[str(i)] = mine

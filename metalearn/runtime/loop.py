@@ -5,13 +5,16 @@ One loop for every family.
 With several replicas (see `replicas`) both are mapped over them: keys are (R,), and so is every leaf but the step.
 """
 
+import os
+
 import jax
 import optax
 
 from metalearn.runtime import optimiser, replicas, sharding
 from metalearn.runtime.checkpoint import Checkpoints
-from metalearn.runtime.experiment import Experiment
+from metalearn.runtime.experiment import Experiment, with_data
 from metalearn.types import Array, Mean, PyTree, TrainState
+from metalearn.validate import require
 
 
 def make_init(experiment: Experiment):
@@ -34,12 +37,18 @@ def make_init(experiment: Experiment):
     return jax.jit(one if plan.num == 1 else each)
 
 
-def restore(experiment: Experiment, checkpoints: Checkpoints, step: int | None) -> tuple[PyTree, PyTree, int]:
-    """(params, carry, step) of the newest healthy checkpoint, or of `step`: what predicting needs, and no more."""
+def restore(experiment: Experiment, workdir: str, step: int | None) -> tuple[Experiment, PyTree, PyTree, int]:
+    """(the experiment with its data, params, carry, step) of a run's newest healthy checkpoint, or of `step`: what
+    predicting needs, and no more. ConfigError where there is none."""
+    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
+    steps = checkpoints.steps()
+    require(bool(steps), "--workdir", workdir, "holds no checkpoint yet")
+    require(step is None or step in steps, "--step", step, f"must be one of {steps}")
+    experiment = with_data(experiment, workdir)
     plan = experiment.plan
     template = jax.eval_shape(make_init(experiment), replicas.data(plan, experiment.task.data), replicas.roots(plan))
     found, meta = checkpoints.restore({"params": template.params, "carry": template.carry}, step)
-    return found["params"], found["carry"], meta["step"]
+    return experiment, found["params"], found["carry"], meta["step"]
 
 
 def draw(experiment: Experiment, data: PyTree, key: Array, state: TrainState) -> tuple[PyTree, Array]:
@@ -71,7 +80,7 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     def one(data, key, state: TrainState, lr):
         tx = experiment.tx
         if lr is not None:  # a replica's own
-            tx, _ = optimiser.build(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
+            tx = optimiser.make(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         batch, key_learner = draw(experiment, data, key, state)
         batch = batch if shared_out else sharding.split_batch(batch, mesh)
         grads, carry, means = _grads(learner, config.train.accumulate, state.params, state.carry, batch, key_learner)

@@ -116,11 +116,6 @@ def data(plan: Plan, data: PyTree) -> PyTree:
     return data | dict(plan.data) if plan.data and plan.num > 1 else data
 
 
-def data_of(plan: Plan, data: PyTree, r: int) -> PyTree:
-    """Replica r's part of what `data` gives."""
-    return data | {name: data[name][r] for name in plan.data} if plan.data and plan.num > 1 else data
-
-
 def keys(plan: Plan, key: Array, attempt: int) -> Array:
     """The key of the steps, or (R,): those of `split`, and others for each `attempt` after a roll-back."""
     if not attempt:
