@@ -255,8 +255,8 @@ def sweep(arg: str = "point"):
     """Three world models, then every method on each of them; `encoders`: three encoders of each kind, one method.
 
     On Point-Robot that is done on three sets of tasks, where methods that are not in EVERY_SEED have one seed. `public`
-    reads the data that T2DA's authors publish, five seeds: `metalearn collect --config=configs/metadt.py:point
-    --from=DIR --out=runs/public/t2da.npz` puts them into the sweep's directory first.
+    reads the data that T2DA's authors publish, five seeds: `python launch/t2da.py DIR
+    runs/public/t2da.npz` puts them into the sweep's directory first.
     """
     data = {"task.cache": "{dir}/data"} | UNTOUCHED  # collected by the first run that needs them, for all
     base, methods = common.choose(arg, SWEEPS, "point")

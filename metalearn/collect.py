@@ -3,8 +3,7 @@
   metalearn collect --config=configs/metadt.py:point --out=point.npz [--config.task.quality=expert ...]
   bash launch/local.sh --config=configs/metadt.py:point --config.task.data=point.npz ...
 
-The same config and seeds give the same file. An existing file is refused, never overwritten. `--from=DIR` reads data
-that others have published (rl/public.py) instead of collecting.
+The same config and seeds give the same file. An existing file is refused, never overwritten.
 """
 
 import os
@@ -16,16 +15,13 @@ from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.reporting import tables
-from metalearn.rl import public, recipe as recipe_lib, store
+from metalearn.rl import recipe as recipe_lib, store
 from metalearn.runtime import config as config_lib, manifest
 from metalearn.validate import require, within
 
 
-def run(config: ConfigDict, out: str, source: str = "") -> dict[str, Any]:
-    """Collects by `config.task` (or reads the folder `source`), writes `out`, returns the headline numbers.
-
-    Raises ConfigError before any work.
-    """
+def run(config: ConfigDict, out: str) -> dict[str, Any]:
+    """Collects by `config.task`, writes `out`, returns the headline numbers; ConfigError before any work."""
     began = time.monotonic()
     store.refuse(out)
     task = config.task
@@ -33,18 +29,16 @@ def run(config: ConfigDict, out: str, source: str = "") -> dict[str, Any]:
     fields = task.to_dict()
     with within("config.task"):
         recipe = recipe_lib.Recipe(**{k: fields[k] for k in recipe_lib.FIELDS})
-    param_BX, logs = public.read(source, recipe.built) if source else recipe.collect()
+    param_BX, logs = recipe.collect()
     return_BE = logs.rtg_BT[..., 0]
-    origin = {"behaviour": "public", "quality": "public", "task_ids": list(range(len(param_BX))),
-              "episodes": return_BE.shape[1]} if source else {}
-    header = recipe.header() | origin | {"mean_return": np.round(return_BE.mean(1), 4).tolist(),
+    header = recipe.header() | {"mean_return": np.round(return_BE.mean(1), 4).tolist(),
                                 "best_return": np.round(return_BE.max(1), 4).tolist(),
                                 "versions": manifest.versions()}
     sha = store.save(out, param_BX, logs, header)
     rows = [[i, f"{r.mean():.2f}", f"{r.min():.2f}", f"{r.max():.2f}"] for i, r in enumerate(return_BE[:10])]
-    tables.show({"tables": [{"title": f"{header['behaviour']} in {task.env.name}: returns of the first tasks",
+    tables.show({"tables": [{"title": f"{task.behaviour} in {task.env.name}: returns of the first tasks",
                              "columns": ["task", "mean", "worst", "best"], "rows": rows}]})
-    return {"out": out, "sha256": sha, "tasks": len(param_BX), "episodes": return_BE.shape[1],
+    return {"out": out, "sha256": sha, "tasks": len(param_BX), "episodes": task.episodes,
             "steps": int(logs.mask_BT.sum()),
             "return_mean": float(return_BE.mean()), "return_best": float(return_BE.max(1).mean()),
             "bytes": os.path.getsize(out) if os.path.isfile(out) else 0, "seconds": time.monotonic() - began}
@@ -54,10 +48,9 @@ def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn collect")
     parser.add_argument("--config", required=True, help="FILE[:argument]; its task must be offline")
     parser.add_argument("--out", required=True, help="the .npz to write, or minari:NAMESPACE/NAME-v0")
-    parser.add_argument("--from", dest="source", default="", help="a folder of published data, see rl/public.py")
     args = parser.parse()
     out = args.out if args.out.startswith("minari:") else os.path.abspath(args.out)
-    cli.print_result(run(config_lib.load(args.config, args.overrides), out, args.source))
+    cli.print_result(run(config_lib.load(args.config, args.overrides), out))
     return 0
 
 

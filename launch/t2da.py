@@ -1,18 +1,25 @@
-"""Point-Robot data as the authors of T2DA (arXiv 2504.15046) publish them: a folder of `dataset_task_N.pkl`.
+#!/usr/bin/env python3
+"""Makes a trajectory file of Point-Robot data as the authors of T2DA (arXiv 2504.15046) publish them.
 
-Each file is a pickled dict of arrays (steps, ...): observations, next_observations, actions, rewards. Only arrays are
-unpickled, nothing else that a pickle can name. The goals are not in the files: rewards are distances to them, so that
-|s'|^2 - r^2 = 2 s' g - |g|^2 is linear in what is sought, and a residual tells data of another environment.
+  .venv/bin/python launch/t2da.py DIR runs/public/t2da.npz
+
+DIR is a folder of `dataset_task_N.pkl`, datasets/PointRobot-v0 of their repository: 50 tasks of 200 episodes. Each file
+is a pickled dict of arrays (steps, ...): observations, next_observations, actions, rewards. Only arrays are unpickled,
+nothing else that a pickle can name; the library itself reads no pickles, which is why this stands here. The goals are
+not in the files: rewards are distances to them, so that |s'|^2 - r^2 = 2 s' g - |g|^2 is linear in what is sought, and
+a residual tells data of another environment.
 """
 
 import io
 import os
 import pickle
 import re
+import sys
 
 import numpy as np
 
-from metalearn.rl import rollout
+from metalearn.rl import recipe as recipe_lib, rollout, store
+from metalearn.runtime import config as config_lib
 from metalearn.types import Env, Trajectories
 from metalearn.validate import ConfigError, require
 
@@ -35,9 +42,7 @@ def read(folder: str, env: Env) -> tuple[np.ndarray, Trajectories]:
 
     Raises ConfigError where the folder has no such files, or they are not of this environment.
     """
-    field = "--from"
-    require(env.facts["name"] == "point_robot", field, folder, "is read for point_robot alone: elsewhere a task's "
-            "hidden parameters, which evaluation needs, cannot be found from its rewards")
+    field = "DIR"
     names = os.listdir(folder) if os.path.isdir(folder) else []
     numbered = sorted((int(found[1]), name) for name in names
                       if (found := re.fullmatch(r"dataset_task_(\d+)\.pkl", name)))
@@ -70,7 +75,7 @@ def _load(path: str) -> dict[str, np.ndarray]:
         found = _Arrays(io.BytesIO(content)).load()
         return {name: np.asarray(found[name]) for name in ARRAYS}
     except Exception as error:  # a damaged pickle can raise anything
-        raise ConfigError("--from", path, f"must be a pickled dict of the arrays {', '.join(ARRAYS)} "
+        raise ConfigError("DIR", path, f"must be a pickled dict of the arrays {', '.join(ARRAYS)} "
                           f"({type(error).__name__}: {error})") from None
 
 
@@ -79,5 +84,30 @@ def _goal(next_NS: np.ndarray, rew_N: np.ndarray, path: str) -> np.ndarray:
     known_NX = np.concatenate([2 * next_NS, -np.ones((len(next_NS), 1))], 1)
     *goal_S, _ = np.linalg.lstsq(known_NX, (next_NS**2).sum(1) - rew_N**2, rcond=None)[0]
     gap = np.abs(np.linalg.norm(next_NS - goal_S, axis=1) + rew_N).max()
-    require(bool(gap < 1e-3), "--from", path, f"its rewards are not distances to one goal (off by up to {gap:.2g})")
+    require(bool(gap < 1e-3), "DIR", path, f"its rewards are not distances to one goal (off by up to {gap:.2g})")
     return np.asarray(goal_S)
+
+
+def main() -> int:
+    if len(sys.argv) != 3:
+        print(__doc__.split("\n\n")[1].strip(), file=sys.stderr)
+        return 2
+    folder, out = sys.argv[1:]
+    try:
+        store.refuse(out)
+        task = config_lib.load("configs/metadt.py:point", []).task.to_dict()
+        recipe = recipe_lib.Recipe(**{k: task[k] for k in recipe_lib.FIELDS})
+        goals_BX, logs = read(folder, recipe.built)
+        header = recipe.header() | {"behaviour": "public", "quality": "public", "episodes": logs.rew_BT.shape[1],
+                                    "task_ids": list(range(len(goals_BX)))}
+        sha = store.save(out, goals_BX, logs, header)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{out}: {len(goals_BX)} tasks, {logs.rew_BT.shape[1]} episodes each, mean return "
+          f"{logs.rtg_BT[..., 0].mean():.2f}, SHA-256 {sha}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,20 +1,25 @@
 """Published trajectory files: goals found again from rewards, and pickles that hold anything but arrays refused."""
 
+import importlib.util
 import os
 import pickle
 import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
-from metalearn import collect
-from metalearn.envs import darkroom, point_robot
-from metalearn.rl import public, rollout, store
-from metalearn.runtime import config
+from metalearn.envs import point_robot
+from metalearn.rl import rollout, store
 from metalearn.validate import ConfigError
 
-ENV = point_robot.make(length=6, goal_range=1.0)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_spec = importlib.util.spec_from_file_location("t2da", os.path.join(ROOT, "launch", "t2da.py"))
+public = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(public)
+
+ENV = point_robot.make(length=20, goal_range=1.0)
 
 
 @pytest.fixture
@@ -27,9 +32,9 @@ def published(tmp_path):
     folder = tmp_path / "published"
     folder.mkdir()
     for task in range(3):
-        flat = lambda a, task=task: a[task].reshape(24, *a.shape[3:])
+        flat = lambda a, task=task: a[task].reshape(80, *a.shape[3:])
         arrays = {"observations": flat(logs.obs_BTS).astype(np.float64), "actions": flat(logs.act_BTA),
-                  "next_observations": flat(logs.next_BTS).astype(np.float64), "terminals": np.zeros(24, bool),
+                  "next_observations": flat(logs.next_BTS).astype(np.float64), "terminals": np.zeros(80, bool),
                   "rewards": flat(logs.rew_BT).astype(np.float64)}
         (folder / f"dataset_task_{task}.pkl").write_bytes(pickle.dumps(arrays))
     return folder, goal_BX, logs
@@ -43,13 +48,14 @@ def test_everything_comes_back(published):
         np.testing.assert_allclose(getattr(found, name), leaf, atol=1e-5, err_msg=name)
 
 
-def test_a_file_for_training(published, tmp_path):
-    folder, _, _ = published
-    settings = config.load("configs/metadt.py:smoke", ("task.env.length=6",))
-    numbers = collect.run(settings, str(tmp_path / "public.npz"), str(folder))
-    assert numbers["tasks"] == 3 and numbers["episodes"] == 4 and numbers["steps"] == 72
-    header = store.load(str(tmp_path / "public.npz"))[2]
+def test_a_file_for_training(published, tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "public.npz")
+    monkeypatch.setattr(sys, "argv", ["t2da.py", str(published[0]), out])
+    assert public.main() == 0
+    param_BX, logs, header = store.load(out)
+    assert logs.rew_BT.shape == (3, 4, 20) and param_BX.shape == (3, 2)
     assert header["behaviour"] == "public" and header["task_ids"] == [0, 1, 2]
+    assert public.main() == 2 and "nothing was overwritten" in capsys.readouterr().err
 
 
 class Runs:
@@ -61,8 +67,8 @@ class Runs:
     (pickle.dumps(Runs()), "it names subprocess.getoutput"),
     (b"cut short", "must be a pickled dict of the arrays"),
     (pickle.dumps({"observations": np.zeros(3)}), "must be a pickled dict of the arrays"),
-    (pickle.dumps({k: np.zeros(7) for k in public.ARRAYS}), "not whole episodes of 6 steps in the plane"),
-    (pickle.dumps({k: np.ones(6) if k == "rewards" else np.zeros((6, 2)) for k in public.ARRAYS}),
+    (pickle.dumps({k: np.zeros(7) for k in public.ARRAYS}), "not whole episodes of 20 steps in the plane"),
+    (pickle.dumps({k: np.ones(20) if k == "rewards" else np.zeros((20, 2)) for k in public.ARRAYS}),
      "not distances to one goal"),
 ])
 def test_other_files_are_refused(published, content, said, tmp_path, monkeypatch):
@@ -77,5 +83,3 @@ def test_other_files_are_refused(published, content, said, tmp_path, monkeypatch
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="must be a folder with dataset_task_0.pkl"):
         public.read(str(tmp_path), ENV)
-    with pytest.raises(ConfigError, match="is read for point_robot alone"):
-        public.read(str(tmp_path), darkroom.make(length=5, size=3))
