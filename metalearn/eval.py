@@ -60,11 +60,9 @@ def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: in
     return experiment.evaluators_of(r)[name].run(*mine)
 
 
-def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "",
-        dataset: str = "") -> dict:
+def run(workdir: str, overrides: dict | None = None, step: int | None = None, dataset: str = "") -> dict:
     """`metalearn.evaluate`, which says what these are; `overrides` {field: value}."""
     workdir = os.path.abspath(workdir)
-    require(bool(SUFFIX.fullmatch(suffix)), "suffix", suffix, "must be @ and letters, digits or any of . _ = , -")
     own, config = workdir_lib.read_config(workdir), workdir_lib.read_config(workdir)
     config.unlock()
     for field, value in (overrides or {}).items():
@@ -77,7 +75,7 @@ def run(workdir: str, overrides: dict | None = None, step: int | None = None, su
     fields = {name: flat[name] for text in changed if (name := text.partition(": ")[0]) in flat}
     if dataset:  # that stands for what it changed
         fields = {"dataset": dataset, **(overrides or {})}
-    suffix = suffix or _suffix(fields | ({"step": step} if step != own.train.steps else {}))
+    suffix = _suffix(fields | ({"step": step} if step != own.train.steps else {}))
     headline = evaluate(experiment, params, carry, workdir, step, suffix, changed)
     return headline | experiment_lib.sizes(experiment, params) | {"step": step}
 
@@ -93,9 +91,6 @@ def _ask(config: ConfigDict, dataset: str) -> None:
         else:
             block.sets, block.episodes_sha256, config.task.new_dataset = ("new",), (), dataset
     config.evaluators = blocks
-
-
-SUFFIX = re.compile(r"(@[A-Za-z0-9._=,-]{1,99})?")
 
 
 def _suffix(fields: dict[str, Any]) -> str:
@@ -122,7 +117,7 @@ def main() -> int:
     parser.add_argument("--step", type=int, help="a checkpoint other than the newest")
     args = parser.parse()
     overrides = dict(o.partition("=")[::2] for o in args.overrides)
-    cli.print_result(run(args.workdir, overrides, args.step, dataset=args.dataset))
+    cli.print_result(run(args.workdir, overrides, args.step, args.dataset))
     return 0
 
 

@@ -215,9 +215,7 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
     renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
     weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
     label_sum = lambda weight_BT: segments.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
-    context_of = lambda seen: synthesiser.context(
-        options, batch, label_sum, (k + 1) * T, segment,
-        losses.position_error(seen["logits"], segment.y_TB, reader.targets), seen["loss"])
+    context_BC = synthesiser.context(options, batch, label_sum, (k + 1) * T)
 
     def read(trained, state):
         state = renew(net.initial_state(trained["net"], num, setup.length), state)
@@ -227,7 +225,7 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
         return reader.score(logits_TBV, after, segment)
 
     def feedback(state, seen):
-        delta = synthesiser.query(options, params["feedback"], params.get("adapter"), state, context_of(seen))
+        delta = synthesiser.query(options, params["feedback"], params.get("adapter"), state, context_BC)
         return synthesiser.inject(options, delta, inner["energy"], future_B)
 
     trained = {name: params[name] for name in ("net", "aux") if name in params}
@@ -245,9 +243,8 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
                                               queried_B)
     carried["state"] = out.state
     if "context" in inner:
-        carried["context"] = context_of(out.aux)
+        carried["context"] = context_BC
     if options.trace:
-        context_BC = carried.get("context", jnp.zeros((num, 0)))
         carried["trace"] = synthesiser.trace(options, lambda state: read(trained, state)[1], inner, out.state,
                                              context_BC, k)
     if weights is not None:
@@ -282,7 +279,7 @@ def _predict_fast(setup: Setup, net: Network, params: PyTree, carry: PyTree, bat
         state, weights = state_and_weights
         segment = setup.reader.cut(batch, k * T, T)
         after, logits_TBV = fast_weights_lib.unroll(net, own, weights, state, segment.x_TBX)
-        context_BC = synthesiser.context(options, batch, None, (k + 1) * T, segment, None, None)
+        context_BC = synthesiser.context(options, batch, None, (k + 1) * T)
         delta = synthesiser.query(options, params["feedback"], adapter, after, context_BC)
         delta = synthesiser.inject(options, delta, energy, segments.future_mask(batch, (k + 1) * T))
         return (after, fast_weights_lib.step(setup.rates, net, own, weights, state, segment.x_TBX, delta)), logits_TBV

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metalearn.learning import segments, synthetic
+from metalearn.learning import synthetic
 from metalearn.nn import feedback as feedback_nn
 from metalearn.types import Array, Episodes, Mean, PyTree
 from metalearn.validate import fraction, nonnegative, one_of, require, within
 
-CONTEXTS = ("none", "label", "error", "surprise")
+CONTEXTS = ("none", "label")
 ADAPTERS = ("none", "identity", "learned")
 LARGEST_TRACE = 128  # floats of a state: a trace holds their cube per episode
 
@@ -27,7 +27,7 @@ LARGEST_TRACE = 128  # floats of a state: a trace holds their cube per episode
 class Options:
     """The block `feedback` of a learner.
 
-    context  what G sees besides the state: none | label | error | surprise (see `context`)
+    context  what G sees besides the state: none | label (see `context`)
     time_remaining   G also sees how much of the episode is left
     hidden   width of G's hidden layer; 0: linear
     heads    groups of the state that get a head; (): all
@@ -132,33 +132,25 @@ def inject(options: Options, delta: PyTree, energy: Array | None, future_B: Arra
 
 def no_context(options: Options, outputs: int, num: int) -> Array:
     """What G sees besides the state before anything is known: zeros (num, C)."""
-    size = {"none": 0, "label": outputs, "error": outputs, "surprise": 1}[options.context]
-    return jnp.zeros((num, size + options.time_remaining))
+    return jnp.zeros((num, outputs * (options.context == "label") + options.time_remaining))
 
 
-def context(options: Options, batch: Episodes, label_sum, boundary: Array, segment: segments.Segment, error_TBV: Array,
-            loss_TB: Array) -> Array:
-    """What G sees at `boundary`, the end of `segment`, besides the state: (B, C). Training-time information.
+def context(options: Options, batch: Episodes, label_sum, boundary: Array) -> Array:
+    """What G sees besides the state at `boundary`, the first position not read yet: (B, C). Training-time information.
 
     label     the mean label (one-hot, or bits) of the positions that still count: privileged, from the future
-    error     the mean error of the outputs in the segment just read    surprise   the mean loss there
     time_remaining   the fraction of the episode's counted positions' span that is still to come
 
     label_sum(weight_BT) -> (B, V) is the weighted sum of the episode's labels.
     """
-    steps, mask_BT, mask_TB, out = batch.mask_BT.shape[1], batch.mask_BT, segment.mask_TB, []
-    inside_B = jnp.maximum(mask_TB.sum(0), 1.0)[:, None]
+    steps, mask_BT, out = batch.mask_BT.shape[1], batch.mask_BT, []
     if options.context == "label":
         ahead_BT = mask_BT * (jnp.arange(steps) >= boundary)
         out.append(label_sum(ahead_BT) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
-    if options.context == "error":
-        out.append((error_TBV * mask_TB[..., None]).sum(0) / inside_B)
-    if options.context == "surprise":
-        out.append((loss_TB * mask_TB).sum(0)[:, None] / inside_B)
     if options.time_remaining:
         last_B = jnp.max(mask_BT * jnp.arange(1, steps + 1), axis=1)
         out.append((jnp.maximum(last_B - boundary, 0.0) / steps)[:, None])
-    return jax.lax.stop_gradient(jnp.concatenate(out, -1)) if out else no_context(options, 0, len(mask_BT))
+    return jnp.concatenate(out, -1) if out else no_context(options, 0, len(mask_BT))
 
 
 def learn(options: Options, model: PyTree, adapter: PyTree | None, before: dict, target: PyTree, counts_B: Array):
