@@ -10,22 +10,19 @@ __version__ = "0.1.0"
 # imports stand inside, so that importing the package starts no JAX
 
 
-def evaluate(workdir: str, overrides: tuple[str, ...] = (), step: int | None = None, suffix: str = "",
-             dataset: str = "") -> dict:
+def evaluate(workdir: str, overrides: tuple[str, ...] = (), step: int | None = None, dataset: str = "") -> dict:
     """Evaluates the newest healthy checkpoint of a run, or `step`; {evaluator: {name: number}}, sizes and the step.
+    What differs from training's own evaluation is in the names of its files, so that nothing is overwritten.
 
     overrides   field=value of the run's config that this evaluation changes, as in
                 ("task.new_dataset=my_images.npz", "evaluators.curves.episodes=256")
-    suffix      of the files that it writes, eval/<evaluator><suffix>.json, "@..."; by default what differs from
-                training's own evaluation: nothing of that is overwritten
-
     dataset     a name, an .npz or a folder CLASS/*.png: evaluated alone, in the place of the run's own sets
 
     Raises ConfigError for a bad field or no run, CheckpointError when no checkpoint is healthy.
     """
     from metalearn import eval as program
 
-    return program.run(workdir, dict(o.partition("=")[::2] for o in overrides), step, suffix, dataset)
+    return program.run(workdir, dict(o.partition("=")[::2] for o in overrides), step, dataset)
 
 
 def load(workdir: str, step: int | None = None, replica: int = 0):

@@ -27,7 +27,6 @@ import numpy as np
 from metalearn.nn import taps
 from metalearn.rl import acting, rollout
 from metalearn.runtime import experiment as experiment_lib, loop, replicas, workdir as workdir_lib
-from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import Array, Episodes, EpisodeSpec, Prompted, PyTree, Trajectories, TrajectorySpec
 from metalearn.validate import fraction, one_of, positive, require
@@ -221,10 +220,8 @@ def load(workdir: str, step: int | None = None, replica: int = 0) -> Trained:
     Raises ConfigError when `workdir` is none or holds no checkpoint, CheckpointError when none is healthy.
     """
     workdir = os.path.abspath(workdir)
-    config, checkpoints = workdir_lib.read_config(workdir), Checkpoints(os.path.join(workdir, "checkpoints"))
-    require(bool(checkpoints.steps()), "workdir", workdir, "holds no checkpoint yet")
-    experiment = experiment_lib.with_data(experiment_lib.build(config), workdir)
+    experiment = experiment_lib.build(workdir_lib.read_config(workdir))
     plan = experiment.plan
     require(0 <= replica < plan.num, "replica", replica, f"must lie between 0 and {plan.num - 1}")
-    params, carry, step = loop.restore(experiment, checkpoints, step)
+    experiment, params, carry, step = loop.restore(experiment, workdir, step)
     return Trained(experiment, replicas.one(plan, params, replica), replicas.one(plan, carry, replica), step)

@@ -29,17 +29,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from metalearn import cli
-from metalearn.nn import taps
 from metalearn.reporting import results as results_lib, tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, manifest, replicas, sharding
 from metalearn.runtime.experiment import Experiment
 from metalearn.validate import require
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def count_matmuls(jaxpr) -> Counter:
@@ -100,10 +96,11 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     data = sharding.replicate(replicas.data(experiment.plan, experiment.task.data), mesh)
     key = replicas.roots(experiment.plan)
     state = loop.make_init(experiment)(data, key)
-    state = sharding.place(state, sharding.of_state(state, mesh, config.train.mesh.params))
+    state = sharding.place(state, loop.place_of(experiment, state, mesh))
     update, num = loop.make_update(experiment, mesh), config.train.steps_per_call
     work = flop(count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)) / num
-    arms, checked = _torch(spec, overrides, experiment, data, key, state)
+    theirs = _reference()
+    arms, checked = theirs.arms(spec, overrides, experiment, data, key, state) if theirs else ({}, {})
     began = time.perf_counter()
     compiled = update.lower(state, data, key, num).compile()
     compile_seconds = time.perf_counter() - began
@@ -114,8 +111,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
         jax.block_until_ready(means)
 
     run, amount = _matmul(2048)
-    runs = {"ours": ours, "matmul": run} | arms
-    seconds = _rounds(runs, rounds)
+    seconds = _rounds({"ours": ours, "matmul": run} | arms, rounds)
     ours_S, peak = [s / num for s in seconds.pop("ours")], amount / min(seconds.pop("matmul"))
     step, length, tasks = statistics.median(ours_S), experiment.task.spec.length, config.train.batch
     row = {"config": spec, "device": jax.devices()[0].device_kind, "ms_per_step": step * 1e3,
@@ -149,14 +145,9 @@ def _rounds(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-# what has to be off for two programs to compute the same number
-DETERMINISTIC = {"metadt": ("dropout=0.0", "action_dropout=0.0", "context_dropout=0.0", "prompt_frac=1.0",
-                            "warm_steps=0")}
-
-
 def _reference():
     """The module of PyTorch arms; None where the package is installed without its repository."""
-    path = os.path.join(ROOT, "tests", "torch_reference.py")
+    path = os.path.join(results_lib.ROOT, "tests", "torch_reference.py")
     if "torch_reference" not in sys.modules and os.path.isfile(path):
         spec = importlib.util.spec_from_file_location("torch_reference", path)
         sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -164,53 +155,9 @@ def _reference():
     return sys.modules.get("torch_reference")
 
 
-def _torch(spec, overrides, experiment, data, key, state) -> tuple[dict[str, Callable], dict[str, float]]:
-    """({arm: one update there}, what was found to agree); ({}, {}) where there is none."""
-    torch_reference = _reference()
-    problem = torch_reference.lacks(experiment.config) if torch_reference else None
-    if problem:
-        print(problem, file=sys.stderr)
-    if problem != "":
-        return {}, {}
-    fields = [f"learner.{field}" for field in DETERMINISTIC.get(experiment.config.learner.name, ())]
-    plain = experiment_lib.build(config_lib.load(spec, [*overrides, *fields]), experiment.task)
-    batch, key_learner = jax.jit(lambda state: loop.draw(plain, data, key, state))(state)
-    with jax.enable_x64(True):  # what differs after that is not rounding
-        double = lambda a: a.astype("float64") if jnp.issubdtype(a.dtype, jnp.floating) else a
-        given = jax.tree.map(double, (state.params, state.carry, batch))
-        grads, _, means = jax.jit(plain.learner.grads)(*given, key_learner)
-        found = [float(means["loss"].compute()), float(optax.global_norm(grads))]
-    tokens = _tokens(plain.learner, state, batch) if experiment.config.learner.name == "metadt" else None
-    images = data["train"]["x_NX"] if experiment.config.learner.name == "incontext" else None
-    other = torch_reference.Reference(experiment.config, experiment.task.spec, state.params, batch, images, tokens)
-    theirs = other.check()
-    for name, a, b in zip(("loss", "gradient norm"), found, theirs, strict=True):
-        if abs(a - b) > 1e-4 * abs(a):
-            raise cli.Failure(f"{spec}: {name} is {a:.6g} here and {b:.6g} in PyTorch: not the same update")
-    return dict(other.arms()), {"loss": found[0], "grad_norm": found[1], "torch_loss": theirs[0],
-                                "torch_grad_norm": theirs[1]}
-
-
-def _tokens(learner, state, batch):
-    """What the last network that `predict` applies is given."""
-    given = []
-
-    def listen(module, params, *args, **options):
-        given.append(args[:2])
-        return apply(module, params, *args, **options)
-
-    apply, taps.apply = taps.apply, listen
-    try:
-        learner.predict(state.params, state.carry, batch)
-    finally:
-        taps.apply = apply
-    return given[-1]
-
-
 def _matmul(size: int):
     """(run, FLOP per run) of a square f32 product."""
-    a = jnp.full((size, size), 1e-3)
-    run = jax.jit(lambda a: a @ a)
+    a, run = jnp.full((size, size), 1e-3), jax.jit(lambda a: a @ a)
     return lambda: jax.block_until_ready(run(a)), 2.0 * size**3
 
 
@@ -255,7 +202,7 @@ def main() -> int:
     parser.add_argument("--memory", action="store_true", help="compiled peak bytes alone; runs nothing")
     parser.add_argument("--store", default="", metavar="ID", help="the record of results/ that the row goes into")
     parser.add_argument("--row", default="", help="its name there")
-    parser.add_argument("--root", default=ROOT, help="where results/ lies")
+    parser.add_argument("--root", default=results_lib.ROOT, help="where results/ lies")
     args = parser.parse()
     require(args.rounds >= 1, "--rounds", args.rounds, "must be at least 1")
     require(bool(args.store) == bool(args.row), "--row", args.row, "goes with --store=ID")

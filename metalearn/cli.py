@@ -67,12 +67,9 @@ def main(program: Callable[[], int | None]) -> None:
     keep_compiled()
     try:
         code = program() or 0
-    except ConfigError as error:
+    except (ConfigError, Failure) as error:
         print(f"error: {error}", file=sys.stderr)
-        code = EXIT_CONFIG
-    except Failure as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = EXIT_FAILURE
+        code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURE
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

@@ -20,7 +20,6 @@ from metalearn import cli
 from metalearn.datasets.archives import sha256_of
 from metalearn.reporting import plots, tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, workdir as workdir_lib
-from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment
 from metalearn.types import PyTree, Result
 from metalearn.validate import require
@@ -28,7 +27,8 @@ from metalearn.validate import require
 
 def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: str, step: int, suffix: str = "",
              changed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables.
+    """Runs every evaluator, writes eval/<name><suffix>.json and its plots, prints its tables; with "" for a directory
+    nothing of that.
 
     step, changed   the parameters' step, and how the config differs from the run's: what the files say of themselves
 
@@ -39,22 +39,20 @@ def evaluate(experiment: Experiment, params: PyTree, carry: PyTree, directory: s
     rows: list[dict[str, Any]] = [{} for _ in range(plan.num)]
     for name in experiment.evaluators:
         results: list[Result] = [cli.plain(_run(experiment, name, params, carry, r)) for r in range(plan.num)]
+        rows = [row | {name: one["headline"]} for row, one in zip(rows, results, strict=True)]
+        if not directory:
+            continue
         result = results[0] if plan.num == 1 else cli.plain(replicas.merge(plan, results))
         result |= {"evaluated": {"step": step, "changed": list(changed)}}
         workdir_lib.write_json(os.path.join(directory, "eval", f"{name}{suffix}.json"), result)
         tables.show(result)
         plots.plot(result, os.path.join(directory, "plots", f"{name}{suffix}"))
-        rows = [row | {name: one["headline"]} for row, one in zip(rows, results, strict=True)]
     return replicas.summary(plan, rows)
 
 
 def headlines(experiment: Experiment, params: PyTree, carry: PyTree) -> dict[str, Any]:
     """The headline numbers of `evaluate` alone; nothing is written."""
-    rows: list[dict[str, Any]] = [{} for _ in range(experiment.plan.num)]
-    for name in experiment.evaluators:
-        for r, row in enumerate(rows):
-            row[name] = _run(experiment, name, params, carry, r)["headline"]
-    return replicas.summary(experiment.plan, cli.plain(rows) if len(rows) > 1 else rows)
+    return evaluate(experiment, params, carry, "", 0)
 
 
 def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: int) -> Result:
@@ -62,34 +60,22 @@ def _run(experiment: Experiment, name: str, params: PyTree, carry: PyTree, r: in
     return experiment.evaluators_of(r)[name].run(*mine)
 
 
-def run(workdir: str, overrides: dict | None = None, step: int | None = None, suffix: str = "",
-        dataset: str = "") -> dict:
-    """Evaluates the newest healthy checkpoint (or `step`) under the run's own config with `overrides`.
-
-    dataset  a name or a path: what is evaluated in the place of the config's own sets
-    suffix   of the files, "@..."; by default it says what differs from training's own evaluation, "" for nothing
-    """
+def run(workdir: str, overrides: dict | None = None, step: int | None = None, dataset: str = "") -> dict:
+    """`metalearn.evaluate`, which says what these are; `overrides` {field: value}."""
     workdir = os.path.abspath(workdir)
-    require(bool(SUFFIX.fullmatch(suffix)), "suffix", suffix, "must be @ and letters, digits or any of . _ = , -")
     own, config = workdir_lib.read_config(workdir), workdir_lib.read_config(workdir)
     config.unlock()
     for field, value in (overrides or {}).items():
         config_lib.assign(config, field, value)
     if dataset:
         _ask(config, os.path.abspath(dataset) if os.path.exists(dataset) else dataset)
-    experiment = experiment_lib.build(config)
-    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
-    require(bool(checkpoints.steps()), "--workdir", workdir, "holds no checkpoint yet")
-    if step is not None:
-        require(step in checkpoints.steps(), "--step", step, f"must be one of {checkpoints.steps()}")
-    experiment = experiment_lib.with_data(experiment, workdir)
-    params, carry, step = loop.restore(experiment, checkpoints, step)
+    experiment, params, carry, step = loop.restore(experiment_lib.build(config), workdir, step)
     changed = tuple(config_lib.differences(own, config))
     flat = config_lib.flatten(config)
     fields = {name: flat[name] for text in changed if (name := text.partition(": ")[0]) in flat}
     if dataset:  # that stands for what it changed
         fields = {"dataset": dataset, **(overrides or {})}
-    suffix = suffix or _suffix(fields | ({"step": step} if step != own.train.steps else {}))
+    suffix = _suffix(fields | ({"step": step} if step != own.train.steps else {}))
     headline = evaluate(experiment, params, carry, workdir, step, suffix, changed)
     return headline | experiment_lib.sizes(experiment, params) | {"step": step}
 
@@ -105,9 +91,6 @@ def _ask(config: ConfigDict, dataset: str) -> None:
         else:
             block.sets, block.episodes_sha256, config.task.new_dataset = ("new",), (), dataset
     config.evaluators = blocks
-
-
-SUFFIX = re.compile(r"(@[A-Za-z0-9._=,-]{1,99})?")
 
 
 def _suffix(fields: dict[str, Any]) -> str:
@@ -134,7 +117,7 @@ def main() -> int:
     parser.add_argument("--step", type=int, help="a checkpoint other than the newest")
     args = parser.parse()
     overrides = dict(o.partition("=")[::2] for o in args.overrides)
-    cli.print_result(run(args.workdir, overrides, args.step, dataset=args.dataset))
+    cli.print_result(run(args.workdir, overrides, args.step, args.dataset))
     return 0
 
 

@@ -1,11 +1,13 @@
 """Find a thing by its name: a folder listing is the registry.
 
-`build("tasks", "projected", **kw)` imports `metalearn.tasks.projected` and calls its `make(**kw)`.
+`build("tasks", "projected", **kw)` imports `metalearn.tasks.projected` and calls its `make(**kw)`; `of_block` takes the
+name out of a config's block.
 An unknown name lists its neighbours; an unknown, missing or mistyped keyword is a `ConfigError`.
 """
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 from metalearn import validate
@@ -30,3 +32,10 @@ def module(kind: str, name: str):
 def build(kind: str, name: str, /, *context: Any, **kw: Any) -> Any:
     """Calls `make(*context, **kw)` of the entry; the keywords are checked against its signature first."""
     return validate.call(module(kind, name).make, *context, **kw)
+
+
+def of_block(kind: str, block: Mapping[str, Any], /, *context: Any) -> Any:
+    """The entry that `block` = {"name": ..., its fields} describes."""
+    validate.require("name" in block, "name", "", "one of " + ", ".join(names(kind)))
+    fields = {field: value for field, value in block.items() if field != "name"}
+    return build(kind, block["name"], *context, **fields)

@@ -22,8 +22,6 @@ from metalearn.reporting import documents, html, results as results_lib
 from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import require
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 
 def generate(root: str, write: bool = True) -> list[str]:
     """Documents under `root` that differ from what the records say, by relative path; written where `write`."""
@@ -86,7 +84,7 @@ def main() -> int:
     parser.add_argument("--better", choices=("higher", "lower"), default="higher")
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--digits", type=int, default=3)
-    parser.add_argument("--root", default=ROOT, help="where results/ and the documents lie")
+    parser.add_argument("--root", default=results_lib.ROOT, help="where results/ and the documents lie")
     args = parser.parse()
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a report takes no overrides")
     if args.sweep or args.what not in (["results"], ["store"]):

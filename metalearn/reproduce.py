@@ -17,8 +17,6 @@ from metalearn import cli
 from metalearn.reporting import documents, results as results_lib, tables
 from metalearn.validate import require
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 
 def verdict(claim: dict, value: float) -> str:
     """'reproduced' within the claim's tolerance, else 'better' or 'not' by the side that `value` lies on."""
@@ -33,7 +31,7 @@ def execute(command: str, out: str) -> tuple[int, dict]:
     program, *words = shlex.split(command)
     words = [word.replace("{out}", out) for word in words]
     found: dict = {}
-    with subprocess.Popen([sys.executable, "-m", f"metalearn.{program}", *words], cwd=ROOT, text=True,
+    with subprocess.Popen([sys.executable, "-m", f"metalearn.{program}", *words], cwd=results_lib.ROOT, text=True,
                           stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
@@ -78,7 +76,7 @@ def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn reproduce")
     parser.add_argument("id")
     parser.add_argument("--out", default="", help="directory of the runs (default runs/reproduce/ID)")
-    parser.add_argument("--root", default=ROOT, help="where results/ lies")
+    parser.add_argument("--root", default=results_lib.ROOT, help="where results/ lies")
     args = parser.parse()
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a record is run as it is")
     record = results_lib.find(results_lib.load(args.root), args.id)

@@ -213,7 +213,7 @@ def test_one_call_trains_and_one_evaluates(tmp_path, incontext):
     again = metalearn.evaluate(workdir)
     assert again["curves"] == numbers["curves"] and again["step"] == 2
     assert metalearn.train(config_lib.load("configs/gpicl.py:smoke", few), workdir)["curves"] == numbers["curves"]
-    assert metalearn.evaluate(workdir, ["evaluators.curves.seed=2"], suffix="@other")["curves"] != numbers["curves"]
-    assert (tmp_path / "run" / "eval" / "curves@other.json").exists()
+    assert metalearn.evaluate(workdir, ["evaluators.curves.seed=2"])["curves"] != numbers["curves"]
+    assert (tmp_path / "run" / "eval" / "curves@evaluators.curves.seed=2.json").exists()
     with pytest.raises(ConfigError, match="overrides"):
         metalearn.train(config_lib.load("configs/gpicl.py:smoke"), workdir, few)

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,30 @@ def test_image_folder(place):
     dataset = datasets.load("images/mine")
     assert made.endswith("images/mine/1.0.0") and dataset.x_NX.shape == (9, 6, 6, 3) and dataset.class_V == ("a", "b",
                                                                                                              "c")
+
+
+def test_sets_made_of_given_files_need_no_tensorflow(place, monkeypatch):
+    """What is fetched, verified and prepared is what the files hold, and lies where it always did."""
+    for part, n in (("train", 52), ("test", 26)):
+        write_idx(place / f"emnist-letters-{part}-images-idx3-ubyte.gz", np.arange(n * 784).reshape(n, 28, 28) % 251)
+        write_idx(place / f"emnist-letters-{part}-labels-idx1-ubyte.gz", np.arange(n) % 26 + 1)
+    files = {}
+    for path in sorted(place.glob("*.gz")):
+        data = path.read_bytes()
+        files[path.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "url": path.as_uri()}
+    entry = catalogue.entries()["emnist/letters"] | {"files": [files], "values": {}}
+    monkeypatch.setitem(catalogue.entries(), "emnist/letters", entry)
+    made = preparing.prepare("emnist/letters")
+    assert made.endswith("prepared/metalearn_emnist_letters/1.0.0")
+    assert sources.read_set("emnist/letters", made).sha256 == sources.read_files("emnist/letters", str(place)).sha256
+    assert preparing.check("emnist/letters")["state"] == "ready"
+    shutil.rmtree(place / "prepared")
+    (place / "emnist-letters-test-labels-idx1-ubyte.gz").write_bytes(b"<html>")
+    refused("web page", name="emnist/letters")
+    (place / "emnist-letters-test-labels-idx1-ubyte.gz").unlink()
+    refused("cannot fetch", "check emnist/letters", name="emnist/letters")
+    nothing_left_but_downloads = [p for p in (place / "prepared").rglob("dataset_info.json")]
+    assert nothing_left_but_downloads == []
 
 
 def test_bad_image_folders(place):

@@ -85,7 +85,7 @@ def test_a_changed_split_file_is_refused(monkeypatch):
 def test_real_datasets(name):
     need(name)
     raw = datasets.reading._raw(name)
-    assert (len(raw.y), len(raw.class_V)) == REAL[name]
+    assert (len(raw.y_N), len(raw.class_V)) == REAL[name]
 
 
 def test_real_omniglot_split_and_ink():

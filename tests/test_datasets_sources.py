@@ -2,10 +2,13 @@
 
 import dataclasses
 import gzip
+import io
 import shutil
 import struct
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -82,7 +85,7 @@ def test_another_set_under_this_name_is_refused(root, monkeypatch):
     idx_folder(root / "raw" / "fashion", seed=0)
     idx_folder(root / "other" / "digits", seed=1)
     raw = sources.read("fashion", str(root / "raw"), "", 0)
-    monkeypatch.setitem(catalogue.entries(), "fashion", {"values": catalogue.values_of(raw.x, raw.y, raw.test)})
+    monkeypatch.setitem(catalogue.entries(), "fashion", {"values": catalogue.values_of(raw.x_NX, raw.y_N, raw.test_N)})
     datasets.load("fashion")
     shutil.rmtree(root / "raw" / "fashion")
     shutil.copytree(root / "other" / "digits", root / "raw" / "fashion")
@@ -154,6 +157,59 @@ def test_omniglot_and_cifar_fs_files(root, monkeypatch):
     refused("cifar_fs", "holds other data than its name says")
 
 
+def test_omniglot_from_npz_and_from_zips_agree(tmp_path):
+    """Two forms of the same drawings; the official zips hold ALPHABET/characterNN/IIII_DD.png with 0 = ink."""
+    from PIL import Image
+
+    paper = np.random.default_rng(0).random((1623, 1, 5, 5)) < 0.8
+    (tmp_path / "npz").mkdir()
+    (tmp_path / "zip").mkdir()
+    for part, own in (("background", paper[:964]), ("evaluation", paper[964:])):
+        np.savez(tmp_path / "npz" / f"images_{part}.npz", images=own)
+        with zipfile.ZipFile(tmp_path / "zip" / f"images_{part}.zip", "w") as file:
+            file.writestr("__MACOSX/0001_01.png", b"not a picture")
+            for i, image in enumerate(own[:, 0], 1 if part == "background" else 965):
+                out = io.BytesIO()
+                Image.fromarray(image).save(out, "png")
+                file.writestr(f"images_{part}/Some/character01/{i:04d}_01.png", out.getvalue())
+    npz = sources.read_files("omniglot", str(tmp_path / "npz"))
+    zips = sources.read_archives("omniglot", str(tmp_path / "zip"))
+    assert npz.sha256 == zips.sha256 and npz.class_V == zips.class_V and len(zips.y_N) == 1623
+    assert (zips.x_NX[..., 0] == ~paper[zips.y_N, 0]).all()
+
+
+def test_cifar_fs_from_the_archive(tmp_path):
+    """Each row: coarse label, fine label, then red, green and blue planes."""
+    binary = np.random.default_rng(0).integers(0, 256, (200, 3074), dtype=np.uint8)
+    binary[:, 1] = np.arange(200) % 100
+    with tarfile.open(tmp_path / "cifar-100-binary.tar.gz", "w:gz") as file:
+        for name, part in (("train", binary[:150]), ("test", binary[150:])):
+            info = tarfile.TarInfo(f"cifar-100-binary/{name}.bin")
+            info.size = part.nbytes
+            file.addfile(info, io.BytesIO(part.tobytes()))
+    raw = sources.read_archives("cifar_fs", str(tmp_path))
+    assert raw.x_NX.shape == (200, 32, 32, 3) and np.bincount(raw.y_N).tolist() == [2] * 100 and raw.test_N is None
+    committed = datasets.class_split("cifar_fs")["classes"]
+    assert sorted(raw.class_V) == list(raw.class_V) and set(committed["test"]) <= set(raw.class_V)
+    at = 2 + 3 * 32 + 5
+    want = binary[:, [at, at + 1024, at + 2048]].tolist()
+    assert sorted(raw.x_NX[:, 3, 5].tolist()) == sorted(want)
+
+
+def test_emnist_letters_from_files_and_from_the_archive_agree(tmp_path):
+    for part, n in (("train", 52), ("test", 26)):
+        write_idx(tmp_path / f"emnist-letters-{part}-images-idx3-ubyte.gz", np.arange(n * 784).reshape(n, 28, 28) % 251)
+        write_idx(tmp_path / f"emnist-letters-{part}-labels-idx1-ubyte.gz", np.arange(n) % 26 + 1)
+    (tmp_path / "zipped").mkdir()
+    with zipfile.ZipFile(tmp_path / "zipped" / "gzip.zip", "w") as file:
+        for path in tmp_path.glob("*.gz"):
+            file.write(path, f"gzip/{path.name}")
+    plain = sources.read_files("emnist/letters", str(tmp_path))
+    zipped = sources.read_archives("emnist/letters", str(tmp_path / "zipped"))
+    assert plain.sha256 == zipped.sha256 and len(plain.class_V) == 26
+    assert len(plain.y_N) == 78 and plain.test_N.sum() == 26
+
+
 def test_prepared_set_is_read_without_tensorflow():
     """golden/datasets holds a set prepared by the command in its README."""
     code = ("import sys; from metalearn import datasets; p = datasets.load_classes('images/tiny', 'test'); "
@@ -175,9 +231,9 @@ def test_kept_arrays_are_the_records(root):
     kept = sources.read("images/tiny", "", str(root / "prepared"))
     assert (kept.sha256, kept.class_V, kept.source_V, kept.split_V) == (
         records.sha256, records.class_V, records.source_V, records.split_V)
-    x = records.x.copy()
+    x = records.x_NX.copy()
     x[0, 0, 0, 0] ^= 1
-    sources.write_cache(dataclasses.replace(records, x=x), str(folder))
+    sources.write_cache(dataclasses.replace(records, x_NX=x), str(folder))
     refused("images/tiny", "metalearn_dataset.npz is damaged")
     (folder / sources.CACHE).write_bytes(b"PK")
     refused("images/tiny", "not a readable .npz")
@@ -208,9 +264,9 @@ def test_a_folder_and_an_npz_of_ones_own(tmp_path):
         (tmp_path / "pics" / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((6 + i % 2, 6), i * 20, np.uint8)).save(tmp_path / "pics" / name / f"{i:02d}.png")
     raw = sources.read(str(tmp_path / "pics"), "", "")
-    assert raw.class_V == tuple(names) and raw.x.shape == (12, 6, 6, 1) and raw.test is None
-    assert raw.x[:, 0, 0, 0].tolist() == [20 * (v + 6 * k) for v in range(6) for k in range(2)]
-    np.savez(tmp_path / "mine.npz", x=raw.x, y=np.array(names)[raw.y])
+    assert raw.class_V == tuple(names) and raw.x_NX.shape == (12, 6, 6, 1) and raw.test_N is None
+    assert raw.x_NX[:, 0, 0, 0].tolist() == [20 * (v + 6 * k) for v in range(6) for k in range(2)]
+    np.savez(tmp_path / "mine.npz", x=raw.x_NX, y=np.array(names)[raw.y_N])
     same = sources.read(str(tmp_path / "mine.npz"), "", "")
     assert same.class_V == raw.class_V and same.sha256 == raw.sha256
     parts = {split: reading.load_classes(str(tmp_path / "mine.npz"), split).class_V for split in reading.SPLITS}

@@ -8,7 +8,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.rl import rollout
-from metalearn.rl.task_ids import draw_tasks
+from metalearn.rl.behaviours import draw_tasks
 from metalearn.validate import ConfigError
 
 FIELDS = dict(tools=("reach",), length=60, reward_version="v2")

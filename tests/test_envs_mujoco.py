@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metalearn import lookup
-from metalearn.rl.task_ids import draw_tasks
+from metalearn.rl.behaviours import draw_tasks
 from metalearn.validate import ConfigError
 
 ROBOTS = {"cheetah_vel": (20, 6, 1), "cheetah_dir": (20, 6, 1), "ant_dir": (27, 8, 2), "hopper_param": (11, 3, 41),

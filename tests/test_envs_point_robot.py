@@ -9,7 +9,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.rl import rollout
-from metalearn.rl.task_ids import draw_tasks
+from metalearn.rl.behaviours import draw_tasks
 from metalearn.validate import ConfigError
 
 FIELDS = {

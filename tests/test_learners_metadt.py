@@ -156,7 +156,7 @@ def test_a_foreign_world_model_is_refused(tmp_path):
 
 @pytest.mark.parametrize("changes, text", [
     (dict(prompt=8), "prompt=8: must be at most task.prompt_span=7"), (dict(context="wrld"), "nearest: world"),
-    (dict(world=dict(decoders="both")), "exactly the fields"), (dict(num_heads=3), "multiple of num_heads=3"),
+    (dict(world=dict(decoders="both")), "world.embed"), (dict(num_heads=3), "multiple of num_heads=3"),
     (dict(prompt_frac=2.0), "prompt_frac"), (dict(head="softmax"), "head=softmax"), (dict(depth=0), "depth=0"),
     (dict(dropout=1), "dropout=1: must be below 1"),
     (dict(world=dict(decoders="rewards", embed=4, hidden=8, code=4)), "world.decoders=rewards")])

@@ -6,7 +6,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.rl import behaviours
-from metalearn.rl.task_ids import task_ids
+from metalearn.rl.behaviours import task_ids
 from metalearn.validate import ConfigError
 
 POINT = lookup.build("envs", "point_robot", length=20, goal_range=1.0)

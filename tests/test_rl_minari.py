@@ -8,7 +8,7 @@ import pytest
 
 from metalearn import collect, lookup
 from metalearn.rl import behaviours, store
-from metalearn.rl.task_ids import task_ids
+from metalearn.rl.behaviours import task_ids
 from metalearn.runtime import config
 from metalearn.validate import ConfigError
 

@@ -47,14 +47,14 @@ def toy(config) -> Experiment:
         assert params["w"].shape == (2,) and carry["seen"].shape == (), "an evaluator sees one network"
         return {"headline": {"w": float(params["w"].sum()), "name": "toy"}}
 
-    tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
+    tx = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
     task = TaskDist({"num_tasks": np.int32(config.task.num_tasks)}, sample, ("train",),
                     EpisodeSpec(length=1, features=1, targets="classes", outputs=4), {},
                     {"num_tasks": np.int32})
     learner = Learner(init, grads, lambda *_: None, lambda length: 0,
                       warn=lambda numbers: ["no loss"] * math.isnan(numbers["loss"]))
     plan = replicas.plan(config, task)
-    return Experiment(config, task, learner, tx, schedule, {"e": Evaluator(run)}, plan)
+    return Experiment(config, task, learner, tx, {"e": Evaluator(run)}, plan)
 
 
 TOY = ("task.num_tasks=1", "train.steps=12", "train.log_every=6", "train.save_every=4", "train.eval_every=4",

@@ -10,7 +10,7 @@ import pytest
 
 from metalearn import lookup
 from metalearn.rl import behaviours, store
-from metalearn.rl.task_ids import draw_tasks, task_ids
+from metalearn.rl.behaviours import draw_tasks, task_ids
 from metalearn.types import Prompted
 from metalearn.validate import ConfigError
 

@@ -9,12 +9,18 @@ given the codes and the prompt that ours computes. In-context arms draw their pr
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+from metalearn import cli
+from metalearn.nn import taps
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop
 from metalearn.types import PyTree, leaf_name
 
 THREADS = (1, 2)
@@ -34,6 +40,53 @@ def lacks(config) -> str | None:
     if not (conv or reads or acts) or config.optim.name != "adam":
         return None
     return "" if importlib.util.find_spec("torch") else "PyTorch is not installed: its arm is left out"
+
+
+# what has to be off for two programs to compute the same number
+DETERMINISTIC = {"metadt": ("dropout=0.0", "action_dropout=0.0", "context_dropout=0.0", "prompt_frac=1.0",
+                            "warm_steps=0")}
+
+
+def arms(spec, overrides, experiment, data, key, state) -> tuple[dict[str, Callable], dict[str, float]]:
+    """({arm: one update there}, what was found to agree to 1e-4); ({}, {}) where there is none."""
+    problem = lacks(experiment.config)
+    if problem:
+        print(problem, file=sys.stderr)
+    if problem != "":
+        return {}, {}
+    fields = [f"learner.{field}" for field in DETERMINISTIC.get(experiment.config.learner.name, ())]
+    plain = experiment_lib.build(config_lib.load(spec, [*overrides, *fields]), experiment.task)
+    batch, key_learner = jax.jit(lambda state: loop.draw(plain, data, key, state))(state)
+    with jax.enable_x64(True):  # what differs after that is not rounding
+        double = lambda a: a.astype("float64") if jnp.issubdtype(a.dtype, jnp.floating) else a
+        given = jax.tree.map(double, (state.params, state.carry, batch))
+        grads, _, means = jax.jit(plain.learner.grads)(*given, key_learner)
+        found = [float(means["loss"].compute()), float(optax.global_norm(grads))]
+    tokens = _tokens(plain.learner, state, batch) if experiment.config.learner.name == "metadt" else None
+    images = data["train"]["x_NX"] if experiment.config.learner.name == "incontext" else None
+    other = Reference(experiment.config, experiment.task.spec, state.params, batch, images, tokens)
+    theirs = other.check()
+    for name, a, b in zip(("loss", "gradient norm"), found, theirs, strict=True):
+        if abs(a - b) > 1e-4 * abs(a):
+            raise cli.Failure(f"{spec}: {name} is {a:.6g} here and {b:.6g} in PyTorch: not the same update")
+    return dict(other.arms()), {"loss": found[0], "grad_norm": found[1], "torch_loss": theirs[0],
+                                "torch_grad_norm": theirs[1]}
+
+
+def _tokens(learner, state, batch):
+    """What the last network that `predict` applies is given."""
+    given = []
+
+    def listen(module, params, *args, **options):
+        given.append(args[:2])
+        return apply(module, params, *args, **options)
+
+    apply, taps.apply = taps.apply, listen
+    try:
+        learner.predict(state.params, state.carry, batch)
+    finally:
+        taps.apply = apply
+    return given[-1]
 
 
 class Reference:

@@ -36,11 +36,11 @@ def toy(config) -> Experiment:
 
     predict = lambda params, carry, batch: batch.x_BX @ params["w"]
     evaluator = Evaluator(lambda params, carry: {"headline": {"w": float(np.asarray(params["w"]).sum())}})
-    tx, schedule = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
+    tx = optimiser.make(**config.optim.to_dict(), total_steps=config.train.steps)
     task = TaskDist({"bad": np.float32(0)}, sample, ("train",),
                     EpisodeSpec(length=1, features=1, targets="classes", outputs=4), {}, {"num_tasks": np.float32})
     learner = Learner(init, grads, predict, lambda length: 0)
-    return Experiment(config, task, learner, tx, schedule, {"e": evaluator}, replicas.plan(config, task))
+    return Experiment(config, task, learner, tx, {"e": evaluator}, replicas.plan(config, task))
 
 
 def settings(*overrides):

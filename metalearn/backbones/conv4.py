@@ -1,4 +1,4 @@
-"""Blocks of conv 3x3, norm, ReLU, max-pool (Vinyals et al. 2016)."""
+"""Blocks of convolutions, the embedding of most few-shot papers."""
 
 import flax.linen as nn
 
@@ -40,11 +40,7 @@ class Conv4(nn.Module):
 
 
 def make(spec, *, width: int, depth: int, norm: str, conv: str, down: str) -> backbone.Backbone:
-    """depth blocks, `width` channels each; norm and conv as in `nn.backbone`.
-
-    down is max (pools, as most papers have it) or stride (convolutions of stride 2 in their place, as MAML has it on
-    Omniglot: a quarter of the work).
-    """
+    """depth blocks, `width` channels each; norm and conv as in `nn.backbone`; down max (as most papers) or stride."""
     validate.positive(width=width, depth=depth)
     validate.one_of(("max", "stride"), down=down)
     sides = backbone.check_image(spec, norm, conv, depth)

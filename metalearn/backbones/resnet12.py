@@ -1,4 +1,4 @@
-"""Residual blocks of three convolutions, the mean over pixels (Oreshkin et al. 2018)."""
+"""The deeper embedding of few-shot papers."""
 
 import flax.linen as nn
 

@@ -5,9 +5,9 @@
   metalearn datasets prepare images/NAME --raw=DIR [--image_size=84]
                                              DIR has CLASS/*.png, or {train,val,test}/CLASS/*.png
 
-NAME is one of `metalearn list datasets` or a TFDS image-classification set. Preparing one needs the extra `data`
-(TensorFlow), reading and pictures of your own do not. Raw files are looked for under METALEARN_DATA; prepared sets lie
-under TFDS_DATA_DIR, else ~/tensorflow_datasets.
+NAME is one of `metalearn list datasets` or a TFDS image-classification set. Preparing what TFDS makes needs the extra
+`data` (TensorFlow); reading, omniglot, cifar_fs, emnist/letters and pictures of your own do not. Raw files are looked
+for under METALEARN_DATA; prepared sets lie under TFDS_DATA_DIR, else ~/tensorflow_datasets.
 """
 
 from metalearn import cli
@@ -29,11 +29,11 @@ def main() -> int:
         return _check(args.name, args.data_dir)
     require(args.name != "", "name", "", "must be given: metalearn datasets prepare NAME")
     folder = preparing.prepare(args.name, args.raw, args.data_dir, args.image_size)
-    dataset = sources.read_cache(args.name, folder) or sources.read_prepared(args.name, folder)
-    print(f"{args.name} is prepared under {folder}: {len(dataset.y):,} images of {dataset.x.shape[1:]}, "
+    dataset = sources.read_set(args.name, folder)
+    print(f"{args.name} is prepared under {folder}: {len(dataset.y_N):,} images of {dataset.x_NX.shape[1:]}, "
           f"{len(dataset.class_V)} classes{', ' + dataset.note if dataset.note else ''}")
-    cli.print_result({"name": args.name, "folder": folder, "examples": len(dataset.y), "classes": len(dataset.class_V),
-                      "sha256": dataset.sha256})
+    cli.print_result({"name": args.name, "folder": folder, "examples": len(dataset.y_N),
+                      "classes": len(dataset.class_V), "sha256": dataset.sha256})
     return 0
 
 

@@ -36,6 +36,11 @@ def canonical(name: str) -> str:
     return next((key for key in entries() if name.replace("/", "_") == key.replace("/", "_")), name)
 
 
+def raw_folder(name: str, root: str) -> str:
+    """Where `root` holds the raw files of a dataset, '' where there is no such root."""
+    return os.path.join(root, entries().get(name, {}).get("folder", name.replace("/", "_"))) if root else ""
+
+
 @functools.cache
 def class_split(name: str) -> dict[str, Any] | None:
     """The committed class split of a dataset, its hash verified; None where it has none."""

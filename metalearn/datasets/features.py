@@ -78,8 +78,6 @@ def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_f
     """
     one_of(SPLITS_BY, split_by=split_by)
     fraction(heldout_frac=heldout_frac)
-    one_of((0, 1, 3), channels=channels)
-    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
     require(new_dataset != "" or split_by != "dataset", "new_dataset", new_dataset,
             "must name a dataset when split_by=dataset")
     raw = load(dataset)
@@ -100,45 +98,37 @@ def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_f
 
     part = lambda keep: _part(features_NX, raw.y_N, np.flatnonzero(keep))
 
-    def foreign(field: str, name: str, chosen: Callable[[Dataset], np.ndarray]) -> tuple[Part, Dataset]:
+    def foreign(field: str, name: str, split: str = "test") -> tuple[Part, Dataset]:
         have = raw_shape(name)
         require(have[:2] == shape[:2] or min(have[0], shape[0]) > 1, field, name,
                 f"has inputs of shape {have}, dataset {dataset} of {shape}: plain features cannot be resized")
         other = load(name, shape)
         require(other.sha256 != raw.sha256, field, name,
                 f"is what dataset {dataset} was meta-trained on: not new ('' scores the part of it that was held out)")
-        scored_N = scored(other)
+        scored_N = chosen(other, "test")
         x_NX = project(_pixels(other, shape, scored_N if scored_N.all() else ~scored_N))
-        return _part(x_NX, other.y_N, np.flatnonzero(chosen(other))), other
+        return _part(x_NX, other.y_N, np.flatnonzero(chosen(other, split))), other
 
     if new_dataset:
-        new, other = foreign("new_dataset", new_dataset, scored)
+        new, other = foreign("new_dataset", new_dataset)
     else:
         new = part(~train_class_N if split_by == "class" and not train_class_N.all() else train_class_N & test_N)
         other = raw
-    train, members = part(train_N), [foreign("mixture", name, trainable) for name in mixture]
+    train, members = part(train_N), [foreign("mixture", name, "train") for name in mixture]
     digest = hashlib.sha256("".join([raw.sha256, other.sha256, *(of.sha256 for _, of in members)]).encode()).hexdigest()
     pictures = {"train": raw, "heldout": raw, "new": load(new_dataset) if new_dataset else raw}
     return Prepared(train, part(train_class_N & test_N), new, _joined([train, *(p for p, _ in members)]), pictures,
-                    digest, lambda name: foreign("sets", name, scored))
+                    digest, lambda name: foreign("sets", name))
 
 
-def scored(dataset: Dataset) -> np.ndarray:
-    """Bool (N,): test classes where the dataset divides its classes, else test examples where it has any, else all."""
+def chosen(dataset: Dataset, split: str) -> np.ndarray:
+    """Bool (N,): the classes of `split` (train or test) where the dataset divides its classes, else its examples for
+    that where it has test examples, else all."""
     if dataset.split_V:
-        return _of_split(dataset, "test")
-    return np.ones(len(dataset.y_N), bool) if dataset.test_N is None else dataset.test_N
-
-
-def trainable(dataset: Dataset) -> np.ndarray:
-    """Bool (N,): training classes, else examples that are not for tests, else all."""
-    if dataset.split_V:
-        return _of_split(dataset, "train")
-    return np.ones(len(dataset.y_N), bool) if dataset.test_N is None else ~dataset.test_N
-
-
-def _of_split(dataset: Dataset, split: str) -> np.ndarray:
-    return np.array([of == split for of in dataset.split_V])[dataset.y_N]
+        return np.array([of == split for of in dataset.split_V])[dataset.y_N]
+    if dataset.test_N is None:
+        return np.ones(len(dataset.y_N), bool)
+    return dataset.test_N if split == "test" else ~dataset.test_N
 
 
 def _joined(parts: list[Part]) -> Part:

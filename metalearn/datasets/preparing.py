@@ -1,4 +1,4 @@
-"""Preparing a dataset once, through TensorFlow Datasets, into ArrayRecord; and saying what is there.
+"""Preparing a dataset once, as arrays or through TensorFlow Datasets; and saying what is there.
 
 A set appears under its name complete and checked, or not at all: it is made in a hidden folder, read back, compared
 with the committed values and only then renamed. What a killed preparation left behind is removed by the next one.
@@ -15,7 +15,7 @@ import urllib.request
 
 from metalearn.datasets import sources
 from metalearn.datasets.archives import verify
-from metalearn.datasets.catalogue import canonical, data_root, entries, prepared_root
+from metalearn.datasets.catalogue import canonical, data_root, entries, prepared_root, raw_folder
 from metalearn.validate import ConfigError, nearest, one_of, require
 
 NEEDS = {"tensorflow": "tensorflow-cpu", "PIL": "pillow", "importlib_resources": "importlib_resources",
@@ -39,21 +39,26 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
         return ready[0]
     source = _source(name, raw)
     own = name.startswith("images/")
-    missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None and not own]
+    arrays = own or entries().get(name, {}).get("builder") == "own"
+    missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None and not arrays]
     require(not missing, "prepare", name, f"needs {', '.join(missing)}, which reading does not; install them: "
             "pip install 'metalearn-jax[data]' (in a checkout: pip install -e '.[data]')")
     with _workshop(root, name) as work:
+        downloads = os.path.join(root, "downloads", name.replace("/", "_"))
         if not source:
             _reach(name)
-        if own:
-            made = os.path.join(work, name, "1.0.0")
+        if arrays:
+            source = source or _download(name, downloads)
+            raw = sources.read_folder(source, image_size) if own else sources.checked(
+                name, sources.read_files(name, source) or sources.read_archives(name, source))
+            made = os.path.join(work, entries().get(name, {}).get("prepared", [name])[0], "1.0.0")
             os.makedirs(made)
-            sources.write_cache(sources.read_folder(source, image_size), made)
             with open(os.path.join(made, "dataset_info.json"), "w", encoding="utf-8") as file:
                 file.write("{}")  # where TFDS puts what a set is; of this one the arrays say it
         else:
-            made = _make(name, source, work, os.path.join(root, "downloads", name.replace("/", "_")))
-            sources.write_cache(sources.checked(name, sources.read_prepared(name, made)), made)
+            made = _make(name, source, work, downloads)
+            raw = sources.checked(name, sources.read_prepared(name, made))
+        sources.write_cache(raw, made)
         target = os.path.join(root, os.path.relpath(made, work))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)  # only what is no prepared set comes here, see `ready`
@@ -67,23 +72,17 @@ def _source(name: str, raw: str) -> str:
         require(raw != "", "--raw", raw, "must name the folder that holds the images")
         return raw
     alternatives = entries().get(name, {}).get("files", [])
-    folder = raw or raw_folder(name)
-    chosen = [files for files in alternatives if folder and set(files) <= set(_listing(folder))]
-    if not chosen and raw:
-        require(not alternatives, "--raw", raw, "must hold " + "; or ".join(
-            ", ".join(f for f in files) for files in alternatives) + "; missing here: " + ", ".join(
-            f for f in min(alternatives or [[]], key=lambda a: len(set(a) - set(_listing(raw))))
-            if f not in _listing(raw)))
+    folder = raw or raw_folder(name, data_root())
+    here = set(_listing(folder))
+    chosen = next((files for files in alternatives if set(files) <= here), {})
+    if raw and not chosen:
+        nearly = min(alternatives or [{}], key=lambda files: len(set(files) - here))
+        require(not alternatives, "--raw", raw, "must hold " + "; or ".join(map(", ".join, alternatives))
+                + "; missing here: " + ", ".join(f for f in nearly if f not in here))
         return raw  # a set that only TFDS knows: it verifies its files itself
-    for file, facts in (chosen[0] if chosen else {}).items():
+    for file, facts in chosen.items():
         verify(os.path.join(folder, file), facts["bytes"], facts["sha256"])
     return folder if chosen else ""
-
-
-def raw_folder(name: str) -> str:
-    """Where METALEARN_DATA holds the raw files of a dataset ('' where there is no such root)."""
-    root = data_root()
-    return os.path.join(root, entries().get(name, {}).get("folder", name.replace("/", "_"))) if root else ""
 
 
 def _listing(folder: str) -> list[str]:
@@ -125,22 +124,13 @@ def _workshop(root: str, name: str):
 
 
 def _make(name: str, source: str, work: str, downloads: str) -> str:
-    """Runs the builder inside `work`; returns the folder that it made."""
+    """Runs TFDS's builder inside `work`; returns the folder that it made."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow_datasets as tfds
 
-    from metalearn.datasets import builders
-
     tfds.disable_progress_bar()
-
-    own = builders.OWN.get(name)
     try:
-        if own and not source:
-            source = _download(tfds, name, downloads)
-        if own:
-            builder = own(source=source, data_dir=work)
-        else:
-            builder = _tfds_builder(tfds, name, work)
+        builder = _tfds_builder(tfds, name, work)
         # MNIST, Fashion-MNIST and KMNIST share their file names, and TFDS caches extracted files by name: each set
         # has download and extraction folders of its own, those of --raw are deleted after the preparation
         config = tfds.download.DownloadConfig(manual_dir=os.path.abspath(source) if source else None)
@@ -164,32 +154,33 @@ def _tfds_builder(tfds, name: str, work: str):
                           + ", images/NAME, or a TFDS image-classification set" + nearest(name, entries())) from None
 
 
-def _download(tfds, name: str, downloads: str) -> str:
-    """Fetches the files of the one alternative that has addresses; returns their folder."""
-    files = next(a for a in entries()[name]["files"] if all("url" in f for f in a.values()))
-    infos = {facts["url"]: tfds.download.checksums.UrlInfo(facts["bytes"], facts["sha256"], file)
-             for file, facts in files.items()}
-    manager = tfds.download.DownloadManager(download_dir=downloads, url_infos=infos, dataset_name=name)
-    folder = os.path.join(downloads, "files")
+def _download(name: str, folder: str) -> str:
+    """Fetches the files of the one alternative that has addresses into `folder`, each whole and verified."""
     os.makedirs(folder, exist_ok=True)
-    for file, facts in files.items():
-        path = str(manager.download(facts["url"]))
-        verify(path, facts["bytes"], facts["sha256"])
-        if not os.path.exists(os.path.join(folder, file)):
-            os.link(path, os.path.join(folder, file))
+    for file, facts in next(a for a in entries()[name]["files"] if all("url" in f for f in a.values())).items():
+        path = os.path.join(folder, file)
+        if not os.path.exists(path):
+            try:
+                with urllib.request.urlopen(facts["url"], timeout=60) as there, open(path + ".part", "wb") as here:
+                    shutil.copyfileobj(there, here)
+            except OSError as error:
+                raise ConfigError("prepare", name, f"cannot fetch {facts['url']} ({error}); place its files by hand, "
+                                  f"`metalearn datasets check {name}` says where to") from None
+            verify(path + ".part", facts["bytes"], facts["sha256"])
+            os.replace(path + ".part", path)
     return folder
 
 
 def check(name: str, data_dir: str = "", full: bool = True) -> dict:
     """State of one dataset: {"state": built in, own, ready, raw, missing or broken; "where"; "problems"; "place"}.
 
-    full  decodes every record of a prepared set; else the arrays kept beside them are verified
+    full  decodes every record of a prepared set that has records; else the arrays kept in it are verified
     """
     name, facts = canonical(name), entries().get(canonical(name), {})
-    problems, folder = [], raw_folder(name)
+    problems, folder = [], raw_folder(name, data_root())
     if name == "digits" or name in sources.MADE_UP or sources.is_own(name):
         raw = sources.read(name, "", "")
-        where = f"{len(raw.y):,} images of {raw.x.shape[1:]}, {len(raw.class_V)} classes"
+        where = f"{len(raw.y_N):,} images of {raw.x_NX.shape[1:]}, {len(raw.class_V)} classes"
         return {"name": name, "state": "own" if sources.is_own(name) else "built in", "where": where, "problems": [],
                 "place": []}
     here = [files for files in facts.get("files", []) if folder and set(files) & set(_listing(folder))]
@@ -204,8 +195,8 @@ def check(name: str, data_dir: str = "", full: bool = True) -> dict:
         one_of(sources.made_or_listed(), name=name)
     for made in ready[:1]:
         try:
-            full = full and not name.startswith("images/")  # of which there are the arrays alone
-            raw = sources.read_prepared(name, made) if full else sources.read_cache(name, made)
+            records = full and any("array_record" in file for file in os.listdir(made))
+            raw = sources.read_prepared(name, made) if records else sources.read_cache(name, made)
             if raw is not None:
                 sources.checked(name, raw)
         except ConfigError as error:
@@ -218,7 +209,7 @@ def check(name: str, data_dir: str = "", full: bool = True) -> dict:
 def how_to_place(name: str) -> list[str]:
     """Lines that say which files to put where, with size and hash, and what to run then."""
     facts, lines = entries().get(name, {}), []
-    folder = os.path.join(data_root() or "$METALEARN_DATA", facts.get("folder", name.replace("/", "_")))
+    folder = raw_folder(name, data_root() or "$METALEARN_DATA")
     for i, files in enumerate(facts.get("files", [])):
         lines.append(f"{'or' if i else 'place'} in {folder} (or any folder, with --raw=DIR):")
         for file, want in files.items():

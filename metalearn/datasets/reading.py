@@ -9,38 +9,10 @@ import numpy as np
 
 from metalearn.datasets import sources
 from metalearn.datasets.catalogue import class_split, data_root, prepared_root
+from metalearn.datasets.sources import Dataset
 from metalearn.validate import nearest, require
 
 SPLITS = ("train", "val", "test")
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Images of one dataset: x_NX f32 in [0, 1], shape (N, height, width, channels); y_N int32 from 0.
-
-    test_N        bool, the dataset's own test examples; None where it makes no such division
-    sha256        of pixels, labels and what was done to them, so that a result can say what it was measured on
-    class_V       name of each class
-    source_V      where each class comes from: the alphabet of an Omniglot character, else the dataset's name
-    note          what a reader of the numbers must know ('100 of the 600 images of each class'), or ''
-    split_sha256  hash of the committed class split that the classes were taken from, or ''
-    split_V       train, val or test of each class, where the dataset itself divides its classes
-    """
-
-    name: str
-    x_NX: np.ndarray
-    y_N: np.ndarray
-    test_N: np.ndarray | None
-    sha256: str
-    class_V: tuple[str, ...] = ()
-    source_V: tuple[str, ...] = ()
-    note: str = ""
-    split_sha256: str = ""
-    split_V: tuple[str, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.y_N.max()) + 1
 
 
 def load(name: str, shape: tuple[int, int, int] | None = None) -> Dataset:
@@ -49,13 +21,13 @@ def load(name: str, shape: tuple[int, int, int] | None = None) -> Dataset:
     ConfigError when unknown, absent or malformed.
     """
     raw = _raw(name)
-    x_NX = _float(raw.x) if shape is None else reshape_images(raw.x, np.arange(len(raw.x)), shape)
-    return Dataset(name, x_NX, raw.y, raw.test, raw.sha256, raw.class_V, raw.source_V, raw.note, split_V=raw.split_V)
+    x_NX = _float(raw.x_NX) if shape is None else reshape_images(raw.x_NX, np.arange(len(raw.x_NX)), shape)
+    return dataclasses.replace(raw, name=name, x_NX=x_NX)
 
 
 def raw_shape(name: str) -> tuple[int, int, int]:
     """(height, width, channels) of a dataset's images as they are."""
-    return _raw(name).x.shape[1:]
+    return _raw(name).x_NX.shape[1:]
 
 
 def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) -> Dataset:
@@ -67,21 +39,19 @@ def load_classes(name: str, split: str, image_size: int = 0, channels: int = 0) 
     image_size  side to resize to, antialiased (0: as they are)
     channels    1 or 3 (0: as they are); colour to grey by the mean, grey to colour by copies
     """
-    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
-    require(channels in (0, 1, 3), "channels", channels, "must be 0 (as they are), 1 or 3")
     parse_split(split)
     raw = _raw(name)
     keep_V, split_sha256 = _split_labels(name, split, raw)
-    rows = np.flatnonzero(np.isin(raw.y, keep_V))
-    y = np.searchsorted(keep_V, raw.y[rows]).astype(np.int32)
-    shape = target_shape(name, raw.x.shape[1:], image_size, channels)
+    rows = np.flatnonzero(np.isin(raw.y_N, keep_V))
+    y_N = np.searchsorted(keep_V, raw.y_N[rows]).astype(np.int32)
+    shape = target_shape(name, raw.x_NX.shape[1:], image_size, channels)
     digest = hashlib.sha256(f"{raw.sha256} {keep_V.tolist()} {shape}".encode()).hexdigest()
     pick = lambda names: tuple(names[v] for v in keep_V)
-    return Dataset(name, reshape_images(raw.x, rows, shape), y, None if raw.test is None else raw.test[rows], digest,
-                pick(raw.class_V), pick(raw.source_V), raw.note, split_sha256)
+    return Dataset(name, reshape_images(raw.x_NX, rows, shape), y_N, None if raw.test_N is None else raw.test_N[rows],
+                   pick(raw.class_V), pick(raw.source_V), raw.note, digest, split_sha256=split_sha256)
 
 
-def _raw(name: str) -> sources.Raw:
+def _raw(name: str) -> Dataset:
     stamp = os.stat(name).st_mtime_ns if sources.is_own(name) and os.path.exists(name) else 0
     return sources.read(name, data_root(), prepared_root(), stamp)
 
@@ -101,7 +71,7 @@ def parse_split(split: str) -> list[int] | None:
     return sorted(labels)
 
 
-def _split_labels(name: str, split: str, raw: sources.Raw) -> tuple[np.ndarray, str]:
+def _split_labels(name: str, split: str, raw: Dataset) -> tuple[np.ndarray, str]:
     """The labels of a split, ascending, and the hash of the class split ('' for ranges)."""
     labels, digest, class_V = parse_split(split), "", raw.class_V
     if split == "all":
@@ -136,7 +106,8 @@ def target_shape(name: str, have: tuple[int, ...], image_size: int, channels: in
     """
     require(have[0] > 1 or image_size == 0, "image_size", image_size,
             f"must be 0: dataset {name} has plain features, which cannot be resized")
-    require(image_size <= 4096, "image_size", image_size, "must be at most 4096")
+    require(0 <= image_size <= 4096, "image_size", image_size, "must be 0 (as it is) or a side, at most 4096 pixels")
+    require(channels in (0, 1, 3), "channels", channels, "must be 0 (as they are), 1 or 3")
     return image_size or have[0], image_size or have[1], channels or have[2]
 
 

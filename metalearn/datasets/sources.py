@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gzip
 import hashlib
+import io
 import os
 import re
 import struct
@@ -13,10 +14,12 @@ from typing import IO
 import numpy as np
 
 from metalearn.datasets import patterns, strokes
-from metalearn.datasets.catalogue import canonical, class_split, entries, unlike, values_of
+from metalearn.datasets.archives import members
+from metalearn.datasets.catalogue import canonical, class_split, entries, raw_folder, unlike, values_of
 from metalearn.validate import NO_NPZ, ConfigError, nearest, require
 
-CACHE = "metalearn_dataset.npz"  # beside the records of a prepared set
+CACHE = "metalearn_dataset.npz"  # the arrays of a prepared set, beside its records where it has any
+HALVES = ("background", "evaluation")  # of Omniglot's files, characters numbered through
 MADE_UP = {"strokes": lambda: (*strokes.draw(), 16, ()),  # (x, y, white, split of each class)
            "textures": lambda: (*patterns.textures(), 255, patterns.SPLIT_V),
            "blobs": lambda: (*patterns.blobs(), 255, patterns.SPLIT_V)}
@@ -27,21 +30,38 @@ class Absent(ConfigError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Raw:
-    """A dataset as it lies on disk: x uint8, bool or float (N, H, W, C); the same from every source."""
+class Dataset:
+    """Images of one dataset, the same from every source.
 
-    x: np.ndarray
-    y: np.ndarray
-    test: np.ndarray | None
+    x_NX          (N, height, width, channels): uint8, bool or float as they lie on disk; f32 in [0, 1] of `load`
+    y_N           int32 from 0
+    test_N        bool, the dataset's own test examples; None where it makes no such division
+    class_V       name of each class
+    source_V      where each class comes from: the alphabet of an Omniglot character, else the dataset's name
+    note          what a reader of the numbers must know ('100 of the 600 images of each class'), or ''
+    sha256        of pixels, labels and what was done to them, so that a result can say what it was measured on
+    split_V       train, val or test of each class, where the dataset itself divides its classes
+    split_sha256  hash of the committed class split that the classes were taken from, or ''
+    """
+
+    name: str
+    x_NX: np.ndarray
+    y_N: np.ndarray
+    test_N: np.ndarray | None
     class_V: tuple[str, ...]
     source_V: tuple[str, ...]
     note: str
     sha256: str
-    split_V: tuple[str, ...] = ()  # train, val or test of each class, where the prepared set itself says so
+    split_V: tuple[str, ...] = ()
+    split_sha256: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.y_N.max()) + 1
 
 
 @functools.lru_cache(maxsize=3)  # callers load the splits of one dataset one after another
-def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
+def read(name: str, root: str, prepared: str, stamp: int = 0) -> Dataset:
     """The dataset `name`: raw files under `root`, else a prepared set under `prepared`. `stamp` only dates a file."""
     if name == "digits":
         from sklearn.datasets import load_digits
@@ -54,16 +74,12 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Raw:
     if is_own(name):
         return read_folder(name) if os.path.isdir(name) else _read_npz(name)
     name = canonical(name)
-    folder = os.path.join(root, name.replace("/", "_"))
-    has = lambda *path: root != "" and os.path.isfile(os.path.join(*path))
-    if name == "omniglot" and has(folder, "images_background.npz"):
-        return checked(name, _read_omniglot(folder))
-    if (stems := idx_stems(folder)) and root:
-        return checked(name, _read_idx_folder(name, folder, stems))
-    for folder in prepared_folders(name, prepared):
-        return checked(name, read_cache(name, folder) or read_prepared(name, folder))
-    if name == "cifar_fs" and has(root, "cifar_fs_100", "cifar_fs_100.npz"):  # the full set, if there, is preferred
-        return checked(name, _read_cifar_fs(os.path.join(root, "cifar_fs_100", "cifar_fs_100.npz")))
+    folder, ready = raw_folder(name, root), prepared_folders(name, prepared)
+    raw = read_files(name, folder)
+    if raw is None:
+        raw = read_set(name, ready[0]) if ready else read_archives(name, folder)
+    if raw is not None:
+        return checked(name, raw)
     names = made_or_listed()
     hint, error = ("", Absent) if name in entries() else (nearest(name, names), ConfigError)
     where = f"no raw files under {os.path.abspath(root)}" if root else "METALEARN_DATA is not set"
@@ -81,7 +97,7 @@ def made_or_listed() -> tuple[str, ...]:
     return ("digits", *MADE_UP, *entries())
 
 
-def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Raw:
+def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False, split_V=()) -> Dataset:
     """Checks shapes and types, numbers the classes from 0; `order` puts the examples into an order of their own.
 
     TFDS shuffles what it prepares. Ordered by (test, class, pixels), a dataset has the same bits from every source.
@@ -115,12 +131,12 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
     x.flags.writeable = y.flags.writeable = False  # shared by everyone who loads the dataset
     class_V, source_V = class_V or tuple(str(v) for v in labels), source_V or (name,) * len(labels)
     need(len(class_V) == len(source_V) == len(labels), f"has {len(labels)} classes; {len(class_V)} are named")
-    return Raw(x, y, test, class_V, source_V, note, digest.hexdigest(), split_V)
+    return Dataset(name, x, y, test, class_V, source_V, note, digest.hexdigest(), split_V)
 
 
-def checked(name: str, raw: Raw) -> Raw:
+def checked(name: str, raw: Dataset) -> Dataset:
     """`raw`, if its mean, std and class counts are the committed ones of that dataset."""
-    problem = unlike(name, values_of(raw.x, raw.y, raw.test), part=raw.note != "")
+    problem = unlike(name, values_of(raw.x_NX, raw.y_N, raw.test_N), part=raw.note != "")
     require(not problem, "dataset", name, f"holds other data than its name says: {problem}; remove it and get it anew")
     return raw
 
@@ -128,34 +144,32 @@ def checked(name: str, raw: Raw) -> Raw:
 # --- numpy files ----------------------------------------------------------------------------------------------------
 
 
-def open_npz(path: str, *names: str) -> list[np.ndarray]:
-    """Arrays of an .npz, without pickle."""
+def open_npz(path: str, *names: str, perhaps: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an .npz, without pickle; those of `perhaps` that are there too."""
     require(os.path.isfile(path), "dataset", path, "no such file")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [n for n in names if n not in file.files]
             require(not missing, "dataset", path,
                     f"must hold arrays {' and '.join(names)}; it has {sorted(file.files)}")
-            return [file[n] for n in names]
+            return {n: file[n] for n in (*names, *perhaps) if n in file.files}
     except ConfigError:
         raise
     except NO_NPZ as error:
         raise ConfigError("dataset", path, f"is not a readable .npz ({error})") from None
 
 
-def _read_npz(path: str) -> Raw:
-    x, y = open_npz(path, "x", "y")
-    with np.load(path, allow_pickle=False) as file:
-        has_test = {"x_test", "y_test"} <= set(file.files)
-    if not has_test:
-        return make_raw(path, x, y, None)
-    x_test, y_test = open_npz(path, "x_test", "y_test")
+def _read_npz(path: str) -> Dataset:
+    found = open_npz(path, "x", "y", perhaps=("x_test", "y_test"))
+    if len(found) < 4:
+        return make_raw(path, found["x"], found["y"], None)
+    x, y, x_test, y_test = found.values()
     require(x.shape[1:] == x_test.shape[1:], "dataset", path, f"x has shape {x.shape} and x_test {x_test.shape}")
     test = np.arange(len(y) + len(y_test)) >= len(y)
     return make_raw(path, np.concatenate([x, x_test]), np.concatenate([y, y_test]), test)
 
 
-def read_folder(path: str, image_size: int = 0) -> Raw:
+def read_folder(path: str, image_size: int = 0) -> Dataset:
     """Images by class: CLASS/*.png, or {train,val,test}/CLASS/*.png, where classes that differ between the parts are
     the class split and those of `test` else are test examples. Links are not followed.
 
@@ -187,14 +201,60 @@ def read_folder(path: str, image_size: int = 0) -> Raw:
     return make_raw(path, x, y, test, split_V=split_V)
 
 
-def _read_omniglot(folder: str) -> Raw:
+# --- original files -------------------------------------------------------------------------------------------------
+
+
+def read_files(name: str, folder: str) -> Dataset | None:
+    """Files that are read as fast as a prepared set, arrays of Omniglot and idx files; None where they are not."""
+    if name == "omniglot" and os.path.isfile(os.path.join(folder, "images_background.npz")):
+        return _read_omniglot(folder)
+    if stems := idx_stems(folder):
+        return _from_idx(name, {key: read_idx(os.path.join(folder, stem)) for key, stem in stems.items()})
+    return None
+
+
+def read_archives(name: str, folder: str) -> Dataset | None:
+    """Files as they are given out, which take longer, and the part of CIFAR-FS; None where they are not there."""
+    at = lambda file: os.path.join(folder, file)
+    if name == "omniglot" and os.path.isfile(at("images_background.zip")):
+        return _read_drawings([at(f"images_{half}.zip") for half in HALVES])
+    if name == "emnist/letters" and os.path.isfile(at("gzip.zip")):
+        stems = {f"{part}_{key}": f"emnist-letters-{part}-{kind}-ubyte.gz" for part in ("train", "test")
+                 for key, kind in (("x", "images-idx3"), ("y", "labels-idx1"))}
+        packed = {os.path.basename(member): io.BytesIO(data) for member, data in members(
+            at("gzip.zip"), lambda n: os.path.basename(n) in stems.values())}
+        return _from_idx(name, {key: read_idx(stem, packed[stem]) for key, stem in stems.items()})
+    if name == "cifar_fs" and os.path.isfile(at("cifar-100-binary.tar.gz")):
+        parts = members(at("cifar-100-binary.tar.gz"), lambda n: n.endswith(("/train.bin", "/test.bin")))
+        row_ND = np.concatenate([np.frombuffer(data, np.uint8).reshape(-1, 3074) for _, data in parts])
+        x = np.ascontiguousarray(row_ND[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # behind two labels
+        names = sorted(c for classes in class_split(name)["classes"].values() for c in classes)  # as CIFAR-100 has them
+        return make_raw(name, x, row_ND[:, 1], None, tuple(names), order=True)
+    if name == "cifar_fs" and os.path.isfile(at("cifar_fs_100.npz")):
+        return _read_cifar_fs(at("cifar_fs_100.npz"))
+    return None
+
+
+def _read_omniglot(folder: str) -> Dataset:
     """The complete set: label = character id - 1; stored True = paper, here 1 = ink."""
-    parts = [open_npz(os.path.join(folder, f"images_{part}.npz"), "images")[0] for part in ("background", "evaluation")]
+    parts = [open_npz(os.path.join(folder, f"images_{half}.npz"), "images")["images"] for half in HALVES]
     for part in parts:
         require(part.ndim == 4 and part.dtype == bool, "dataset", "omniglot",
                 f"images are {part.dtype}{list(part.shape)}; must be bool (characters, drawings, height, width)")
     x = ~np.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])
     y = np.repeat(np.arange(sum(len(part) for part in parts)), parts[0].shape[1])
+    return make_raw("omniglot", x, y, None, *omniglot_names(), order=True)
+
+
+def _read_drawings(paths: list[str]) -> Dataset:
+    """The same from the archives of ALPHABET/characterNN/IIII_DD.png with 0 = ink; IIII is the character's id."""
+    from PIL import Image
+
+    drawn = re.compile(r".*(\d{4})_\d{2}\.png")
+    wanted = lambda n: drawn.fullmatch(n) is not None and "__MACOSX" not in n
+    found = [pair for path in paths for pair in members(path, wanted)]
+    x = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("L")) < 128 for _, data in found])
+    y = np.array([int(drawn.fullmatch(name)[1]) - 1 for name, _ in found])
     return make_raw("omniglot", x, y, None, *omniglot_names(), order=True)
 
 
@@ -206,16 +266,13 @@ def omniglot_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(n for n, _ in names), tuple(a for _, a in names)
 
 
-def _read_cifar_fs(path: str) -> Raw:
-    images, names = open_npz(path, "images", "class_names")
+def _read_cifar_fs(path: str) -> Dataset:
+    images, names = open_npz(path, "images", "class_names").values()
     require(images.ndim == 5 and len(images) == len(names), "dataset", path,
             f"images have shape {images.shape} for {len(names)} classes")
     y = np.repeat(np.arange(len(images)), images.shape[1])
     return make_raw("cifar_fs", images.reshape(-1, *images.shape[2:]), y, None, tuple(str(n) for n in names),
                     note=f"{images.shape[1]} of the 600 images of each class", order=True)
-
-
-# --- idx files ------------------------------------------------------------------------------------------------------
 
 
 def idx_stems(folder: str) -> dict[str, str] | None:
@@ -231,8 +288,7 @@ def idx_stems(folder: str) -> dict[str, str] | None:
     return None
 
 
-def _read_idx_folder(name: str, folder: str, stems: dict[str, str]) -> Raw:
-    part = {key: read_idx(os.path.join(folder, stem)) for key, stem in stems.items()}
+def _from_idx(name: str, part: dict[str, np.ndarray]) -> Dataset:
     x = np.concatenate([part["train_x"], part["test_x"]])
     y = np.concatenate([part["train_y"], part["test_y"]]).astype(np.int32)
     x = x.swapaxes(1, 2) if name.startswith("emnist") else x  # stored transposed, in the official files and in TFDS
@@ -275,7 +331,12 @@ def prepared_folders(name: str, prepared: str) -> list[str]:
     return found
 
 
-def read_prepared(name: str, folder: str) -> Raw:
+def read_set(name: str, folder: str) -> Dataset:
+    """A prepared set: the arrays that are kept in it, else its records."""
+    return read_cache(name, folder) or read_prepared(name, folder)
+
+
+def read_prepared(name: str, folder: str) -> Dataset:
     """A set that TFDS prepared as ArrayRecord. Class splits (of omniglot, cifar_fs, images/...) are not test parts."""
     name = canonical(name)
     import tensorflow_datasets as tfds
@@ -305,24 +366,24 @@ def read_prepared(name: str, folder: str) -> Raw:
     return make_raw(name, x, y, test, names, order=True, split_V=split_V)
 
 
-def write_cache(raw: Raw, folder: str) -> None:
+def write_cache(raw: Dataset, folder: str) -> None:
     """Leaves the arrays beside the records: decoding 70,000 images takes ten seconds, reading this takes one."""
-    np.savez(os.path.join(folder, CACHE), x=raw.x, y=raw.y, class_V=raw.class_V, source_V=raw.source_V,
+    np.savez(os.path.join(folder, CACHE), x=raw.x_NX, y=raw.y_N, class_V=raw.class_V, source_V=raw.source_V,
              split_V=np.array(raw.split_V, str), note=raw.note, sha256=raw.sha256,
-             **({} if raw.test is None else {"test": raw.test}))
+             **({} if raw.test_N is None else {"test": raw.test_N}))
 
 
-def read_cache(name: str, folder: str) -> Raw | None:
+def read_cache(name: str, folder: str) -> Dataset | None:
     """What `write_cache` left, if it did; its hash is verified."""
     path = os.path.join(folder, CACHE)
     if not os.path.isfile(path):
         return None
-    x, y, *names, note, sha256 = open_npz(path, "x", "y", "class_V", "source_V", "split_V", "note", "sha256")
-    with np.load(path, allow_pickle=False) as file:
-        test = file["test"] if "test" in file.files else None
-    class_V, source_V, split_V = (tuple(str(v) for v in part) for part in names)
-    raw = make_raw(name, x, y, test, class_V, source_V, str(note), split_V=split_V)
-    require(raw.sha256 == str(sha256), "dataset", name, f"{path} is damaged; remove it (the records beside it remain)")
+    found = open_npz(path, "x", "y", "class_V", "source_V", "split_V", "note", "sha256", perhaps=("test",))
+    class_V, source_V, split_V = (tuple(map(str, found[part])) for part in ("class_V", "source_V", "split_V"))
+    raw = make_raw(name, found["x"], found["y"], found.get("test"), class_V, source_V, str(found["note"]),
+                   split_V=split_V)
+    require(raw.sha256 == str(found["sha256"]), "dataset", name,
+            f"{path} is damaged; remove it (the records beside it remain)")
     return raw
 
 

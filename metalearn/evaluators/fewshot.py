@@ -12,7 +12,7 @@ import numpy as np
 from metalearn.learning import support_query
 from metalearn.measure import frozen as frozen_lib, losses, statistics
 from metalearn.types import Evaluator, Learner, Result, TaskDist
-from metalearn.validate import multiple_of, one_of, positive, require
+from metalearn.validate import one_of, require
 
 
 def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: int, chunk: int, seed: int,
@@ -23,8 +23,6 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], episodes: i
     episodes_sha256  the first characters of the hash that each set must have; () checks nothing
     """
     support_query.need(task.spec, classification=True)
-    positive(episodes=episodes, chunk=chunk)
-    multiple_of("chunk", chunk, episodes=episodes)
     require(len(sets) > 0, "sets", sets, "must name at least one split")
     for name in sets:
         one_of(task.splits, sets=name)

@@ -43,8 +43,8 @@ def make(task: TaskDist, learner: Learner, *, sets: tuple[str, ...], baselines: 
     A set is a split of the task, or `pool:NAME`: the split `new` over dataset NAME, loaded when it is scored and left
     out, with a word, where it is not on this machine.
 
-    The episodes are a function of (task, seed, block) and nothing else (see `Frozen`; `chunk` is memory); their SHA-256
-    is in the result. Classification tasks only; `baselines` are names out of `metalearn.measure.baselines.ALL`.
+    Episodes are a function of (task, seed, block), see `Frozen`. Classification tasks only; `baselines` are names out
+    of `metalearn.measure.baselines.ALL`.
     """
     positive(episodes=episodes, block=block, chunk=chunk)
     multiple_of("chunk", chunk, episodes=episodes)

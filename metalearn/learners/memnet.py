@@ -143,13 +143,9 @@ def _init(setup: Setup, key: Array, batch: Episodes) -> PyTree:
     if setup.rule == "synthetic":
         num = len(batch.mask_BT)
         states = [net.initial_state(mine, num, setup.length) for net, mine in zip(setup.nets, inits, strict=True)]
-        params |= synthesiser.init(setup.feedback, key_feedback, states, _no_context(setup, num))
+        nothing_BC = synthesiser.no_context(setup.feedback, setup.reader.outputs, num)
+        params |= synthesiser.init(setup.feedback, key_feedback, states, nothing_BC)
     return params
-
-
-def _no_context(setup: Setup, num: int) -> Array:
-    options = setup.feedback
-    return jnp.zeros((num, synthetic.context_size(options.context, options.time_remaining, setup.reader.outputs)))
 
 
 def _initial_inner(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
@@ -162,7 +158,8 @@ def _initial_inner(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
             mine = {"state": net.initial_state(own, num, setup.length)}
             if setup.rule == "synthetic":
                 message = feedback_nn.messages(mine["state"], synthesiser.heads(setup.feedback, mine["state"]))
-                mine |= synthesiser.initial_inner(setup.feedback, message, _no_context(setup, num))
+                nothing_BC = synthesiser.no_context(setup.feedback, setup.reader.outputs, num)
+                mine |= synthesiser.initial_inner(setup.feedback, message, nothing_BC)
             if setup.rates.scope == "episodic":
                 mine["weights"] = fast_weights_lib.initial(setup.rates, own, num)
             inner[str(i)] = mine
@@ -218,9 +215,7 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
     renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
     weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
     label_sum = lambda weight_BT: segments.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
-    context_of = lambda seen: synthesiser.context(
-        options, batch, label_sum, (k + 1) * T, segment,
-        losses.position_error(seen["logits"], segment.y_TB, reader.targets), seen["loss"])
+    context_BC = synthesiser.context(options, batch, label_sum, (k + 1) * T)
 
     def read(trained, state):
         state = renew(net.initial_state(trained["net"], num, setup.length), state)
@@ -230,7 +225,7 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
         return reader.score(logits_TBV, after, segment)
 
     def feedback(state, seen):
-        delta = synthesiser.query(options, params["feedback"], params.get("adapter"), state, context_of(seen))
+        delta = synthesiser.query(options, params["feedback"], params.get("adapter"), state, context_BC)
         return synthesiser.inject(options, delta, inner["energy"], future_B)
 
     trained = {name: params[name] for name in ("net", "aux") if name in params}
@@ -248,9 +243,8 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
                                               queried_B)
     carried["state"] = out.state
     if "context" in inner:
-        carried["context"] = context_of(out.aux)
+        carried["context"] = context_BC
     if options.trace:
-        context_BC = carried.get("context", jnp.zeros((num, 0)))
         carried["trace"] = synthesiser.trace(options, lambda state: read(trained, state)[1], inner, out.state,
                                              context_BC, k)
     if weights is not None:
@@ -285,7 +279,7 @@ def _predict_fast(setup: Setup, net: Network, params: PyTree, carry: PyTree, bat
         state, weights = state_and_weights
         segment = setup.reader.cut(batch, k * T, T)
         after, logits_TBV = fast_weights_lib.unroll(net, own, weights, state, segment.x_TBX)
-        context_BC = synthesiser.context(options, batch, None, (k + 1) * T, segment, None, None)
+        context_BC = synthesiser.context(options, batch, None, (k + 1) * T)
         delta = synthesiser.query(options, params["feedback"], adapter, after, context_BC)
         delta = synthesiser.inject(options, delta, energy, segments.future_mask(batch, (k + 1) * T))
         return (after, fast_weights_lib.step(setup.rates, net, own, weights, state, segment.x_TBX, delta)), logits_TBV

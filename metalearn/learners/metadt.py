@@ -28,7 +28,7 @@ from jax.lax import stop_gradient
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.nn import decision, taps, world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted, Trajectories, TrajectorySpec
-from metalearn.validate import fraction, multiple_of, nonnegative, one_of, positive, require, within
+from metalearn.validate import call, fraction, multiple_of, nonnegative, one_of, positive, require, within
 
 
 def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str, prompt_frac: float, warm_steps: int,
@@ -67,16 +67,14 @@ def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str,
                 f"must be at most task.prompt_span={spec.prompt_span}, the steps that it is cut from")
     require(conditioning != "histogram" or spec.prompt_span > 0, "conditioning", conditioning,
             "needs prompts (task.prompt_span above 0)")
-    sizes = {k: world.get(k) for k in ("decoders", "embed", "hidden", "code")}
-    require(sorted(world) == sorted(sizes), "world", world, "must have exactly the fields " + ", ".join(sizes))
     with within("world"):
-        model = world_lib.make(spec, **sizes)
+        model = call(world_lib.make, spec, **world)
     outputs = spec.act_size * (2 if head == "gaussian" else 1)
     net = decision.Decision(outputs, spec.episode, depth, width, num_heads, mlp, activation, dropout, prompt_norm)
     policy = _Policy(spec, model, net, context, prompt, prompt_select, prompt_frac, warm_steps, conditioning, head,
                      action_dropout, context_dropout, world_training == "joint")
     same = {"task.history": spec.history} | {f"task.env.{k}": v for k, v in spec.env_fields.items()}
-    same |= {f"learner.{k}": v for k, v in sizes.items()}
+    same |= {f"learner.{k}": v for k, v in world.items()}
     length = spec.window + (prompt if policy.prompted else 0)
     return Learner(policy.init, grads_from_loss(policy.loss), policy.predict, lambda _: 2 * width * depth * 3 * length,
                    pretrained={"world": same} if policy.uses_world and world_training == "frozen" else {})

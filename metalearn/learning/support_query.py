@@ -36,9 +36,7 @@ def parts(batch: Episodes) -> tuple[Array, Array, Array, Array]:
 
 def loss(spec: EpisodeSpec, outputs: Array, y: Array) -> Array:
     """The loss at each position: cross-entropy in nats for labels, squared error (mean over outputs) for targets."""
-    if spec.classes:
-        return losses.cross_entropy(outputs, y)
-    return ((jnp.asarray(outputs, jnp.float32) - y) ** 2).mean(-1)
+    return losses.position_loss(outputs, y, spec.targets)
 
 
 def means(spec: EpisodeSpec, outputs: Array, y: Array) -> dict[str, Mean]:

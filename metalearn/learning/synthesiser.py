@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metalearn.learning import segments, synthetic
+from metalearn.learning import synthetic
 from metalearn.nn import feedback as feedback_nn
 from metalearn.types import Array, Episodes, Mean, PyTree
 from metalearn.validate import fraction, nonnegative, one_of, require, within
 
+CONTEXTS = ("none", "label")
 ADAPTERS = ("none", "identity", "learned")
 LARGEST_TRACE = 128  # floats of a state: a trace holds their cube per episode
 
@@ -26,7 +27,7 @@ LARGEST_TRACE = 128  # floats of a state: a trace holds their cube per episode
 class Options:
     """The block `feedback` of a learner.
 
-    context  what G sees besides the state: none | label | error | surprise (`synthetic.context`)
+    context  what G sees besides the state: none | label (see `context`)
     time_remaining   G also sees how much of the episode is left
     hidden   width of G's hidden layer; 0: linear
     heads    groups of the state that get a head; (): all
@@ -52,7 +53,7 @@ class Options:
 
     def check(self, targets: str, segment: int, networks: int) -> None:
         """ConfigError unless they suit `networks` networks that read segments of `segment` steps."""
-        one_of(synthetic.CONTEXTS, context=self.context)
+        one_of(CONTEXTS, context=self.context)
         one_of(ADAPTERS, adapter=self.adapter)
         labelled = self.context != "label" or targets != "real"
         require(labelled, "context", self.context, "needs a task with labels; this one has none")
@@ -129,11 +130,27 @@ def inject(options: Options, delta: PyTree, energy: Array | None, future_B: Arra
     return synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
 
 
-def context(options: Options, batch: Episodes, label_sum, boundary: Array, segment: segments.Segment, error_TBV: Array,
-            loss_TB: Array) -> Array:
-    """What G sees at `boundary`, the end of `segment`."""
-    return jax.lax.stop_gradient(synthetic.context(options.context, options.time_remaining, label_sum, batch.mask_BT,
-                                                   boundary, error_TBV, loss_TB, segment.mask_TB))
+def no_context(options: Options, outputs: int, num: int) -> Array:
+    """What G sees besides the state before anything is known: zeros (num, C)."""
+    return jnp.zeros((num, outputs * (options.context == "label") + options.time_remaining))
+
+
+def context(options: Options, batch: Episodes, label_sum, boundary: Array) -> Array:
+    """What G sees besides the state at `boundary`, the first position not read yet: (B, C). Training-time information.
+
+    label     the mean label (one-hot, or bits) of the positions that still count: privileged, from the future
+    time_remaining   the fraction of the episode's counted positions' span that is still to come
+
+    label_sum(weight_BT) -> (B, V) is the weighted sum of the episode's labels.
+    """
+    steps, mask_BT, out = batch.mask_BT.shape[1], batch.mask_BT, []
+    if options.context == "label":
+        ahead_BT = mask_BT * (jnp.arange(steps) >= boundary)
+        out.append(label_sum(ahead_BT) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
+    if options.time_remaining:
+        last_B = jnp.max(mask_BT * jnp.arange(1, steps + 1), axis=1)
+        out.append((jnp.maximum(last_B - boundary, 0.0) / steps)[:, None])
+    return jnp.concatenate(out, -1) if out else no_context(options, 0, len(mask_BT))
 
 
 def learn(options: Options, model: PyTree, adapter: PyTree | None, before: dict, target: PyTree, counts_B: Array):
@@ -156,7 +173,7 @@ def learn(options: Options, model: PyTree, adapter: PyTree | None, before: dict,
         gap = jax.tree.map(lambda t, p: (t - p) * counts_B.reshape(-1, *[1] * (t.ndim - 1)), target, said)
         group, = covered
         error_BI = feedback_nn.messages(gap, covered)[group]
-        table_AC = synthetic.Trace(before["trace"]).gradient(error_BI) / len(counts_B)
+        table_AC = synthetic.traced_gradient(before["trace"], error_BI) / len(counts_B)
         grads["feedback"] = feedback_nn.from_table(model, group, table_AC)
     return grads, {"energy": energy}, means
 
@@ -170,7 +187,7 @@ def trace(options: Options, read, before: dict, after: PyTree, context_BC: Array
                                 flat(before["state"]))
     input_BC = jnp.concatenate([flat(after), context_BC, jnp.ones((len(context_BC), 1))], -1)
     # G is not queried at boundary 0, whose state is a constant: the first trace is boundary 1's own term
-    return synthetic.Trace(before["trace"]).advance(pushed, input_BC, options.gamma * options.trace, k == 0).e_BIAC
+    return synthetic.advance(before["trace"], pushed, input_BC, options.gamma * options.trace, k == 0)
 
 
 def auxiliary(options: Options, model: PyTree, first: PyTree, delta: PyTree, counts_B: Array) -> Array:

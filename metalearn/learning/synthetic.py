@@ -10,8 +10,6 @@ Losses are sums over samples here, so that messages and targets are per sample a
 caller divides. BP(lambda) (Pemberton & Costa, TMLR 2024) replaces the one-step target by eligibility traces.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,7 +25,7 @@ class Segment(NamedTuple):
     """What one segment gives.
 
     grads   dJ/dparams, summed over samples      target  dJ/dstate, per sample
-    state   the next boundary's state             delta   what was injected there, per sample
+    state   the next boundary's state             delta   what was injected there, per sample; None for nothing
     aux     the segment function's own extras
     """
 
@@ -46,34 +44,26 @@ def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedbac
     segment(params, state) -> (loss_B, state, aux)
     feedback(state, aux) -> delta          what to inject, a tree like the state; None injects nothing (truncated BPTT)
     true_rate, synthetic_rate   weights of the two parts of `grads`; the target has them at 1
-    auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux)
+    auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux); it moves the
+                                                   parameters and is no part of the target, which is of the task alone
     """
 
     def objective(params, state):
         loss_B, after, aux = segment(params, state)
         after_stopped = jax.lax.stop_gradient(after)
         delta = jax.lax.stop_gradient(feedback(after_stopped, jax.lax.stop_gradient(aux))) if feedback else None
-        if auxiliary:
-            loss_B = loss_B + auxiliary(params, aux, delta)
-        return (loss_B.sum(), inner(delta, after) if feedback else 0.0), (after_stopped, delta, aux)
+        injected = inner(delta, after) if feedback else jnp.zeros(())
+        more = auxiliary(params, aux, delta).sum() if auxiliary else jnp.zeros(())
+        return (loss_B.sum(), injected, more), (after_stopped, delta, aux)
 
-    if feedback is None:
-        grads, (after, delta, aux) = jax.grad(lambda p: _with_aux(objective(p, state)), has_aux=True)(params)
-        zeros = jax.tree.map(jnp.zeros_like, state)
-        return Segment(grads, zeros, after, zeros, aux)
-    if true_rate == synthetic_rate == 1:
-        (grads, target), (after, delta, aux) = jax.grad(
-            lambda p, s: _with_aux(objective(p, s)), argnums=(0, 1), has_aux=True)(params, state)
-        return Segment(grads, target, after, delta, aux)
-    _, pull, (after, delta, aux) = jax.vjp(objective, params, state, has_aux=True)
-    parts = [pull((jnp.ones(()), jnp.zeros(()))), pull((jnp.zeros(()), jnp.ones(())))]
-    grads = jax.tree.map(lambda a, b: true_rate * a + synthetic_rate * b, parts[0][0], parts[1][0])
-    return Segment(grads, jax.tree.map(jnp.add, parts[0][1], parts[1][1]), after, delta, aux)
-
-
-def _with_aux(out):
-    (loss, injected), rest = out
-    return loss + injected, rest
+    parts, pull, (after, delta, aux) = jax.vjp(objective, params, state, has_aux=True)
+    weigh = lambda *rates: pull(tuple(jnp.full_like(part, rate) for part, rate in zip(parts, rates, strict=True)))
+    grads, target = weigh(1.0, 1.0, 1.0)
+    if not true_rate == synthetic_rate == 1:
+        grads, _ = weigh(true_rate, synthetic_rate, true_rate)
+    if auxiliary:
+        _, target = weigh(1.0, 1.0, 0.0)
+    return Segment(grads, target, after, delta, aux)
 
 
 def inner(a: PyTree, b: PyTree) -> Array:
@@ -125,35 +115,30 @@ def boundary_gradients(segment: Callable, params: PyTree, state: PyTree, num: in
 
     segment(params, state, k) -> (loss_B, state, aux). What a perfect feedback model would say; the last is zero.
     """
-    states = [state]
-    for k in range(num):
-        states.append(segment(params, states[-1], k)[1])
-    deltas = [jax.tree.map(jnp.zeros_like, states[-1])]
-    for k in reversed(range(num)):
-        def total(s, k=k, future=deltas[0]):
-            loss_B, after, _ = segment(params, s, k)
-            return loss_B.sum() + inner(future, after)
 
-        deltas.insert(0, jax.grad(total)(states[k]))
-    return deltas
+    def total(nudges):
+        at, loss = state, 0.0
+        for k, nudge in enumerate(nudges[:-1]):
+            loss_B, at, _ = segment(params, jax.tree.map(jnp.add, at, nudge), k)
+            loss += loss_B.sum()
+        return loss
+
+    return jax.grad(total)([jax.tree.map(jnp.zeros_like, state)] * (num + 1))
 
 
-class Trace(NamedTuple):
-    """BP(lambda)'s eligibility trace of a linear feedback model: e[b, i, a, c] = sum over past boundaries k of
-    (gamma lambda)^(j-k) (ds_j/ds_k)[i, a] input_k[c]. Size |s|^2 (|s| + context + 1) per sample: small states only."""
+# BP(lambda)'s eligibility trace of a linear feedback model: e[b, i, a, c] = sum over past boundaries k of
+# (gamma lambda)^(j-k) (ds_j/ds_k)[i, a] input_k[c]. Size |s|^2 (|s| + context + 1) per sample: small states only
 
-    e_BIAC: Array
 
-    def advance(self, jacobian_BIJ: Array, input_BC: Array, decay: float, fresh: Array) -> Trace:
-        """Through one segment, then the new boundary's own term. `fresh`: there is no past boundary."""
-        carried = decay * jnp.einsum("bij,bjac->biac", jacobian_BIJ, self.e_BIAC)
-        carried = jnp.where(fresh, 0.0, carried)
-        own = jnp.eye(jacobian_BIJ.shape[1])[None, :, :, None] * input_BC[:, None, None]
-        return Trace(carried + own)
+def advance(e_BIAC: Array, jacobian_BIJ: Array, input_BC: Array, decay: float, fresh: Array) -> Array:
+    """The trace through one segment, with the new boundary's own term. `fresh`: there is no past boundary."""
+    carried = jnp.where(fresh, 0.0, decay * jnp.einsum("bij,bjac->biac", jacobian_BIJ, e_BIAC))
+    return carried + jnp.eye(jacobian_BIJ.shape[1])[None, :, :, None] * input_BC[:, None, None]
 
-    def gradient(self, error_BI: Array) -> Array:
-        """-(d input) summed over samples: the regression's gradient on the (A, C) matrix, 2 |.|^2 convention."""
-        return -2 * jnp.einsum("bi,biac->ac", error_BI, self.e_BIAC)
+
+def traced_gradient(e_BIAC: Array, error_BI: Array) -> Array:
+    """-(d input) summed over samples: the regression's gradient on the (A, C) matrix, 2 |.|^2 convention."""
+    return -2 * jnp.einsum("bi,biac->ac", error_BI, e_BIAC)
 
 
 def jacobian(function: Callable, x_BI: Array) -> Array:
@@ -161,36 +146,3 @@ def jacobian(function: Callable, x_BI: Array) -> Array:
     basis_JI = jnp.eye(x_BI.shape[-1])
     push = lambda v_I: jax.jvp(function, (x_BI,), (jnp.broadcast_to(v_I, x_BI.shape),))[1]
     return jnp.moveaxis(jax.vmap(push)(basis_JI), 0, -1)
-
-
-CONTEXTS = ("none", "label", "error", "surprise")
-
-
-def context_size(kind: str, time_remaining: bool, outputs: int) -> int:
-    return {"none": 0, "label": outputs, "error": outputs, "surprise": 1}[kind] + time_remaining
-
-
-def context(kind: str, time_remaining: bool, label_sum: Callable, mask_BT: Array, boundary: Array,
-            error_TBV: Array, loss_TB: Array, mask_TB: Array) -> Array:
-    """What the feedback model sees at a boundary besides the state: (B, C). Training-time information.
-
-    label     the mean label (one-hot, or bits) of the positions that still count: privileged, from the future
-    error     the mean error of the outputs in the segment just read    surprise   the mean loss there
-    time_remaining   the fraction of the episode's counted positions' span that is still to come
-
-    boundary is the first position not read yet; the mask is of the whole episode, errors and losses of the segment
-    (time-major); label_sum(weight_BT) -> (B, V) is the weighted sum of the episode's labels.
-    """
-    ahead_BT = mask_BT * (jnp.arange(mask_BT.shape[1]) >= boundary)
-    inside_B = jnp.maximum(mask_TB.sum(0), 1.0)[:, None]
-    out = []
-    if kind == "label":
-        out.append(label_sum(ahead_BT) / jnp.maximum(ahead_BT.sum(1), 1.0)[:, None])
-    if kind == "error":
-        out.append((error_TBV * mask_TB[..., None]).sum(0) / inside_B)
-    if kind == "surprise":
-        out.append((loss_TB * mask_TB).sum(0)[:, None] / inside_B)
-    if time_remaining:
-        last_B = jnp.max(mask_BT * jnp.arange(1, mask_BT.shape[1] + 1), axis=1)
-        out.append((jnp.maximum(last_B - boundary, 0.0) / mask_BT.shape[1])[:, None])
-    return jnp.concatenate(out, -1) if out else jnp.zeros((mask_BT.shape[0], 0))

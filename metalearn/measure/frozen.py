@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.types import Array, Episodes, Prompted, TaskDist
+from metalearn.validate import multiple_of, one_of, positive
 
 
 class Frozen:
@@ -26,10 +27,13 @@ class Frozen:
     themselves are not hashed: projected and normalised, they differ in their last bits between machines.
 
     The task's data are an argument of the program that draws: of tasks that differ in them alone
-    (`dataclasses.replace(task, data=...)`), all draw by one.
+    (`dataclasses.replace(task, data=...)`), all draw by one. ConfigError: no such split, a chunk that does not divide.
     """
 
     def __init__(self, task: TaskDist, split: str, episodes: int, chunk: int, seed: int, block: int = 1):
+        positive(episodes=episodes, chunk=chunk)
+        multiple_of("chunk", chunk, episodes=episodes)
+        one_of(task.splits, split=split)
         self._task, self._split, self._num, self._chunk, self._seed, self._block = (
             task, split, episodes, chunk, seed, block)
 
@@ -64,6 +68,11 @@ class Frozen:
     @functools.cached_property
     def inputs_digest(self) -> str:
         return hashlib.sha256(f"{self._task.facts.get('sha256', '')} {self.digest}".encode()).hexdigest()
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Both, as results name them."""
+        return {"episodes_sha256": self.digest, "inputs_sha256": self.inputs_digest}
 
 
 def together(sets: Mapping[Any, Frozen]) -> tuple[str, str]:

@@ -50,10 +50,3 @@ def position_correct(outputs: Array, y: Array, targets: str) -> Array:
     if targets == "bits":
         return jnp.asarray((outputs > 0) == (y > 0.5), jnp.float32).mean(-1)
     return -position_loss(outputs, y, targets)
-
-
-def position_error(outputs: Array, y: Array, targets: str) -> Array:
-    """The loss's gradient with respect to the outputs, up to its constant: what the answer was off by."""
-    if targets == "classes":
-        return jax.nn.softmax(outputs) - jax.nn.one_hot(y, outputs.shape[-1])
-    return (jax.nn.sigmoid(outputs) if targets == "bits" else outputs) - y

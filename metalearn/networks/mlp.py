@@ -7,7 +7,7 @@ from metalearn.nn import network
 
 
 class MLP(nn.Module):
-    """Two hidden layers of equal width, ReLU, on the first `features` entries of each token (x_t alone)."""
+    """ReLU layers of equal width on the first `features` entries of each token."""
 
     outputs: int
     width: int

@@ -1,7 +1,4 @@
-"""A causal pre-LN Transformer, with an explicit key-value cache where it reads a sequence in pieces.
-
-Output layers start small: the head by `HEAD_SCALE`, residual outputs by 1 / sqrt(2 depth).
-"""
+"""A causal pre-LN Transformer, with an explicit key-value cache where it reads a sequence in pieces."""
 
 from typing import Any
 
@@ -13,7 +10,7 @@ from metalearn import validate
 from metalearn.nn import network, transformer
 from metalearn.types import Array, PyTree
 
-HEAD_SCALE = 0.1
+HEAD_SCALE = 0.1  # the head starts small, as residual outputs do (see `nn.transformer`)
 
 
 class Transformer(nn.Module):
@@ -45,25 +42,18 @@ class Transformer(nn.Module):
 
     def __call__(self, state: PyTree, tokens_BLI: Array, *, mask_LL: Array | None = None, last: int | None = None,
                  place_L: Array | None = None) -> tuple[PyTree, Array]:
-        if state is not None:
-            return self._extend(state, tokens_BLI)
-        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
+        x_BLD, length, first, new = self.embed(tokens_BLI).astype(jnp.float32), tokens_BLI.shape[1], 0, None
+        if state is not None:  # the segment is appended to the cache
+            first, new = state["place"]["position"][0], {"place": {"position": state["place"]["position"] + length}}
+            mask_LL = jnp.arange(state["block_0"]["k"].shape[1])[None] <= first + jnp.arange(length)[:, None]
         if self.positions:
-            x_BLD = x_BLD + (self.position[: x_BLD.shape[1]] if place_L is None else self.position[place_L])
+            own = place_L is not None
+            x_BLD += self.position[place_L] if own else jax.lax.dynamic_slice_in_dim(self.position, first, length)
         for i, block in enumerate(self.blocks):
-            x_BLD, _ = block(x_BLD, mask_LL, last=last if i + 1 == self.depth else None)
-        return None, self.head(self.norm(x_BLD))
-
-    def _extend(self, state: PyTree, tokens_BLI: Array) -> tuple[PyTree, Array]:
-        """Appends a segment to the cache and reads its outputs."""
-        x_BLD = self.embed(tokens_BLI).astype(jnp.float32)
-        first, length = state["place"]["position"][0], tokens_BLI.shape[1]
-        if self.positions:
-            x_BLD = x_BLD + jax.lax.dynamic_slice_in_dim(self.position, first, length)
-        seen_LL = jnp.arange(state["block_0"]["k"].shape[1])[None] <= first + jnp.arange(length)[:, None]
-        new = {"place": {"position": state["place"]["position"] + length}}
-        for i, block in enumerate(self.blocks):
-            x_BLD, new[f"block_{i}"] = block(x_BLD, seen_LL, state[f"block_{i}"], first)
+            x_BLD, cache = block(x_BLD, mask_LL, state and state[f"block_{i}"], first,
+                                 last=last if i + 1 == self.depth else None)
+            if new is not None:
+                new[f"block_{i}"] = cache
         return new, self.head(self.norm(x_BLD))
 
     def initial_state(self, num: int, length: int) -> PyTree:

@@ -44,10 +44,8 @@ class Backbone:
 def make(backbone: Mapping[str, Any], spec) -> Backbone:
     """The embedding that `backbone` = {"name": ..., its sizes} describes, for a task's inputs; ConfigError names
     `backbone.<field>`."""
-    sizes = dict(backbone)
     with validate.within("backbone"):
-        validate.require("name" in sizes, "name", "", "one of " + ", ".join(lookup.names("backbones")))
-        return lookup.build("backbones", sizes.pop("name"), spec, **sizes)
+        return lookup.of_block("backbones", backbone, spec)
 
 
 def of(net: nn.Module, features: int, norm: str) -> Backbone:

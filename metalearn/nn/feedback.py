@@ -8,6 +8,8 @@ A message is what a head sees of the state: {group: (B, n)}, and (B, M, n) for `
 units of the gradient of that sample's loss.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -67,18 +69,12 @@ class Feedback(nn.Module):
                 controller = next((message[g] for g in ("write", "output") if g in message), None)
                 beside = context_BC if controller is None else jnp.concatenate([controller, context_BC], -1)
                 beside = beside[:, None]
-            size = inside.shape[-1]
-            if not self.hidden:
-                zero = nn.initializers.zeros
-                y = nn.Dense(size, kernel_init=zero, name=f"{group}_out")(inside)
-                if beside.shape[-1]:
-                    y = y + nn.Dense(size, kernel_init=zero, use_bias=False, name=f"{group}_beside")(beside)
-            else:
-                h = nn.Dense(self.hidden, name=f"{group}_in")(inside)
-                if beside.shape[-1]:
-                    h = h + nn.Dense(self.hidden, use_bias=False, name=f"{group}_beside")(beside)
-                y = nn.Dense(size, kernel_init=nn.initializers.zeros, name=f"{group}_out")(nn.relu(h))
-            out[group] = y
+            size, zero = inside.shape[-1], dict(kernel_init=nn.initializers.zeros)
+            first = functools.partial(nn.Dense, self.hidden or size, **{} if self.hidden else zero)
+            y = first(name=f"{group}_in" if self.hidden else f"{group}_out")(inside)
+            if beside.shape[-1]:
+                y = y + first(use_bias=False, name=f"{group}_beside")(beside)
+            out[group] = nn.Dense(size, name=f"{group}_out", **zero)(nn.relu(y)) if self.hidden else y
         return out
 
 

@@ -68,13 +68,10 @@ class NetworkSpec:
 
 def make(network: Mapping[str, Any], spec: NetworkSpec) -> Network:
     """The network that `network` = {"name": ..., its sizes} describes; ConfigError names `network.<field>`, `dtype`."""
-    sizes = dict(network)
     with validate.within("network"):
-        validate.require("name" in sizes, "name", "", "one of " + ", ".join(lookup.names("networks")))
-        name = sizes.pop("name")
-        net = lookup.build("networks", name, spec, **sizes)
+        net = lookup.of_block("networks", network, spec)
     validate.require(spec.dtype in net.dtypes, "dtype", spec.dtype,
-                     f"network.name={name} computes in {' or '.join(net.dtypes)} only")
+                     f"network.name={network['name']} computes in {' or '.join(net.dtypes)} only")
     return net
 
 

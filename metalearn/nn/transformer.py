@@ -49,10 +49,9 @@ class Attention(nn.Module):
             put = lambda old, new: jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, position, 0, 0))
             cache = {"k": put(cache["k"], k_BLHK), "v": put(cache["v"], v_BLHK)}
             k_BLHK, v_BLHK = cache["k"].astype(q_BLHK.dtype), cache["v"].astype(q_BLHK.dtype)
-        if last is not None:
-            mask_LL = np.tri(x_BLD.shape[1], dtype=bool) if mask_LL is None else mask_LL
-            q_BLHK, mask_LL = q_BLHK[:, _kept(last)], mask_LL[..., _kept(last), :]
         mask_LL = np.tri(x_BLD.shape[1], dtype=bool) if mask_LL is None else mask_LL
+        if last is not None:
+            q_BLHK, mask_LL = q_BLHK[:, _kept(last)], mask_LL[..., _kept(last), :]
         mask = mask_LL[None, None] if mask_LL.ndim == 2 else mask_LL[:, None]
         y_BLHK = attend(q_BLHK, k_BLHK, v_BLHK, mask)
         if self.is_mutable_collection("intermediates"):

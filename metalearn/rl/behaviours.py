@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.rl import gaits, rollout, sac
-from metalearn.rl.task_ids import draw_tasks
 from metalearn.types import Array, Env, Trajectories
-from metalearn.validate import one_of, require, within
+from metalearn.validate import call, one_of, require, within
 
+FIRST_EVAL_ID = 2**20  # training tasks count from 0, test tasks from here, so they share none
 VERSION = 2  # of what is collected: raise it when a change here, in `gaits` or in `sac` changes the logs
 NAMES = ("history", "explore", "search", "expert", "random", "scripted", "gaits", "sac")
 QUALITIES = ("mixed", "medium", "expert")
@@ -47,13 +47,22 @@ def check(env: Env, behaviour: str, quality: str, agent: dict | None) -> None:
             f"must be mixed with behaviour={behaviour}: of these only {', '.join(SKILLED)} have skill")
     require(env.expert is not None or behaviour in ("random", "gaits", "sac"), "behaviour", behaviour,
             f"needs an environment with an expert; {env.facts['name']} has none, so random, gaits or sac")
-    if behaviour == "gaits":
-        gaits.check(env)
+    require(behaviour != "gaits" or "targets" in env.facts, "behaviour", behaviour,
+            f"{env.facts['name']} has no targets that gaits could be climbed for")
     if behaviour == "sac":
-        require(agent is not None and set(agent) == set(sac.FIELDS), "sac", agent,
-                "must have exactly the fields " + ", ".join(sac.FIELDS))
         with within("sac"):
-            sac.check(**agent)
+            call(sac.check, **agent or {})
+
+
+def task_ids(train: int, test: int) -> np.ndarray:
+    """Ids of `train` training tasks, then of `test` test tasks."""
+    return np.concatenate([np.arange(train), FIRST_EVAL_ID + np.arange(test)]).astype(np.int32)
+
+
+def draw_tasks(env: Env, task_seed: int, ids: Array) -> Array:
+    """param_BX of integer task ids, each a function of (task seed, id) alone."""
+    key = jax.random.key(task_seed, impl="threefry2x32")
+    return jax.vmap(lambda i: env.draw(jax.random.fold_in(key, i)))(ids)
 
 
 def skills(quality: str, episodes: int) -> np.ndarray:

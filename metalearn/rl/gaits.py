@@ -15,16 +15,9 @@ import numpy as np
 
 from metalearn.rl import rollout
 from metalearn.types import Env, Trajectories
-from metalearn.validate import ConfigError
 
 SPREAD = {"f": 0.1, "A": 0.1, "phi": 0.3, "b": 0.05}  # proposal std of one climbing step
 NOISE, TURN_FRAC, POPULATION = 0.1, 0.5, 24
-
-
-def check(env: Env) -> None:
-    """ConfigError where the environment does not say what gaits could be climbed for."""
-    if "targets" not in env.facts:
-        raise ConfigError("behaviour", "gaits", f"{env.facts['name']} has no targets that gaits could be climbed for")
 
 
 def collect(env: Env, param_BX: np.ndarray, ids_B: np.ndarray, skill_E: np.ndarray, seed: int, library: int,

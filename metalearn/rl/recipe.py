@@ -15,9 +15,8 @@ import numpy as np
 
 from metalearn import lookup
 from metalearn.rl import behaviours, store
-from metalearn.rl.task_ids import task_ids
 from metalearn.types import Env, Trajectories
-from metalearn.validate import nonnegative, positive, require, within
+from metalearn.validate import nonnegative, positive, within
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,13 +48,12 @@ class Recipe:
     def built(self) -> Env:
         """The environment."""
         with within("env"):
-            require("name" in self.env, "name", "(missing)", "this field must be given")
-            return lookup.build("envs", self.env["name"], **{k: v for k, v in self.env.items() if k != "name"})
+            return lookup.of_block("envs", self.env)
 
     @property
     def ids(self) -> np.ndarray:
         """Ids of the training tasks, then of the test tasks."""
-        return task_ids(self.train_tasks, self.test_tasks)
+        return behaviours.task_ids(self.train_tasks, self.test_tasks)
 
     def header(self) -> dict[str, Any]:
         """The recipe as plain JSON, for the head of a trajectory file."""

@@ -21,8 +21,6 @@ from metalearn.validate import positive, require
 
 DISCOUNT, SLOWNESS = 0.99, 0.995  # the second: what a slow copy keeps of itself per update
 STD = (-5.0, 2.0)  # bounds of the actor's log standard deviation
-
-FIELDS = ("steps", "random_steps", "every", "hidden", "batch", "lr", "temperature")
 TRIES = 4  # episodes per checkpoint by which `medium` is found
 
 

@@ -32,7 +32,6 @@ class Experiment:
     task: TaskDist
     learner: Learner
     tx: optax.GradientTransformation
-    schedule: optax.Schedule
     evaluators: dict[str, Evaluator]
     plan: replicas.Plan
     by_replica: tuple[dict[str, Evaluator], ...] = ()
@@ -49,13 +48,16 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
     """
     with within("config"):
         fields(config, SECTIONS, missing="every config has " + ", ".join(SECTIONS))
-        _check_train(config)
+        seed = config.seed
+        require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
+        with within("train"):
+            call(_check_train, **config.train.to_dict())
         task = task or _build("task", "tasks", config.task)
         learner = _build("learner", "learners", config.learner, task.spec)
         require(config.train.accumulate == 1 or not learner.batch_schedule, "train.accumulate", config.train.accumulate,
                 "must be 1: this learner keeps a state of the whole batch from update to update")
         with within("optim"):
-            tx, schedule = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
+            tx = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
         plan = replicas.plan(config, task)
         evaluators, by_replica = _evaluators(config, task, learner), ()
         if plan.data:  # replicas that differ in their seeds alone share theirs, frozen episodes included
@@ -65,7 +67,7 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
                 if same not in shared:
                     shared[same] = _evaluators(config, replicas.task_of(plan, task, r), learner)
                 by_replica += (shared[same],)
-    return Experiment(config, task, learner, tx, schedule, evaluators, plan, by_replica)
+    return Experiment(config, task, learner, tx, evaluators, plan, by_replica)
 
 
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:
@@ -78,11 +80,8 @@ def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[st
 
 
 def with_data(experiment: Experiment, directory: str) -> Experiment:
-    """The experiment with its task's data, which some tasks have to make first (see `TaskDist.collect`).
-
-    They are made on the default device and kept in `directory`, unless the config names another place, and found there
-    the next time. Every program calls this once before it reads `task.data`.
-    """
+    """The experiment with its task's data, which some tasks have to make first, on the default device, and keep in
+    `directory` unless the config names another place (see `TaskDist.collect`). Call it before reading `task.data`."""
     if experiment.task.collect is None:
         return experiment
     with within("config"), within("task"):
@@ -102,33 +101,22 @@ def fingerprint(data: PyTree) -> str:
 
 def _build(path: str, kind: str, block: ConfigDict, *context: Any) -> Any:
     with within(path):
-        kw = block.to_dict()
-        require("name" in kw, "name", "(missing)", "this field must be given")
-        return lookup.build(kind, kw.pop("name"), *context, **kw)
+        return lookup.of_block(kind, block.to_dict(), *context)
 
 
-def _check_train(config: ConfigDict) -> None:
-    largest = 2**31 - 1  # updates are counted in int32
-    above_zero = ("batch", "accumulate", "steps", "steps_per_call", "log_every", "save_every", "keep", "max_bad_steps")
-    names = (*above_zero, "eval_every", "devices")
-    seed = config.seed
-    require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
-    with within("train"):
-        train = config.train
-        fields(train, (*names, "mesh"))
-        for name in names:
-            require(type(train[name]) is int, name, train[name], "must be an integer")
-            require(train[name] <= largest, name, train[name], f"must be at most {largest}")
-        positive(**{k: train[k] for k in above_zero})
-        nonnegative(eval_every=train.eval_every, devices=train.devices)
-        # the last call is cut to what is left, so steps itself may be anything
-        multiple_of("train.steps_per_call", train.steps_per_call, log_every=train.log_every,
-                    eval_every=train.eval_every, save_every=train.save_every)
-        multiple_of("train.accumulate", train.accumulate, batch=train.batch)
-        with within("mesh"):
-            fields(train.mesh, ("model", "params"))
-            positive(model=train.mesh.model)
-            one_of(sharding.PARAMS, params=train.mesh.params)
+def _check_train(*, batch: int, accumulate: int, steps: int, steps_per_call: int, log_every: int, save_every: int,
+                 eval_every: int, keep: int, max_bad_steps: int, devices: int, mesh: dict) -> None:
+    positive(batch=batch, accumulate=accumulate, steps=steps, steps_per_call=steps_per_call, log_every=log_every,
+             save_every=save_every, keep=keep, max_bad_steps=max_bad_steps)
+    nonnegative(eval_every=eval_every, devices=devices)
+    # the last call is cut to what is left, so steps itself may be anything
+    multiple_of("train.steps_per_call", steps_per_call, log_every=log_every, eval_every=eval_every,
+                save_every=save_every)
+    multiple_of("train.accumulate", accumulate, batch=batch)
+    with within("mesh"):
+        fields(mesh, ("model", "params"))
+        positive(model=mesh["model"])
+        one_of(sharding.PARAMS, params=mesh["params"])
 
 
 def sizes(experiment: Experiment, params: PyTree) -> dict[str, int]:

@@ -107,7 +107,7 @@ def replay(workdir: str, experiment: Experiment, most: int = 1000) -> dict[str, 
         state, means = update(state, data, key, 1)
         skipped = np.atleast_1d(np.asarray(means["skipped"].total)[0])[r]
         if skipped:
-            return _report(experiment, before, replicas.data_of(plan, data, r), key, r, means)
+            return _report(experiment, before, replicas.task_of(plan, experiment.task, r).data, key, r, means)
     raise Failure(f"none of {most} updates from step {int(first.step)} on was refused: this is not what diverged")
 
 

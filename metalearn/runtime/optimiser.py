@@ -1,6 +1,6 @@
 """The outer optimiser: clip -> rule -> weight decay -> learning-rate schedule, and a guard against non-finite updates.
 
-`make(**config.optim, total_steps=...)` returns (tx, schedule). Sign momentum (the sign of a moving average of the
+`make(**config.optim, total_steps=...)` makes it. Sign momentum (the sign of a moving average of the
 gradient) and a small Adam epsilon are GPICL's two ways to shorten the plateau.
 """
 
@@ -18,12 +18,11 @@ RULES = ("adam", "sign_momentum", "lion", "rmsprop", "sgd")
 
 
 def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, weight_decay: float, b1: float, b2: float,
-         eps: float, freeze: str, total_steps: int, groups: dict | None = None,
-         ) -> tuple[optax.GradientTransformation, optax.Schedule]:
+         eps: float, freeze: str, total_steps: int, groups: dict | None = None) -> optax.GradientTransformation:
     """Builds the optimiser.
 
     name          adam | sign_momentum | lion | rmsprop | sgd (with momentum b1)
-    lr            peak learning rate, after `warmup_steps` of linear warm-up
+    lr            peak learning rate, after `warmup_steps` of linear warm-up; may be traced, as a replica's own is
     decay         constant | cosine (to zero at total_steps)
     clip          largest global gradient norm; 0 switches it off
     weight_decay  decoupled, applied with the learning rate to arrays of rank 2 and above
@@ -34,33 +33,20 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
     """
     validate.one_of(RULES, name=name)
     validate.one_of(("constant", "cosine"), decay=decay)
-    validate.positive(lr=lr, total_steps=total_steps)
+    validate.positive(**{} if isinstance(lr, jax.Array) else {"lr": lr}, total_steps=total_steps)
     validate.nonnegative(warmup_steps=warmup_steps, clip=clip, weight_decay=weight_decay, eps=eps)
     for field, value in dict(b1=b1, b2=b2).items():
         validate.require(0 <= value < 1, field, value, "must lie in [0, 1)")
     validate.require(warmup_steps <= total_steps, "warmup_steps", warmup_steps,
                      f"must be at most train.steps={total_steps}")
     validate.regex(freeze=freeze)
-    for group, fields in (groups or {}).items():
+    groups = dict(groups or {})
+    for group, fields in groups.items():
         with validate.within(f"groups.{group}"):
             validate.require(set(fields) == {"match", "lr", "clip"}, "(fields)", ", ".join(fields),
                              "must be match, lr and clip")
             validate.nonnegative(lr=fields["lr"], clip=fields["clip"])
             validate.regex(match=fields["match"])
-    return build(name=name, lr=lr, warmup_steps=warmup_steps, decay=decay, clip=clip, weight_decay=weight_decay, b1=b1,
-                 b2=b2, eps=eps, freeze=freeze, total_steps=total_steps, groups=groups)
-
-
-def build(*, name: str, lr: float | Array, warmup_steps: int, decay: str, clip: float, weight_decay: float, b1: float,
-          b2: float, eps: float, freeze: str, total_steps: int, groups: dict | None = None):
-    """`make` without its checks; `lr` may be traced, as a replica's own is."""
-    groups = dict(groups or {})
-
-    def schedule_of(lr):
-        warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))
-        rest = max(total_steps - warmup_steps, 1)
-        after = optax.constant_schedule(lr) if decay == "constant" else optax.cosine_decay_schedule(lr, rest)
-        return optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
 
     def chain(lr, clip):
         rule = {
@@ -75,7 +61,7 @@ def build(*, name: str, lr: float | Array, warmup_steps: int, decay: str, clip: 
         if weight_decay:
             matrices = lambda params: jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
             steps.append(optax.add_decayed_weights(weight_decay, mask=matrices))
-        steps.append(optax.scale_by_learning_rate(schedule_of(lr)))
+        steps.append(optax.scale_by_learning_rate(schedule(lr, warmup_steps, decay, total_steps)))
         return optax.chain(*steps)
 
     tx = chain(lr, clip)
@@ -84,7 +70,15 @@ def build(*, name: str, lr: float | Array, warmup_steps: int, decay: str, clip: 
         parts = {f"group {g}": chain(fields["lr"], fields["clip"]) for g, fields in groups.items()}
         parts |= {"train": tx, "freeze": optax.set_to_zero()}
         tx = optax.multi_transform(parts, lambda p: label(p, **patterns))
-    return skip_nonfinite(tx), schedule_of(lr)
+    return skip_nonfinite(tx)
+
+
+def schedule(lr: float, warmup_steps: int, decay: str, total_steps: int) -> optax.Schedule:
+    """The learning rate by step; see `make`."""
+    warm = optax.linear_schedule(lr / max(warmup_steps, 1), lr, max(warmup_steps - 1, 1))
+    rest = max(total_steps - warmup_steps, 1)
+    after = optax.constant_schedule(lr) if decay == "constant" else optax.cosine_decay_schedule(lr, rest)
+    return optax.join_schedules([warm, after], [warmup_steps]) if warmup_steps else after
 
 
 def label(params: PyTree, **patterns: str) -> PyTree:

@@ -10,7 +10,7 @@ Splits: `train` draws n from 2..difficulty (training: `max_items`); `exact` has 
 import jax
 import jax.numpy as jnp
 
-from metalearn.tasks import _memory
+from metalearn.tasks import _ids
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive, require
 
@@ -18,7 +18,7 @@ from metalearn.validate import positive, require
 def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
     positive(bits=bits, rows=rows)
     require(max_items >= 2, "max_items", max_items, "must be at least 2")
-    data = _memory.initial(task_seed, max_items)
+    data = _ids.graded(task_seed, max_items)
     step = rows + 1
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
@@ -42,8 +42,8 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
             y_TY = items_NSY[asked + 1, jnp.clip(said, 0, rows - 1)] * mask_T[:, None]
             return jnp.concatenate([shown_TY, marks_T2 * (t < (n + 1) * step)[:, None]], -1), y_TY, mask_T
 
-        return _memory.episodes(episode, data, key, split, num)
+        return _ids.episodes(episode, data, key, split, num)
 
     spec = EpisodeSpec(length=(max_items + 1) * step + rows, features=bits + 2, targets="bits", outputs=bits,
                        max_difficulty=max_items)
-    return TaskDist(data, sample, _memory.SPLITS, spec, {})
+    return TaskDist(data, sample, _ids.SPLITS, spec, {})

@@ -12,7 +12,7 @@ twice `max_length`, so that one compiled program measures every length. It is da
 import jax
 import jax.numpy as jnp
 
-from metalearn.tasks import _memory
+from metalearn.tasks import _ids
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive
 
@@ -21,7 +21,7 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
     """bits: features of a row; max_length: longest n in training; repeats: most repetitions (1: copy);
     exact: training episodes all have n = difficulty."""
     positive(bits=bits, max_length=max_length, repeats=repeats)
-    data = _memory.initial(task_seed, max_length)
+    data = _ids.graded(task_seed, max_length)
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         most = max_length * (1 if split == "train" else 2)
@@ -42,8 +42,8 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
             y_TY = rows_NY[jnp.where(mask_T > 0, said % n, 0)] * mask_T[:, None]
             return jnp.concatenate([shown_TY, delimiter_T[:, None]], -1), y_TY, mask_T
 
-        return _memory.episodes(episode, data, key, split, num)
+        return _ids.episodes(episode, data, key, split, num)
 
     spec = EpisodeSpec(length=max_length * (1 + repeats) + 1, features=bits + 1, targets="bits", outputs=bits,
                        max_difficulty=max_length)
-    return TaskDist(data, sample, _memory.SPLITS, spec, {})
+    return TaskDist(data, sample, _ids.SPLITS, spec, {})

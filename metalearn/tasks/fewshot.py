@@ -51,8 +51,6 @@ def make(*, dataset: str, train_split: str, val_split: str, test_split: str, new
     """
     protocol = Protocol(ways, train_ways or ways, shots, queries, rotations, form)
     protocol.check()
-    one_of((0, 1, 3), channels=channels)
-    require(image_size >= 0, "image_size", image_size, "must be 0 (as it is) or a side in pixels")
     limit = _ids.limit(num_tasks)
 
     sources = {"train": (dataset, train_split), "val": (dataset, val_split), "test": (dataset, test_split)}
@@ -206,8 +204,7 @@ def _provenance(sources: dict[str, tuple[str, str]], loaded: dict[str, list[data
                       "of": which, "sha256": digests[split], "notes": [m.note for m in loaded[split] if m.note],
                       "split_sha256": [m.split_sha256 for m in loaded[split]]}
               for split, (names, which) in sources.items()}
-    source_V = {split: tuple(v for m in members for v in m.source_V or (m.name,) * m.num_classes)
-                for split, members in loaded.items()}
+    source_V = {split: tuple(v for m in members for v in m.source_V) for split, members in loaded.items()}
     return {"sha256": hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16], "splits": splits,
             "source_V": source_V}
 

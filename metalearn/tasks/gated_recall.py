@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.tasks import _memory
+from metalearn.tasks import _ids
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import fraction, require
 
@@ -23,7 +23,7 @@ def make(*, symbols: int, length: int, rare_frac: float, task_seed: int) -> Task
     data = {"task_seed": np.int32(task_seed), "rare_frac": _rare_frac(rare_frac)}
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
-        task_B, root = _memory.draw(data, key, split, num)
+        task_B, root = _ids.draw(data, key, split, num)
         rare_frac = data["rare_frac"] if split == "train" else 0.5
 
         def episode(task):

@@ -5,7 +5,7 @@ The best predictor is known, ridge regression with penalty X * noise^2: the base
 
 import jax
 
-from metalearn.tasks import _regression
+from metalearn.tasks import _ids
 from metalearn.types import TaskDist
 from metalearn.validate import nonnegative, positive
 
@@ -21,5 +21,5 @@ def make(*, features: int, shots: int, queries: int, noise: float, num_tasks: in
         w_X = jax.random.normal(key_w, (features,))
         return x_TX, (x_TX @ w_X / features**0.5)[:, None] + noise * jax.random.normal(key_noise, (T, 1))
 
-    return _regression.distribution(draw, shots=shots, queries=queries, num_tasks=num_tasks, task_seed=task_seed,
-                                    features=features, protocol=f"linear in {features} dimensions")
+    return _ids.regression(draw, shots=shots, queries=queries, num_tasks=num_tasks, task_seed=task_seed,
+                           features=features, protocol=f"linear in {features} dimensions")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn import datasets
-from metalearn.tasks import _memory
+from metalearn.tasks import _ids
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import positive, require
 
@@ -55,7 +55,7 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         part = jax.tree.map(jnp.asarray, data[split])
-        task_B, root = _memory.draw(data, key, split, num)
+        task_B, root = _ids.draw(data, key, split, num)
         num_classes, most = part["count_V"].shape[0], int(np.bincount(label_T).max())
 
         def episode(task):

@@ -75,7 +75,7 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
         parts["mixture"] = prepared.mixture
     num_features = prepared.train.x_NX.shape[1]
     data = {"num_tasks": limit, "task_seed": np.int32(task_seed)}
-    data |= {name: _arrays(part) for name, part in parts.items()}
+    data |= {name: dataclasses.asdict(part) for name, part in parts.items()}
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         key_id, key_bias, key_image = jax.random.split(key, 3)
@@ -95,7 +95,7 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
         part, of = prepared.pool(name)
         _enough(part, ways, f"dataset {name}")
         sha256 = hashlib.sha256(f"{prepared.sha256}{of.sha256}".encode()).hexdigest()[:16]
-        return dataclasses.replace(dist, data=data | {"new": _arrays(part)},
+        return dataclasses.replace(dist, data=data | {"new": dataclasses.asdict(part)},
                                    facts=facts | {"new_dataset": name, "sha256": sha256})
 
     spec = EpisodeSpec(length=length, features=num_features, targets="classes", outputs=ways)
@@ -109,10 +109,6 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
 def _enough(part: datasets.Part, ways: int, of: str) -> None:
     most = part.num_classes
     require(2 <= ways <= most, "ways", ways, f"must lie between 2 and {most}, the classes of {of}")
-
-
-def _arrays(part: datasets.Part) -> dict[str, np.ndarray]:
-    return dataclasses.asdict(part)
 
 
 def draw_task(task_seed: Array, task: Array, num_features: int, num_classes: int,

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metalearn.tasks import _regression
+from metalearn.tasks import _ids
 from metalearn.types import TaskDist
 from metalearn.validate import nonnegative, require
 
@@ -27,5 +27,5 @@ def make(*, shots: int, queries: int, amplitude: tuple[float, ...], phase: tuple
         wave_TY = between(key_a, (), amplitude) * jnp.sin(x_TX - between(key_p, (), phase))
         return x_TX, wave_TY + noise * jax.random.normal(key_noise, (T, 1))
 
-    return _regression.distribution(draw, shots=shots, queries=queries, num_tasks=num_tasks, task_seed=task_seed,
-                                    features=1, protocol="sinusoid")
+    return _ids.regression(draw, shots=shots, queries=queries, num_tasks=num_tasks, task_seed=task_seed,
+                           features=1, protocol="sinusoid")
