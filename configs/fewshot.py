@@ -259,6 +259,9 @@ def learner_names(task: str = "digits") -> list[str]:
     return list(MEMORY if task == "memory" else steps if functions else LEARNERS)
 
 
+NORMS = (("protonet", "episode"), ("protonet", "layer"), ("maml", "episode"), ("maml", "layer"))
+
+
 def sweep(arg: str = "digits"):
     """TASK[,LEARNER[,LEARNER ...]]: every learner (or those named) on one task, 3 seeds where a run takes a minute."""
     task, *names = (arg or "digits").split(",")
@@ -268,6 +271,9 @@ def sweep(arg: str = "digits"):
         for name in names or learner_names(task):
             # each learner has fields of its own, so each is a config argument of its own
             yield dict(_label=f"{name}, seed {seed}", _config=f"configs/fewshot.py:{task},{name}", seed=seed)
+        for name, norm in NORMS if task == "digits" and not names else ():  # `batch` sees all queries of an episode
+            yield {"_label": f"{name} norm {norm}, seed {seed}", "_config": f"configs/fewshot.py:{task},{name}",
+                   "seed": seed, "learner.backbone.norm": norm}
 
 
 SUMMARY = "fewshot.learners"

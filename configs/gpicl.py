@@ -28,7 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
     """ARG is VARIANT[,network=NAME][,learner=incontext|sgd|maml], in any order."""
     name, words = common.words(arg, network=NETWORKS, learner=LEARNERS)
     variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=digits,
-                    mixture=mixture, layouts=layouts, shifted=shifted, **dict.fromkeys(ARMS, brief))
+                    mixture=mixture, layouts=layouts, shifted=shifted, layouts_shifted=layouts_shifted,
+                    **dict.fromkeys(ARMS, brief))
     config = common.choose(name, variants, "digits")()
     if words.get("learner", "incontext") != "incontext":
         if "network" in words:
@@ -79,18 +80,27 @@ def phases() -> dict:
 
 
 def layouts() -> dict:
-    """Two token layouts over 6,000 updates, measured as they go."""
+    """Layout `query`, for `layouts_shifted` to be compared with: 3,000 updates, measured as they go."""
     config = digits()
-    config["train"] |= dict(steps=6000, save_every=6000, eval_every=500)
+    config["learner"]["network"] |= dict(depth=3, width=128, mlp=512)
+    config["optim"] |= dict(decay="cosine")
+    config["train"] |= dict(steps=3000, save_every=3000, eval_every=500)
     config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
     return config
 
 
-def shifted() -> dict:
-    """The paper's layout, one token an example, which must know the order of tokens."""
-    config = layouts()
+def shifted(make=None) -> dict:
+    """The main job in the paper's layout, one token an example, which must know the order of tokens."""
+    config = make() if make else digits()
     config["learner"]["layout"] = "shifted"
     config["learner"]["network"] |= dict(positions=True)
+    return config
+
+
+def layouts_shifted() -> dict:
+    """The paper's layout with the network of `layouts` and as many tokens in an update, so with twice the episodes."""
+    config = shifted(layouts)
+    config["train"] |= dict(batch=128)
     return config
 
 
@@ -198,7 +208,7 @@ def sweep(arg: str = "phases"):
     if arg == "layouts":  # seeds on which nothing was tuned
         for seed in (10, 11, 12):
             yield {"_label": f"query, seed {seed}", "seed": seed}
-            yield {"_label": f"shifted, seed {seed}", "seed": seed, "_config": "configs/gpicl.py:shifted"}
+            yield {"_label": f"shifted, seed {seed}", "seed": seed, "_config": "configs/gpicl.py:layouts_shifted"}
         return
     if arg == "models":
         yield from ({"_label": label, "_config": f"configs/gpicl.py:{model}"} for label, model in MODELS.items())

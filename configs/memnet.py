@@ -253,10 +253,11 @@ def digits_stream() -> dict:
     return config
 
 
-def _brief(**changes) -> dict:
+def _brief(length: int, **changes) -> dict:
     """A run of 400 batches of `gated_recall`, measured every 20."""
-    return {"train.steps": 3200, "train.save_every": 3200, "train.log_every": 160, "train.steps_per_call": 160,
-            "train.eval_every": 160} | changes
+    steps, every = 400 * length // 3, 20 * length // 3
+    return {"train.steps": steps, "train.save_every": steps, "train.log_every": every, "train.steps_per_call": every,
+            "train.eval_every": every} | changes
 
 
 def sinusoid() -> dict:
@@ -294,20 +295,29 @@ def few_shot_stream() -> dict:
     return config
 
 
-FROZEN = {"seed": 1, "optim.freeze": "^feedback/"}
-GATED = {"_stage": 1, "_config": f"{HERE}:gated_recall"}
-TRANSFER = {  # the first two only make feedback models, on episodes of 12 and of 24 steps; all others learn on 24
-    "source, 12 steps": {"_config": f"{HERE}:gated_recall", "task.length": 12},
-    "source, 24 steps": {"_config": f"{HERE}:gated_recall"},
-    "none: zero, frozen": GATED | FROZEN,
-    "zero, learned": GATED | {"seed": 1},
-    "transferred, frozen": GATED | FROZEN | {"init_from": "{run:source, 12 steps}::^feedback/"},
-    "transferred, learned on": GATED | {"seed": 1, "init_from": "{run:source, 12 steps}::^feedback/"},
-    "own, frozen": GATED | FROZEN | {"init_from": "{run:source, 24 steps}::^feedback/"},
-    "three networks, one model": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared"},
-    "three sizes, learned adapters": {"seed": 1, "_stage": 1, "_config": f"{HERE}:shared_sizes"},
+# Feedback speaks in the basis of the network that it was learned with: a gated network's embedding and readout. Sources
+# learn for 400 batches, then ten fresh networks (other seeds, so other gates and, but for `basis`, another basis) take
+# over what an arm names. `feedback` without its basis is the control of a rotated model; `zero` of none at all.
+BASIS, FEEDBACK = "net/0/(embed|readout)/", "feedback/"
+PARTS = {"zero": (), "basis": (BASIS,), "feedback": (FEEDBACK,), "basis and feedback": (BASIS, FEEDBACK)}
+TAKEN = {"labelled": {}, "unlabelled": {"learner.feedback.context": "none"}}
+TRANSFER = {
+    "three networks, one model": {"seed": 1, "_config": f"{HERE}:shared"},
+    "three sizes, learned adapters": {"seed": 1, "_config": f"{HERE}:shared_sizes"},
 }
-TRANSFER = {name: _brief(**changes) for name, changes in TRANSFER.items()}
+for _kind, _changes in TAKEN.items():
+    _gated = {"_config": f"{HERE}:gated_recall", "replicas.num": 10, "learner.feedback.gate": True,
+              "learner.feedback.clip": 1.0} | _changes
+    TRANSFER[f"source, {_kind}"] = _gated
+    for _length in (24, 48):
+        _fresh = _gated | {"seed": 100, "task.length": _length, "_stage": 1}
+        TRANSFER |= {f"{_kind}, L = {_length}: {_name}": _fresh | {"optim.freeze": "^feedback/"} | (
+            {"init_from": f"{{run:source, {_kind}}}::^({'|'.join(_parts)})"} if _parts else {})
+            for _name, _parts in PARTS.items()}
+        TRANSFER[f"{_kind}, L = {_length}: its own, learned"] = _fresh
+for _name in [name for name in TRANSFER if ": basis" in name]:  # with a feedback model that goes on learning
+    TRANSFER[_name + ", learned on"] = {k: v for k, v in TRANSFER[_name].items() if k != "optim.freeze"}
+TRANSFER = {name: _brief(length=changes.get("task.length", 24), **changes) for name, changes in TRANSFER.items()}
 
 
 def smoke() -> dict:

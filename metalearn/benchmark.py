@@ -96,7 +96,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     data = sharding.replicate(replicas.data(experiment.plan, experiment.task.data), mesh)
     key = replicas.roots(experiment.plan)
     state = loop.make_init(experiment)(data, key)
-    state = sharding.place(state, sharding.of_state(state, mesh, config.train.mesh.params))
+    state = sharding.place(state, loop.place_of(experiment, state, mesh))
     update, num = loop.make_update(experiment, mesh), config.train.steps_per_call
     work = flop(count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)) / num
     theirs = _reference()

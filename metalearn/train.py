@@ -25,7 +25,7 @@ import metalearn.runtime.workdir as workdir_lib
 from metalearn import cli
 from metalearn.eval import evaluate, headlines
 from metalearn.reporting import plots
-from metalearn.runtime import config as config_lib, hosts, loop, manifest, pretrained, sharding, signals
+from metalearn.runtime import config as config_lib, hosts, loop, manifest, pretrained, replicas, sharding, signals
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.session import Session
 from metalearn.runtime.watchdog import Watchdog
@@ -57,7 +57,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
                 if not _checkpoints(workdir).steps():  # else its parameters are there already
                     pretrained.check(config.init_from, experiment.learner.pretrained)
                 mesh = sharding.make_mesh(config.train.devices, config.train.mesh.model)
-                parts = mesh.shape["data"] * config.train.accumulate
+                parts = 1 if replicas.shared_out(experiment.plan, mesh) else mesh.shape["data"]
+                parts *= config.train.accumulate
                 multiple_of("devices" if parts == mesh.size else "devices / train.mesh.model * train.accumulate", parts,
                             **{"config.train.batch": config.train.batch})
             hosts.agree({f"config.{k}": repr(v) for k, v in config_lib.flatten(config).items()} | manifest.versions())

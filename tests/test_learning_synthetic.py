@@ -85,6 +85,17 @@ def test_an_auxiliary_loss_reaches_the_weights_and_sees_what_was_injected(parts)
     np.testing.assert_allclose(gap["readout"]["bias"], 3.0 * B * jnp.ones(V), rtol=1e-8)
     np.testing.assert_allclose(gap["query"]["kernel"], 0.0, atol=1e-12)
 
+    def shown(p, s):  # the auxiliary loss reads what came of the state, as DNI+Aux does
+        loss_B, after, _ = segment(p, s)
+        return loss_B, after, after["read"]["m"]
+
+    weigh = lambda p, m_BW, delta: jnp.square(m_BW).sum(-1)
+    plain = synthetic.grads_by_synthetic(shown, params, state, ones)
+    more = synthetic.grads_by_synthetic(shown, params, state, ones, auxiliary=weigh)
+    assert np.abs(more.grads["query"]["kernel"] - plain.grads["query"]["kernel"]).max() > 1e-6
+    for a, b in zip(jax.tree.leaves(more.target), jax.tree.leaves(plain.target), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # the target is of the task alone
+
 
 def test_rates_weight_the_two_parts_and_leave_the_target_alone(parts):
     params, state, segment_of = parts

@@ -53,6 +53,26 @@ def test_streams_are_means_over_seeds_and_a_lead_over_the_lstm_of_the_same_seed(
     assert [row[0] for row in alone] == ["LSTM", "LSTM of others"]
 
 
+def test_feedback_and_basis_together_are_compared_with_either_alone_seed_by_seed(tmp_path):
+    rare = {"source": (0.9, 0.9), "24: basis": (0.1, 0.2), "24: feedback": (0.0, 0.1), "24: basis and feedback":
+            (0.5, 0.9), "24: basis, learned on": (0.8, 0.8), "24: basis and feedback, learned on": (0.7, 0.9)}
+    runs = []
+    for i, (label, values) in enumerate(rare.items()):
+        rows = [{"setting": {"seed": j}, "rare": {"common_accuracy": 1.0, "rare_accuracy": v}}
+                for j, v in enumerate(values)]
+        half = [{"rare": {"common_accuracy": 1.0, "rare_accuracy": 0.0}}] * 2
+        history = [{"step": 8, "replicas": half}, {"step": 16, "replicas": rows}]
+        runs.append(run_at(tmp_path / str(i), label, {}, {"replicas": rows}, history))
+    found = memnet.shared(runs)
+    assert "source" not in found["headline"]["area_rare"]
+    assert found["headline"]["area_rare"]["24: basis"] == pytest.approx([0.05, 0.1])  # the mean of both evaluations
+    paired = found["headline"]["paired"]
+    assert paired["24: basis and feedback - basis"] == pytest.approx([0.2, 0.35])
+    assert paired["24: basis and feedback - feedback"] == pytest.approx([0.25, 0.4])
+    assert paired["24: basis and feedback, learned on - basis"] == pytest.approx([-0.05, 0.05])
+    assert len(paired) == 3 and len(found["tables"][0]["rows"]) == 5 + 3
+
+
 def test_batches_until_learned_count_what_each_arm_saw(tmp_path):
     replicas = lambda common, rare: {"replicas": [
         {"setting": {"seed": i}, "rare": {"common_accuracy": c, "rare_accuracy": r}}

@@ -95,6 +95,9 @@ def test_claims_of_sweeps_name_runs_that_the_sweep_has():
             if parts[0] == "differences":
                 assert set(parts[1].partition(",")[0].split("-")) <= known | {"behaviour"}, f"{name}: {claim['path']}"
                 continue
+            if parts[0] == "paired":  # A - B: the label of A, whose seeds are compared with those of B
+                assert parts[1].rpartition(" - ")[0] in labels, f"{name}: {claim['path']}"
+                continue
             named = any(part in known or any(part.startswith(f"{k}_") for k in known) for part in parts)
             of_a_set = spec.endswith(":mixture") and parts[0].endswith(("_ahead", "_last"))
             assert named or of_a_set or parts[0] in shared, f"{name}: {claim['path']}; the sweep has {sorted(known)}"

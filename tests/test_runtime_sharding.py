@@ -10,15 +10,16 @@ import sys
 PROGRAM = """
 import sys
 import jax, numpy as np
-from metalearn.runtime import config, experiment, loop, sharding
+from metalearn.runtime import config, experiment, loop, replicas, sharding
 for fields in sys.argv[1:]:
-    fields = ["optim.name=sgd", *(f"train.{f}" for f in fields.split())]  # Adam would divide by noise
+    fields = [f if f.startswith("replicas") else f"train.{f}" for f in fields.split()]
+    fields.append("optim.name=sgd")  # Adam would divide by noise
     parts = experiment.build(config.load("configs/gpicl.py:smoke", fields))
     train = parts.config.train
     mesh = sharding.make_mesh(train.devices, train.mesh.model)
-    data, key = sharding.replicate(parts.task.data, mesh), jax.random.key(0, impl="threefry2x32")
+    data, key = sharding.replicate(replicas.data(parts.plan, parts.task.data), mesh), replicas.roots(parts.plan)
     state = loop.make_init(parts)(data, key)
-    state = jax.device_put(state, sharding.of_state(state, mesh, train.mesh.params))
+    state = jax.device_put(state, loop.place_of(parts, state, mesh))
     state, means = loop.make_update(parts, mesh)(state, data, key, 2)
     leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(state.params)]
     print(mesh.size, sharding.bytes_per_device(state.params), float(means["loss"].compute().sum()),
@@ -42,6 +43,17 @@ def test_any_mesh_and_any_number_of_parts_of_a_batch_agree_with_one_device():
     whole, sharded, split = found[0][1], found[2][1], found[4][1]
     assert sharded < whole / 7 and whole / 4 < split < whole / 2  # most leaves; a block's products alone
     for row in found[1:]:  # parameters start at the same bits; two updates differ by the order of sums alone
+        assert max(abs(x - y) for x, y in zip(found[0][2:], row[2:], strict=True)) < 1e-5
+
+
+def test_devices_share_replicas_out_and_each_is_what_it_is_on_one():
+    vary = "replicas.vary={'task.num_tasks':(1,2,0,8)}"
+    done = run(4, "-c", PROGRAM, *(f"devices={num} replicas.num=4 replicas.at_once={at_once} {vary}"
+                                   for num, at_once in ((1, 0), (4, 0), (2, 1))))
+    assert done.returncode == 0, done.stderr
+    found = [[float(x) for x in line.split()] for line in done.stdout.splitlines()]
+    assert [row[1] / found[0][1] for row in found] == [1, 1 / 4, 1 / 2]  # bytes of parameters on each device
+    for row in found[1:]:
         assert max(abs(x - y) for x, y in zip(found[0][2:], row[2:], strict=True)) < 1e-5
 
 

@@ -44,21 +44,25 @@ def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedbac
     segment(params, state) -> (loss_B, state, aux)
     feedback(state, aux) -> delta          what to inject, a tree like the state; None injects nothing (truncated BPTT)
     true_rate, synthetic_rate   weights of the two parts of `grads`; the target has them at 1
-    auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux)
+    auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux); it moves the
+                                                   parameters and is no part of the target, which is of the task alone
     """
 
     def objective(params, state):
         loss_B, after, aux = segment(params, state)
         after_stopped = jax.lax.stop_gradient(after)
         delta = jax.lax.stop_gradient(feedback(after_stopped, jax.lax.stop_gradient(aux))) if feedback else None
-        if auxiliary:
-            loss_B = loss_B + auxiliary(params, aux, delta)
-        return (loss_B.sum(), inner(delta, after) if feedback else jnp.zeros(())), (after_stopped, delta, aux)
+        injected = inner(delta, after) if feedback else jnp.zeros(())
+        more = auxiliary(params, aux, delta).sum() if auxiliary else jnp.zeros(())
+        return (loss_B.sum(), injected, more), (after_stopped, delta, aux)
 
-    both, pull, (after, delta, aux) = jax.vjp(objective, params, state, has_aux=True)
-    grads, target = pull(jax.tree.map(jnp.ones_like, both))
+    parts, pull, (after, delta, aux) = jax.vjp(objective, params, state, has_aux=True)
+    weigh = lambda *rates: pull(tuple(jnp.full_like(part, rate) for part, rate in zip(parts, rates, strict=True)))
+    grads, target = weigh(1.0, 1.0, 1.0)
     if not true_rate == synthetic_rate == 1:
-        grads, _ = pull((jnp.full_like(both[0], true_rate), jnp.full_like(both[1], synthetic_rate)))
+        grads, _ = weigh(true_rate, synthetic_rate, true_rate)
+    if auxiliary:
+        _, target = weigh(1.0, 1.0, 0.0)
     return Segment(grads, target, after, delta, aux)
 
 

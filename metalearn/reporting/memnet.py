@@ -39,20 +39,29 @@ def copy(runs: Sequence[Run]) -> Result:
 
 
 def shared(runs: Sequence[Run]) -> Result:
-    """Area under the learning curve: mean accuracy over the 20 evaluations of 400 batches, by seed."""
-    headline, rows, series, x = {"area": {}, "area_rare": {}}, [], [], []
+    """Area under the learning curve: mean accuracy over the 20 evaluations of 400 batches, by seed; how far basis and
+    feedback together are above either alone, seed by seed."""
+    headline, rows, series, x = {"area": {}, "area_rare": {}, "paired": {}}, [], [], []
     for run in runs:
         name, histories, areas = run.label, [history for _, _, history in single([run])], {}
         for kind in ("common", "rare"):
             areas[kind] = [_mean(h["rare"][f"{kind}_accuracy"] for h in history) for history in histories]
         if not name.startswith("source"):
             headline["area"][name], headline["area_rare"][name] = areas["common"], areas["rare"]
-            rows.append([name, _interval(areas["common"]), _interval(areas["rare"])])
+            rows.append([name, len(histories), _interval(areas["common"]), _interval(areas["rare"])])
             y = [_mean(h["rare"]["rare_accuracy"] for h in at) for at in zip(*histories, strict=True)]
             series.append({"name": name, "y": y, "ci95": None})
-        x = [h["step"] // 8 for h in histories[0]]
-    table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over 3 seeds",
-             "columns": ["feedback", "common", "rare"], "rows": rows}
+        x = [20 * (1 + i) for i in range(len(histories[0]))]
+    paired = []
+    for name, both in headline["area_rare"].items():
+        for other in ("basis", "feedback"):
+            alone = name.replace("basis and feedback", other)
+            if alone != name and alone in headline["area_rare"]:
+                gap = [a - b for a, b in zip(both, headline["area_rare"][alone], strict=True)]
+                headline["paired"][f"{name} - {other}"] = gap
+                paired.append([f"{name} - {other}", len(gap), "", _interval(gap)])
+    table = {"title": "area under the learning curve, 400 batches, mean accuracy ± 95 % over seeds",
+             "columns": ["feedback", "seeds", "common", "rare"], "rows": rows + paired}
     curve = {"title": "shared feedback", "x": x, "xlabel": "batches", "ylabel": "rare accuracy", "series": series,
              "levels": {"chance": 1 / 8}}
     return {"headline": headline, "tables": [table], "curves": [curve]}

@@ -63,19 +63,26 @@ def draw(experiment: Experiment, data: PyTree, key: Array, state: TrainState) ->
     return task.sample(data, key_batch, task.splits[0], config.train.batch), key_learner
 
 
+def place_of(experiment: Experiment, state: TrainState, mesh: jax.sharding.Mesh) -> PyTree:
+    """Where each leaf of the run's state lies."""
+    return sharding.of_state(state, mesh, experiment.config.train.mesh.params,
+                             replicas.shared_out(experiment.plan, mesh))
+
+
 def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     """update(state, data, key, num) -> (state, means stacked over `num` steps): one jitted program, state donated.
 
     The batch of step n is drawn inside, from `fold_in(key, n)`: there is no iterator to save.
     """
     learner, config, plan = experiment.learner, experiment.config, experiment.plan
+    shared_out = replicas.shared_out(plan, mesh)
 
     def one(data, key, state: TrainState, lr):
         tx = experiment.tx
         if lr is not None:  # a replica's own
             tx = optimiser.make(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         batch, key_learner = draw(experiment, data, key, state)
-        batch = sharding.split_batch(batch, mesh)
+        batch = batch if shared_out else sharding.split_batch(batch, mesh)
         grads, carry, means = _grads(learner, config.train.accumulate, state.params, state.carry, batch, key_learner)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         good = opt_state.streak == 0
@@ -91,12 +98,13 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
             return run(data, key, state, None)
         # the steps are the inner loop, so that replicas one after another are each what a single run is
         mine = lambda data, key, rest, lr: run(data, key, rest.replace(step=state.step), lr)
-        new, means = replicas.each(plan, mine, data, key, state.replace(step=None), lr_R)
+        new, means = replicas.each(plan, mine, data, key, state.replace(step=None), lr_R,
+                                   mesh=mesh if shared_out else None)
         return new.replace(step=new.step[0]), jax.tree.map(lambda mean_RN: mean_RN.swapaxes(0, 1), means)
 
     def placed(state, data, key, num):
         new, means = update(state, data, key, num)
-        return jax.lax.with_sharding_constraint(new, sharding.of_state(new, mesh, config.train.mesh.params)), means
+        return jax.lax.with_sharding_constraint(new, place_of(experiment, new, mesh)), means
 
     return jax.jit(placed, static_argnums=3, donate_argnums=0)
 

@@ -4,7 +4,8 @@
 
 `at_once` of them are computed together (`vmap`; 0: all), the groups one after another: together is faster on an
 accelerator and for networks so small that a core waits between operations, one after another where a single one keeps
-the core busy.
+the core busy. Where the mesh's `data` axis divides R, its devices share the replicas out among them, each its own,
+and no batch is split.
 
 Replica r has the seed `seed + r` unless seeds are listed. It draws its own batches, has its own clipping norm and its
 own count of refused updates, and is the run that its values alone would be, up to rounding (a batched product may add
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from metalearn.measure import statistics
@@ -122,14 +124,27 @@ def keys(plan: Plan, key: Array, attempt: int) -> Array:
     return fold(key) if plan.num == 1 else jax.vmap(fold)(key)
 
 
-def each(plan: Plan, function: Callable, data: PyTree, *stacked: PyTree) -> PyTree:
+def shared_out(plan: Plan, mesh: Mesh) -> bool:
+    """Whether the devices of the mesh have replicas of their own."""
+    return plan.num > 1 and mesh.size > 1 and plan.num % mesh.shape["data"] == 0
+
+
+def each(plan: Plan, function: Callable, data: PyTree, *stacked: PyTree, mesh: Mesh | None = None) -> PyTree:
     """function(data of one replica, *leaves of one replica) for each, the results stacked. `data` is what `data` gives;
-    every leaf of `stacked` has an axis R."""
+    every leaf of `stacked` has an axis R, which the devices of `mesh`, where given, share out."""
     varied = {name: data[name] for name in plan.data}
-    one = lambda x: function(data | x[0] if x[0] else data, *x[1])
-    if plan.at_once == plan.num:
-        return jax.vmap(one)((varied, stacked))
-    return jax.lax.map(one, (varied, stacked), batch_size=plan.at_once if plan.at_once > 1 else None)
+
+    def these(data, *given):
+        one = lambda x: function(data | x[0] if x[0] else data, *x[1:])
+        if plan.at_once >= plan.num // (mesh.shape["data"] if mesh else 1):
+            return jax.vmap(one)(given)
+        return jax.lax.map(one, given, batch_size=plan.at_once if plan.at_once > 1 else None)
+
+    if mesh:
+        split = PartitionSpec("data")
+        these = jax.shard_map(these, mesh=mesh, in_specs=(PartitionSpec(), *[split] * (1 + len(stacked))),
+                              out_specs=split, check_vma=False)
+    return these(data, varied, *stacked)
 
 
 def task_of(plan: Plan, task: TaskDist, r: int) -> TaskDist:

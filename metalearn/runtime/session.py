@@ -61,7 +61,7 @@ class Session:
             if config.init_from:
                 parts = tuple(experiment.learner.pretrained)
                 state = state.replace(params=pretrained.params(config.init_from, state.params, parts, plan))
-        self.state: TrainState = sharding.place(state, sharding.of_state(state, self.mesh, config.train.mesh.params))
+        self.state: TrainState = sharding.place(state, loop.place_of(experiment, state, self.mesh))
         if config.train.mesh.params != "replicated" or self.mesh.shape["model"] > 1:
             cli.say(f"{sharding.bytes_per_device(self.state):,} bytes of state on each of {self.mesh.size} devices")
         self.step = int(state.step)

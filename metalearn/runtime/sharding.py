@@ -71,11 +71,14 @@ def local(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(np.asarray, whole)
 
 
-def of_state(state: PyTree, mesh: Mesh, params: str) -> PyTree:
-    """Where each leaf of a TrainState lies: `params` and `opt_state` by the rules above, the rest replicated."""
+def of_state(state: PyTree, mesh: Mesh, params: str, replicas: bool = False) -> PyTree:
+    """Where each leaf of a TrainState lies: `params` and `opt_state` by the rules above, the rest replicated; where
+    `replicas` are split among devices, every leaf with an axis of them by that."""
 
     def one(path, leaf):
         name, axes = leaf_name(path), [None] * leaf.ndim
+        if replicas:
+            return NamedSharding(mesh, PartitionSpec("data") if leaf.ndim else PartitionSpec())
         if name.startswith(("params", "opt_state")):
             for pattern, axis in RULES:
                 if mesh.shape["model"] > 1 and re.search(pattern, name) and leaf.shape[axis] % mesh.shape["model"] == 0:
