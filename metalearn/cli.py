@@ -146,11 +146,13 @@ def print_result(numbers: dict[str, Any]) -> None:
     print(textwrap.shorten("result: " + ", ".join(shown), 240, placeholder=" ..."), flush=True)
 
 
-def flat(numbers: dict, prefix: str = "") -> dict:
-    """Nested numbers by the path that leads to each: {"curves": {"last": .8}} gives {"curves/last": .8}."""
+def flat(numbers: dict, prefix: str = "", join: str = "/") -> dict:
+    """Nested numbers by the path that leads to each: {"curves": {"last": .8}} gives {"curves/last": .8}; an empty dict
+    stays as one entry."""
     found = {}
     for name, value in numbers.items():
-        found |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
+        deeper = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{name}{join}", join) if deeper else {f"{prefix}{name}": value}
     return found
 
 

@@ -106,7 +106,12 @@ def test_damaged_idx(root):
     refused("mine", "metalearn datasets prepare mine")
 
 
-def test_not_here_says_what_to_do(root):
+def test_not_here_says_what_to_do(root, monkeypatch):
+    monkeypatch.chdir(root)
+    np.savez(root / "images_background.npz", images=np.zeros(3))  # of no root
+    monkeypatch.setenv("METALEARN_DATA", "")
+    refused("omniglot", "METALEARN_DATA is not set")
+    monkeypatch.setenv("METALEARN_DATA", str(root / "raw"))
     refused("fashion_mnsit", "nearest: fashion_mnist")
     refused("kmnist", "metalearn datasets prepare kmnist")
 

@@ -163,7 +163,7 @@ def test_of_two_at_once_one_collects_and_the_other_waits(tmp_path, monkeypatch):
     (dict(behaviour="sarsa"), "behaviour=sarsa: must be one of"),
     (dict(quality="good"), "quality=good: must be one of"),
     (dict(behaviour="random", quality="expert"), "quality=expert: must be mixed with behaviour=random"),
-    (dict(behaviour="sac"), "sac={}: must have exactly the fields steps"),
+    (dict(behaviour="sac"), "sac.steps=.missing.: this field must be given"),
     (dict(behaviour="sac", sac=SAC | dict(every=7)), "sac.every=7: must divide steps=40"),
     (dict(env=dict(length=3)), "env.name"),
     (dict(env=dict(name="velocity", length=12, goal=1)), "env.goal=1: unknown field"),

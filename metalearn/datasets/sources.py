@@ -75,9 +75,11 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Dataset:
         return read_folder(name) if os.path.isdir(name) else _read_npz(name)
     name = canonical(name)
     folder, ready = raw_folder(name, root), prepared_folders(name, prepared)
-    raw = read_files(name, folder)
-    if raw is None:
-        raw = read_set(name, ready[0]) if ready else read_archives(name, folder)
+    raw = read_files(name, folder) if folder else None
+    if raw is None and ready:
+        raw = read_set(name, ready[0])
+    elif raw is None and folder:
+        raw = read_archives(name, folder)
     if raw is not None:
         return checked(name, raw)
     names = made_or_listed()

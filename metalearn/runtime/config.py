@@ -16,6 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from metalearn import cli
 from metalearn.validate import ConfigError, nearest, require
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -77,16 +78,9 @@ def import_file(path: str):
     return module
 
 
-def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
+def flatten(config: dict | ConfigDict) -> dict[str, Any]:
     """{'optim.lr': .001, ...}; an empty block stays as one entry, so that it is compared and found too."""
-    flat = {}
-    for key, value in config.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping | ConfigDict) and len(value):
-            flat.update(flatten(value, path + "."))
-        else:
-            flat[path] = value
-    return flat
+    return cli.flat(config.to_dict() if isinstance(config, ConfigDict) else config, join=".")
 
 
 def assign(config: ConfigDict, field: str, value: Any) -> None:
