@@ -4,8 +4,8 @@ Gradients in Neural Memory Controllers" (arXiv 2011.05438) from its abstract and
   bash launch/local.sh sweep --config=configs/memnet.py:gated_recall --out=runs/gated_recall      2 minutes on two cores
   bash launch/local.sh --config=configs/memnet.py:ntm_copy --workdir=runs/ntm_copy                4 minutes of one core
 
-Other sweeps, minutes of one core: shared (2), copy (16), repeat_copy (14), cost (15), omniglot_small (60). Not run:
-mann_parts (60), strokes_stream, omniglot_online. Runs: associative_recall (8), smoke, and see get_config.
+Other sweeps, minutes of one core: shared (7), copy (16), repeat_copy (14), cost (15), omniglot_small (60), mann_parts
+(60). Not run: strokes_stream, omniglot_online. Runs: associative_recall (8), smoke, and see get_config.
 
   results/memnet_gated_recall: rare, cdni, L = 48 1.000
 
@@ -215,7 +215,7 @@ def omniglot_online(network: str = "lrua") -> dict:
 
 def omniglot_small(network: str = "lrua") -> dict:
     """The same protocol with smaller images and networks and fewer episodes, for two cores. The memory keeps its four
-    heads and flat start; `mann_parts` takes each away (not run). results/memnet_omniglot_small."""
+    heads and flat start; `mann_parts` takes each away. results/memnet_omniglot_small."""
     config = omniglot_online(network)
     sizes = dict(slots=32, width=32, hidden=96) if network == "lrua" else dict(hidden=96)
     config["task"] |= dict(image_size=14)
