@@ -1,6 +1,6 @@
 """Meta Decision Transformer (arXiv 2410.11448): offline meta-reinforcement learning as sequence modelling.
 
-  bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point                   60 minutes of one core
+  bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point                  120 minutes of one core
   bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p \
       --config.init_from=runs/point/000-world-tasks-2-seed-0
 
