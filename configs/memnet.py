@@ -296,8 +296,9 @@ def few_shot_stream() -> dict:
 
 
 # Feedback speaks in the basis of the network that it was learned with: a gated network's embedding and readout. Sources
-# learn for 400 batches, then ten fresh networks (other seeds, so other gates and, but for `basis`, another basis) take
-# over what an arm names. `feedback` without its basis is the control of a rotated model; `zero` of none at all.
+# learn for 400 batches, then ten fresh networks (other seeds and batches, gates as at the start and, but for `basis`,
+# another basis) take over what an arm names. `feedback` without its basis is the control of a rotated model; `zero` of
+# none at all.
 BASIS, FEEDBACK = "net/0/(embed|readout)/", "feedback/"
 PARTS = {"zero": (), "basis": (BASIS,), "feedback": (FEEDBACK,), "basis and feedback": (BASIS, FEEDBACK)}
 TAKEN = {"labelled": {}, "unlabelled": {"learner.feedback.context": "none"}}
