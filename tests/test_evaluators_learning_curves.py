@@ -106,7 +106,7 @@ def evaluate(seed=1, chunk=8, block=8, sets=("seen", "unseen_random_labels")):
     def pool(name):  # one dataset is here, the others are not
         if name != "blobs":
             raise datasets.Absent("dataset", name, "is not here")
-        return dataclasses.replace(task, facts=dict(new_dataset=name))
+        return dataclasses.replace(task, facts=dict(new_dataset=name), splits=(*task.splits, "new"))
 
     task = TaskDist((), sample, ("seen", "unseen_random_labels"),
                     EpisodeSpec(length=1, features=1, targets="classes", outputs=4), dict(num_tasks=3), pool=pool)
