@@ -57,8 +57,8 @@ def absent() -> str:
         quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {
             "DEBIAN_FRONTEND": "noninteractive"})
         subprocess.run(["timeout", "120", "apt-get", "update", "-q"], **quiet)
-        subprocess.run(["timeout", "300", "apt-get", "install", "-qy", "--no-install-recommends", "slurmctld", "slurmd", "slurm-client",
-                        "munge"], **quiet)
+        subprocess.run(["timeout", "300", "apt-get", "install", "-qy", "--no-install-recommends", "slurmctld", "slurmd",
+                        "slurm-client", "munge"], **quiet)
     gone = [name for name in NEEDED if shutil.which(name) is None]
     return f"no {', '.join(gone)}, and apt could not install them" if gone else ""
 
