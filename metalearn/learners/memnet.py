@@ -26,7 +26,7 @@ from metalearn.learning import curriculum as curriculum_lib, segments, synthesis
 from metalearn.measure import losses
 from metalearn.nn import feedback as feedback_nn, network as network_nn
 from metalearn.nn.network import Network
-from metalearn.types import Array, Episodes, Learner, Mean, PyTree, Stream
+from metalearn.types import Array, Episodes, Learner, Mean, PyTree
 from metalearn.validate import call, multiple_of, one_of, positive, require, within
 
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
@@ -110,9 +110,8 @@ def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_
     def state_size(length: int) -> int:
         return sum(net.state_size(p, length) for net, p in zip(nets, shapes, strict=True)) // len(nets)
 
-    single = len(nets) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
-    return Learner(init, grads, predict, state_size, _stream(setup) if single else None,
-                   batch_schedule=batch_schedule, warn=synthesiser.warn, reads_labels=inputs != "x")
+    return Learner(init, grads, predict, state_size, batch_schedule=batch_schedule, warn=synthesiser.warn,
+                   reads_labels=inputs != "x")
 
 
 class Setup(NamedTuple):
@@ -288,14 +287,3 @@ def _predict_fast(setup: Setup, net: Network, params: PyTree, carry: PyTree, bat
     first = (net.initial_state(own, num, length), fast_weights_lib.initial(setup.rates, own, num))
     _, logits_STBV = jax.lax.scan(body, first, jnp.arange(-(-length // T)))
     return logits_STBV.reshape(-1, *logits_STBV.shape[2:])[:length]
-
-
-def _stream(setup: Setup) -> Stream:
-    net = setup.nets[0]
-
-    def step(params, state, x_BX, y_prev_B):
-        if setup.reader.inputs == "x_and_last_label":
-            x_BX = setup.reader.token(x_BX, y_prev_B)
-        return net.step(params["net"]["0"], state, x_BX)
-
-    return Stream(lambda params, num, length: net.initial_state(params["net"]["0"], num, length), step)
