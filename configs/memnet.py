@@ -59,9 +59,7 @@ def feedback(**changes) -> dict:
 
 def learner(network: dict, **changes) -> dict:
     return dict(name="memnet", network=network, networks=(), inputs="x", label_scale=1.0, rule="synthetic", segment=3,
-                feedback=feedback(), fast_weights=dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5,
-                                                       leak=1.0, match=""),
-                curriculum=dict(initial_difficulty=0, bits=0.15), unroll=4, remat=False) | changes
+                feedback=feedback(), curriculum=dict(initial_difficulty=0, bits=0.15), unroll=4, remat=False) | changes
 
 
 def optim(lr: float, feedback_lr: float, **changes) -> dict:

@@ -41,16 +41,15 @@ def run(config: ConfigDict, out: str) -> dict[str, Any]:
     return {"out": out, "sha256": sha, "tasks": len(param_BX), "episodes": task.episodes,
             "steps": int(logs.mask_BT.sum()),
             "return_mean": float(return_BE.mean()), "return_best": float(return_BE.max(1).mean()),
-            "bytes": os.path.getsize(out) if os.path.isfile(out) else 0, "seconds": time.monotonic() - began}
+            "bytes": os.path.getsize(out), "seconds": time.monotonic() - began}
 
 
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn collect")
     parser.add_argument("--config", required=True, help="FILE[:argument]; its task must be offline")
-    parser.add_argument("--out", required=True, help="the .npz to write, or minari:NAMESPACE/NAME-v0")
+    parser.add_argument("--out", required=True, help="the .npz to write")
     args = parser.parse()
-    out = args.out if args.out.startswith("minari:") else os.path.abspath(args.out)
-    cli.print_result(run(config_lib.load(args.config, args.overrides), out))
+    cli.print_result(run(config_lib.load(args.config, args.overrides), os.path.abspath(args.out)))
     return 0
 
 

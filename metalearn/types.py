@@ -158,7 +158,6 @@ class Learner:
     grads(params, carry, batch, key) -> (grads, carry, means)     means: dict[str, Mean]
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
-    stream: Stream | None       the same predictions one position at a time, where the learner has that form
     path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
     batch_schedule(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen
                                 their task: the task data to draw from, and the number of the batch; None: one batch,
@@ -174,25 +173,12 @@ class Learner:
     grads: Callable
     predict: Callable
     state_size: Callable[[int], int]
-    stream: Stream | None = None
     path: Callable | None = None
     batch_schedule: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     any_ways: bool = False
     reads_labels: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Stream:
-    """One position at a time: `step` run over an episode gives what `predict` gives at once.
-
-    init(params, num, length) -> state                       for `num` episodes of at most `length` positions
-    step(params, state, x_BX, y_prev_B) -> (state, logits_BV)   y_prev_B = -1 at the first position
-    """
-
-    init: Callable
-    step: Callable
 
 
 @dataclasses.dataclass(frozen=True)

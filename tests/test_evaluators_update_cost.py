@@ -8,14 +8,13 @@ from metalearn.validate import ConfigError
 
 FEEDBACK = dict(context="none", time_remaining=False, hidden=0, heads=(), gamma=1.0, clip=0.0, gate=False,
                 trace=0.0, aux=0.0, adapter="none")
-RATES = dict(scope="persistent", fast_rate=1.0, slow_rate=1.0, mix=0.5, leak=1.0, match="")
 NETWORK = dict(name="nse", slots=4, width=4, hidden=8, controller="lstm", similarity="dot", memory="constant")
 
 
 def temp_bytes(rule, length):
     task = lookup.build("tasks", "gated_recall", symbols=4, length=length, rare_frac=0.5, task_seed=0)
     learner = lookup.build("learners", "memnet", task.spec, network=NETWORK, networks=(), inputs="x",
-                           label_scale=1.0, rule=rule, segment=4, feedback=FEEDBACK, fast_weights=RATES,
+                           label_scale=1.0, rule=rule, segment=4, feedback=FEEDBACK,
                            curriculum=dict(initial_difficulty=0, bits=0.1), unroll=1, remat=False)
     batch = task.sample(task.data, jax.random.key(0), "train", 4)
     params, carry = learner.init(jax.random.key(0), batch)

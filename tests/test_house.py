@@ -18,7 +18,7 @@ name = lambda path: str(path.relative_to(ROOT))
 # stay inside one room; a room is a folder of metalearn/, and the files beside the folders are one room for each floor.
 FLOORS = {
     "types": 0, "validate": 0, "lookup": 0, "cli": 0,
-    "nn": 1, "measure": 1, "datasets": 1, "rl": 1, "rl.rollout": 1, "rl.store": 1, "rl.minari": 1,
+    "nn": 1, "measure": 1, "datasets": 1, "rl": 1, "rl.rollout": 1, "rl.store": 1,
     "learning": 2, "rl.behaviours": 2, "rl.gaits": 2, "rl.sac": 2, "rl.recipe": 2, "envs": 2,
     "networks": 2, "backbones": 2,
     "tasks": 3, "learners": 3, "evaluators": 3,

@@ -97,19 +97,6 @@ def test_an_auxiliary_loss_reaches_the_weights_and_sees_what_was_injected(parts)
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # the target is of the task alone
 
 
-def test_rates_weight_the_two_parts_and_leave_the_target_alone(parts):
-    params, state, segment_of = parts
-    segment = lambda p, s: segment_of(2)(p, s, 0)
-    ones = lambda s, aux: jax.tree.map(jnp.ones_like, s)
-    grads = lambda **rates: synthetic.grads_by_synthetic(segment, params, state, ones, **rates)
-    both, fast = grads(), grads(true_rate=0.0, synthetic_rate=3.0)
-    plain = synthetic.grads_by_synthetic(segment, params, state, None)
-    for b, f, p in zip(*(jax.tree.leaves(o.grads) for o in (both, fast, plain)), strict=True):
-        np.testing.assert_allclose(f, 3 * (b - p), rtol=1e-8, atol=1e-9)
-    for b, f in zip(jax.tree.leaves(both.target), jax.tree.leaves(fast.target), strict=True):
-        np.testing.assert_allclose(b, f, rtol=1e-10, atol=1e-12)
-
-
 def test_linear_case_bootstraps_to_the_closed_form_one_boundary_per_sweep():
     n, L = 4, 5
     key_W, key_C, key_h, key_y = jax.random.split(jax.random.key(3), 4)

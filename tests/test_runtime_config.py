@@ -135,3 +135,9 @@ def test_a_saved_config_from_before_a_field_has_it_at_what_it_was_then():
     old = config.to_dict()
     del old["train"]["accumulate"], old["train"]["mesh"], old["task"]["projection"]
     assert config_lib.differences(config, config_lib.from_json(config_lib.to_json(old))) == []
+    config = config_lib.load("configs/memnet.py:smoke")
+    old = config.to_dict()
+    old["learner"]["fast_weights"] = dict(config_lib.GONE[0][3])
+    assert config_lib.differences(config, config_lib.from_json(config_lib.to_json(old))) == []
+    old["learner"]["fast_weights"]["scope"] = "episodic"  # another learner, which nothing makes any more
+    assert len(config_lib.differences(config, config_lib.from_json(config_lib.to_json(old)))) == 6

@@ -11,8 +11,6 @@ Token layouts, one option for every sequence network:
 The loss is the *mean* cross-entropy over all positions, the first with its irreducible ln V included.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +18,7 @@ import numpy as np
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.measure import losses
 from metalearn.nn import network as network_nn, tokens as tokens_nn
-from metalearn.types import Array, Episodes, Learner, Stream
+from metalearn.types import Array, Episodes, Learner
 from metalearn.validate import one_of, require
 
 LAYOUTS = ("shifted", "previous_example", "query")
@@ -59,8 +57,7 @@ def make(spec, *, network: dict, layout: str, dtype: str) -> Learner:
         token_11I = jax.ShapeDtypeStruct((1, 1, size(features, ways, layout)), jnp.float32)
         return net.state_size(jax.eval_shape(net.init, jax.random.key(0), token_11I), length)
 
-    return Learner(init, grads_from_loss(loss), lambda params, carry, batch: logits(params, batch), state_size,
-                   _stream(net, ways, features, layout))
+    return Learner(init, grads_from_loss(loss), lambda params, carry, batch: logits(params, batch), state_size)
 
 
 def size(features: int, ways: int, layout: str) -> int:
@@ -88,32 +85,3 @@ def query_mask(length: int) -> np.ndarray:
     """(2T, 2T), queries by keys: support s sees supports up to s; query t sees supports s < t and itself."""
     causal, eye = np.tri(length, dtype=bool), np.eye(length, dtype=bool)
     return np.block([[causal, np.zeros_like(causal)], [causal & ~eye, eye]])
-
-
-class StreamState(NamedTuple):
-    """position: examples seen; x_prev_BX: the last input, whose label the next step brings; net: its state."""
-
-    position: Array
-    x_prev_BX: Array
-    net: object
-
-
-def _stream(net: network_nn.Network, ways: int, features: int, layout: str) -> Stream:
-    def init(params, num, length):
-        state = net.initial_state(params, num, length)
-        return StreamState(jnp.zeros((), jnp.int32), jnp.zeros((num, features)), state)
-
-    def step(params, state: StreamState, x_BX, y_prev_B):
-        label_BV = jax.nn.one_hot(y_prev_B, ways)  # -1 gives zeros: the first position has no label before it
-        t, read = state.position, state.net
-        if layout == "query":
-            support_BI = token(state.x_prev_BX, label_BV)
-            after, _ = net.step(params, read, support_BI)
-            read = jax.tree.map(lambda new, old: jnp.where(t > 0, new, old), after, read)  # at t = 0 there is none
-            _, logits_BV = net.step(params, read, token(x_BX, jnp.zeros_like(label_BV)))
-            return StreamState(t + 1, x_BX, read), logits_BV  # a query is read by nobody later: its state is dropped
-        parts = [x_BX, label_BV] if layout == "shifted" else [x_BX, state.x_prev_BX, label_BV]
-        read, logits_BV = net.step(params, read, token(*parts))
-        return StreamState(t + 1, x_BX, read), logits_BV
-
-    return Stream(init, step)

@@ -21,19 +21,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-import metalearn.learning.fast_weights as fast_weights_lib
 from metalearn.learning import curriculum as curriculum_lib, segments, synthesiser, synthetic
 from metalearn.measure import losses
 from metalearn.nn import feedback as feedback_nn, network as network_nn
 from metalearn.nn.network import Network
-from metalearn.types import Array, Episodes, Learner, Mean, PyTree, Stream
+from metalearn.types import Array, Episodes, Learner, Mean, PyTree
 from metalearn.validate import call, multiple_of, one_of, positive, require, within
 
 RULES = ("tbptt", "synthetic", "bptt", "bptt_equal_updates")
 
 
 def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_scale: float, rule: str, segment: int,
-         feedback: dict, fast_weights: dict, curriculum: dict, unroll: int, remat: bool) -> Learner:
+         feedback: dict, curriculum: dict, unroll: int, remat: bool) -> Learner:
     """Memory networks and the rule that trains them.
 
     network     {"name": a file of networks/, ...its sizes}; a Transformer, whose state grows, with all rules but
@@ -46,7 +45,6 @@ def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_
     rule        see the module
     segment     T, steps that one update reads: at most the episode's length
     feedback    the synthesiser of synthetic gradients, see `synthesiser.Options`
-    fast_weights   fast and slow learning, see `fast_weights.Options`
     curriculum  see `curriculum.make`
     unroll      steps per iteration of the compiled scan
     remat       recompute each segment in the backward pass of full BPTT: memory by segment instead of by step
@@ -65,13 +63,10 @@ def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_
     with within("feedback"):
         options = call(synthesiser.Options, **feedback)
         options.check(spec.targets, segment, len(nets))
-    with within("fast_weights"):
-        rates = call(fast_weights_lib.Options, **fast_weights)
-        rates.check(rule, options.context, len(nets))
     with within("curriculum"):
         schedule = call(curriculum_lib.make, spec, len(nets), **curriculum)
     reader = segments.Reader(inputs, spec.targets, outputs, segment, remat, label_scale)
-    setup = Setup(nets, reader, room, rule, options, rates, schedule)
+    setup = Setup(nets, reader, room, rule, options, schedule)
     shape = jax.ShapeDtypeStruct((1, 1, segments.features(inputs, spec.features, outputs)), jnp.float32)
     shapes = [jax.eval_shape(net.init, jax.random.key(0), shape) for net in nets]
     if rule == "synthetic":
@@ -105,14 +100,13 @@ def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_
         return data, carry["batch"]
 
     def predict(params, carry, batch: Episodes):
-        return _predict(setup, params, carry, batch)
+        return _predict(setup, params, batch)
 
     def state_size(length: int) -> int:
         return sum(net.state_size(p, length) for net, p in zip(nets, shapes, strict=True)) // len(nets)
 
-    single = len(nets) == 1 and inputs != "x_and_shown_label" and rates.scope == "persistent"
-    return Learner(init, grads, predict, state_size, _stream(setup) if single else None,
-                   batch_schedule=batch_schedule, warn=synthesiser.warn, reads_labels=inputs != "x")
+    return Learner(init, grads, predict, state_size, batch_schedule=batch_schedule, warn=synthesiser.warn,
+                   reads_labels=inputs != "x")
 
 
 class Setup(NamedTuple):
@@ -123,7 +117,6 @@ class Setup(NamedTuple):
     length: int  # of an episode, in whole segments
     rule: str
     feedback: synthesiser.Options
-    rates: fast_weights_lib.Options
     curriculum: curriculum_lib.Options
 
     def parts(self, batch: Episodes) -> list[Episodes]:
@@ -160,8 +153,6 @@ def _initial_inner(setup: Setup, params: PyTree, batch: Episodes) -> PyTree:
                 message = feedback_nn.messages(mine["state"], synthesiser.heads(setup.feedback, mine["state"]))
                 nothing_BC = synthesiser.no_context(setup.feedback, setup.reader.outputs, num)
                 mine |= synthesiser.initial_inner(setup.feedback, message, nothing_BC)
-            if setup.rates.scope == "episodic":
-                mine["weights"] = fast_weights_lib.initial(setup.rates, own, num)
             inner[str(i)] = mine
     return inner | curriculum_lib.initial(setup.curriculum)
 
@@ -213,16 +204,12 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
     num, T = len(batch.mask_BT), reader.steps
     segment, future_B = reader.cut(batch, k * T, T), segments.future_mask(batch, (k + 1) * T)
     renew = lambda fresh, old: jax.tree.map(lambda new, old: jnp.where(k == 0, new, old), fresh, old)
-    weights = renew(jax.tree.map(jnp.zeros_like, inner["weights"]), inner["weights"]) if "weights" in inner else None
     label_sum = lambda weight_BT: segments.label_sum(batch.y_BT, weight_BT, reader.targets, reader.outputs)
     context_BC = synthesiser.context(options, batch, label_sum, (k + 1) * T)
 
     def read(trained, state):
         state = renew(net.initial_state(trained["net"], num, setup.length), state)
-        if weights is None:
-            return reader.read(net, trained["net"], state, segment, first=options.aux > 0)
-        after, logits_TBV = fast_weights_lib.unroll(net, trained["net"], weights, state, segment.x_TBX)
-        return reader.score(logits_TBV, after, segment)
+        return reader.read(net, trained["net"], state, segment, first=options.aux > 0)
 
     def feedback(state, seen):
         delta = synthesiser.query(options, params["feedback"], params.get("adapter"), state, context_BC)
@@ -235,9 +222,7 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
     auxiliary = None
     if options.aux:
         auxiliary = lambda p, seen, delta: synthesiser.auxiliary(options, p["aux"], seen["first"], delta, future_B)
-    true_rate, synthetic_rate = fast_weights_lib.rates(setup.rates)
-    out = synthetic.grads_by_synthetic(read, trained, inner["state"], feedback, true_rate=true_rate,
-                                       synthetic_rate=synthetic_rate, auxiliary=auxiliary)
+    out = synthetic.grads_by_synthetic(read, trained, inner["state"], feedback, auxiliary)
     queried_B = segments.future_mask(batch, k * T) * (k > 0)  # the first state is a constant: no gradient is wanted
     path, carried, health = synthesiser.learn(options, params["feedback"], params.get("adapter"), inner, out.target,
                                               queried_B)
@@ -247,55 +232,16 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
     if options.trace:
         carried["trace"] = synthesiser.trace(options, lambda state: read(trained, state)[1], inner, out.state,
                                              context_BC, k)
-    if weights is not None:
-        before = renew(net.initial_state(params["net"], num, setup.length), inner["state"])
-        carried["weights"] = fast_weights_lib.step(setup.rates, net, params["net"], weights, before, segment.x_TBX,
-                                               out.delta)
     return out.grads, out.aux, segment, carried, path, health
 
 
-def _predict(setup: Setup, params: PyTree, carry: PyTree, batch: Episodes) -> Array:
+def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:
     """Outputs at every position of whole episodes, (B, T, V); of several networks, each answers its part of the batch,
     as in training."""
     multiple_of("networks", len(setup.nets), **{"episodes at once": len(batch.mask_BT)})
     out = []
     for i, (net, mine) in enumerate(zip(setup.nets, setup.parts(batch), strict=True)):
-        if setup.rates.scope == "episodic":
-            logits_TBV = _predict_fast(setup, net, params, carry, mine)
-        else:
-            x_TBX = setup.reader.cut(mine, jnp.int32(0), mine.mask_BT.shape[1]).x_TBX
-            _, logits_TBV = segments.run(net, params["net"][str(i)], None, x_TBX)
+        x_TBX = setup.reader.cut(mine, jnp.int32(0), mine.mask_BT.shape[1]).x_TBX
+        _, logits_TBV = segments.run(net, params["net"][str(i)], None, x_TBX)
         out.append(jnp.swapaxes(logits_TBV, 0, 1))
     return out[0] if len(out) == 1 else jnp.concatenate(out)
-
-
-def _predict_fast(setup: Setup, net: Network, params: PyTree, carry: PyTree, batch: Episodes) -> Array:
-    """With fast weights, which the feedback model moves at test time too: segment after segment."""
-    own, length, T = params["net"]["0"], batch.mask_BT.shape[1], setup.reader.steps
-    adapter, options = params.get("adapter", {}).get("0"), setup.feedback
-    energy = carry["inner"]["0"]["energy"] if options.gate else None
-
-    def body(state_and_weights, k):
-        state, weights = state_and_weights
-        segment = setup.reader.cut(batch, k * T, T)
-        after, logits_TBV = fast_weights_lib.unroll(net, own, weights, state, segment.x_TBX)
-        context_BC = synthesiser.context(options, batch, None, (k + 1) * T)
-        delta = synthesiser.query(options, params["feedback"], adapter, after, context_BC)
-        delta = synthesiser.inject(options, delta, energy, segments.future_mask(batch, (k + 1) * T))
-        return (after, fast_weights_lib.step(setup.rates, net, own, weights, state, segment.x_TBX, delta)), logits_TBV
-
-    num = len(batch.mask_BT)
-    first = (net.initial_state(own, num, length), fast_weights_lib.initial(setup.rates, own, num))
-    _, logits_STBV = jax.lax.scan(body, first, jnp.arange(-(-length // T)))
-    return logits_STBV.reshape(-1, *logits_STBV.shape[2:])[:length]
-
-
-def _stream(setup: Setup) -> Stream:
-    net = setup.nets[0]
-
-    def step(params, state, x_BX, y_prev_B):
-        if setup.reader.inputs == "x_and_last_label":
-            x_BX = setup.reader.token(x_BX, y_prev_B)
-        return net.step(params["net"]["0"], state, x_BX)
-
-    return Stream(lambda params, num, length: net.initial_state(params["net"]["0"], num, length), step)

@@ -11,7 +11,7 @@ import optax
 
 from metalearn.learning.gradients import grads_from_loss
 from metalearn.measure import losses
-from metalearn.types import Array, Episodes, Learner, Stream
+from metalearn.types import Array, Episodes, Learner
 from metalearn.validate import one_of, positive, require
 
 
@@ -60,22 +60,10 @@ def make(spec, *, meta: bool, hidden: tuple[int, ...], inner_optimiser: str, inn
         _, means = losses.classification(logits(params, batch), batch.y_BT, batch.mask_BT)
         return jax.tree.map(jnp.zeros_like, params), carry, means
 
-    def stream_init(params, num, length):
-        every = lambda tree: jax.tree.map(lambda a: jnp.broadcast_to(a, (num, *a.shape)), tree)
-        return every((params, inner.init(params))), jnp.zeros((num, sizes[0]))
-
-    def stream_step(params, state, x_BX, y_prev_B):
-        learner_state, x_prev_BX = state
-        learned, _ = jax.vmap(step)(learner_state, x_prev_BX, jnp.maximum(y_prev_B, 0))
-        known = lambda new, old: jnp.where(y_prev_B.reshape(-1, *[1] * (new.ndim - 1)) >= 0, new, old)
-        learner_state = jax.tree.map(known, learned, learner_state)
-        return (learner_state, x_BX), jax.vmap(_apply)(learner_state[0], x_BX)
-
     weights = sum(a * b + b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
     size = weights * (3 if inner_optimiser == "adam" else 1) + (1 if inner_optimiser == "adam" else 0)
     return Learner(init, grads_from_loss(loss) if meta else no_grads,
-                   lambda params, carry, batch: logits(params, batch), lambda length: size,
-                   Stream(stream_init, stream_step))
+                   lambda params, carry, batch: logits(params, batch), lambda length: size)
 
 
 def _apply(weights, x_X: Array) -> Array:

@@ -36,14 +36,12 @@ class Segment(NamedTuple):
     aux: Any
 
 
-def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedback: Callable | None, *,
-                       true_rate: float = 1.0, synthetic_rate: float = 1.0,
+def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedback: Callable | None,
                        auxiliary: Callable | None = None) -> Segment:
     """The gradient of one segment with the future's gradient injected at its end.
 
     segment(params, state) -> (loss_B, state, aux)
     feedback(state, aux) -> delta          what to inject, a tree like the state; None injects nothing (truncated BPTT)
-    true_rate, synthetic_rate   weights of the two parts of `grads`; the target has them at 1
     auxiliary(params, aux, delta) -> loss_B        more loss, once what is injected is known (DNI+Aux); it moves the
                                                    parameters and is no part of the target, which is of the task alone
     """
@@ -52,17 +50,15 @@ def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedbac
         loss_B, after, aux = segment(params, state)
         after_stopped = jax.lax.stop_gradient(after)
         delta = jax.lax.stop_gradient(feedback(after_stopped, jax.lax.stop_gradient(aux))) if feedback else None
-        injected = inner(delta, after) if feedback else jnp.zeros(())
+        injected = inner(delta, after) if feedback else 0.0
         more = auxiliary(params, aux, delta).sum() if auxiliary else jnp.zeros(())
-        return (loss_B.sum(), injected, more), (after_stopped, delta, aux)
+        return (loss_B.sum() + injected, more), (after_stopped, delta, aux)
 
     parts, pull, (after, delta, aux) = jax.vjp(objective, params, state, has_aux=True)
-    weigh = lambda *rates: pull(tuple(jnp.full_like(part, rate) for part, rate in zip(parts, rates, strict=True)))
-    grads, target = weigh(1.0, 1.0, 1.0)
-    if not true_rate == synthetic_rate == 1:
-        grads, _ = weigh(true_rate, synthetic_rate, true_rate)
+    loss, more = jax.tree.map(jnp.ones_like, parts)
+    grads, target = pull((loss, more))
     if auxiliary:
-        _, target = weigh(1.0, 1.0, 0.0)
+        _, target = pull((loss, jnp.zeros_like(more)))
     return Segment(grads, target, after, delta, aux)
 
 

@@ -4,8 +4,6 @@
   param     (B, X) hidden task parameters
   header    JSON text: format, env (name, version, fields), behaviour, seeds, task ids, returns per task, and the
             SHA-256 of all arrays
-
-`minari:NAME` in the place of a file name reads and writes Minari's format instead (see `minari`).
 """
 
 import contextlib
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from metalearn.rl import minari
 from metalearn.types import Trajectories
 from metalearn.validate import NO_NPZ, ConfigError, require
 
@@ -31,9 +28,6 @@ def save(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[s
     refuse(path)
     arrays = {name: np.asarray(getattr(episodes, field)) for name, field in FIELDS.items()} | {"param": param_BX}
     header = {"format": FORMAT, "steps": arrays["rew"].shape[2], **header, "sha256": digest(arrays)}
-    if path.startswith(minari.PREFIX):
-        minari.write(path, param_BX, episodes, header, "--out")
-        return header["sha256"]
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp.npz"
     try:
@@ -50,9 +44,8 @@ def save(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[s
 
 def refuse(path: str) -> None:
     """ConfigError for what `save` would not write to."""
-    if not path.startswith(minari.PREFIX):
-        require(path.endswith(".npz"), "--out", path, f"must end in .npz, or begin with {minari.PREFIX}")
-        require(not os.path.exists(path), "--out", path, "exists already; nothing was overwritten")
+    require(path.endswith(".npz"), "--out", path, "must end in .npz")
+    require(not os.path.exists(path), "--out", path, "exists already; nothing was overwritten")
 
 
 @contextlib.contextmanager
@@ -69,10 +62,6 @@ def sole_writer(path: str):
 
 def load(path: str, field: str = "data") -> tuple[np.ndarray, Trajectories, dict[str, Any]]:
     """(param_BX, Trajectories, header); ConfigError names what is wrong with the file."""
-    if path.startswith(minari.PREFIX):
-        param_BX, episodes, header = minari.read(path, field)
-        _finite({name: getattr(episodes, attribute) for name, attribute in FIELDS.items()}, path, field)
-        return param_BX, episodes, header
     require(os.path.isfile(path), field, path, "no such file")
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -87,19 +76,15 @@ def load(path: str, field: str = "data") -> tuple[np.ndarray, Trajectories, dict
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(field, path, f"cannot be read as .npz without pickles ({error})") from None
-    _finite(arrays, path, field)
+    for name, array in arrays.items():
+        require(not np.issubdtype(array.dtype, np.floating) or bool(np.isfinite(array).all()), field, path,
+                f"holds NaN or infinite values in {name}")
     require(header.get("sha256") == digest(arrays), field, path, "its arrays do not have the SHA-256 of its header")
     B, E, T = arrays["rew"].shape
     for name, array in arrays.items():
         want = (B,) if name == "param" else (B, E, T)
         require(array.shape[: len(want)] == want, field, path, f"{name} has shape {array.shape}, rew has {(B, E, T)}")
     return arrays["param"], Trajectories(**{FIELDS[name]: arrays[name] for name in FIELDS}), header
-
-
-def _finite(arrays: dict[str, np.ndarray], path: str, field: str) -> None:
-    for name, array in arrays.items():
-        require(not np.issubdtype(array.dtype, np.floating) or bool(np.isfinite(array).all()), field, path,
-                f"holds NaN or infinite values in {name}")
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:

@@ -26,6 +26,9 @@ BUILT_IN = next((d for d in (os.path.join(_PACKAGE, "configs"), os.path.join(os.
 # fields that saved configs of earlier versions lack
 SINCE = (("train", None, "accumulate", 1), ("train", None, "mesh", {"model": 1, "params": "replicated"}),
          ("task", "projected", "projection", "gaussian"))
+# and fields that they have although nothing reads them any more, at what they then must have been
+GONE = (("learner", "memnet", "fast_weights", {"scope": "persistent", "fast_rate": 1.0, "slow_rate": 1.0, "mix": 0.5,
+                                               "leak": 1.0, "match": ""}),)
 
 
 def built_in() -> dict[str, str]:
@@ -144,6 +147,10 @@ def from_json(text: str) -> ConfigDict:
     for block, kind, name, value in SINCE:  # at which a run from before the field was what it was
         if isinstance(fields.get(block), dict) and kind in (None, fields[block].get("name")):
             fields[block].setdefault(name, value)
+    for block, kind, name, value in GONE:
+        found = fields.get(block)
+        if isinstance(found, dict) and (found.get("name"), found.get(name)) == (kind, value):
+            del found[name]
     return ConfigDict(_tuples(fields)).lock()
 
 

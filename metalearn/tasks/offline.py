@@ -33,7 +33,7 @@ def make(*, env: dict, data: str, cache: str, behaviour: str, quality: str, sac:
     """The distribution.
 
     env           {"name": ..., its fields}: which environment the data are (to be) from
-    data          a trajectory file or minari:NAME; "": `episodes` per task, collected by `behaviour` and the two seeds
+    data          a trajectory file; "": `episodes` per task, collected by `behaviour` and the two seeds
     cache         directory of collected data, read by whoever wants the same; "": the one that `collect` is given
     quality       mixed | medium | expert: how skilled the behaviour is (see `behaviours`)
     sac           settings of the agents of behaviour `sac` (see `sac.learn`); read by no other
