@@ -4,6 +4,8 @@
 
   --on=print   writes one train command per line (hand them to any scheduler)
   --on=local   runs them here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
+  --on=replicas  as local, with runs that differ only in what one program can vary (`seed`, `optim.lr` and traced fields
+               of the task: see runtime/replicas.py) in one program; each has its own directory in the end
   --on=table   runs nothing: the table of what has finished (launch/slurm.py submits a sweep to Slurm)
 
 The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
@@ -33,10 +35,12 @@ import sys
 import threading
 import time
 
+import jax
+
 from metalearn import cli
 from metalearn.reporting import plots, tables
 from metalearn.reporting.runs import Run
-from metalearn.runtime import config as config_lib, signals, workdir as workdir_lib
+from metalearn.runtime import config as config_lib, packs, signals, workdir as workdir_lib
 from metalearn.validate import ConfigError, require
 
 
@@ -210,7 +214,7 @@ def cores() -> list[int]:
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn sweep")
     parser.add_argument("--config", required=True)
-    parser.add_argument("--on", choices=("print", "local", "table"), default="local")
+    parser.add_argument("--on", choices=("print", "local", "replicas", "table"), default="local")
     parser.add_argument("--out", required=True, help="directory of the sweep; reused to go on")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (0: one per core)")
     args = parser.parse()
@@ -232,6 +236,13 @@ def main() -> int:
             trainers.end()
         if args.on == "local":
             trainers.run(runs)
+        elif args.on == "replicas":
+            jax.config.update("jax_platforms", "cpu")  # this process takes apart; the accelerator is for those that train
+            packed = packs.pack([run for run in runs if done(run) is None])
+            trainers.run(packed)
+            for found in packed:
+                if "members" in found and done(found) is not None:
+                    packs.unpack(found)
         if stop.number:
             print(f"stopped by {signals.name(stop.number)}; the same command goes on", file=sys.stderr)
             return cli.EXIT_SIGNAL
