@@ -6,7 +6,8 @@
   --on=local   runs them here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
   --on=replicas  as local, with runs that differ only in what one program can vary (`seed`, `optim.lr` and traced fields
                of the task: see runtime/replicas.py) in one program; each has its own directory in the end
-  --on=table   runs nothing: the table of what has finished (launch/slurm.py submits a sweep to Slurm)
+  --on=slurm   submits them by launch/slurm.py, with --sbatch="--time=2:00:00 --gres=gpu:1" for sbatch
+  --on=table   runs nothing: the table of what has finished
 
 The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
 others. A directory counts as done only when it was made by this very config: an edited sweep shows no old numbers. A
@@ -214,9 +215,10 @@ def cores() -> list[int]:
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn sweep")
     parser.add_argument("--config", required=True)
-    parser.add_argument("--on", choices=("print", "local", "replicas", "table"), default="local")
+    parser.add_argument("--on", choices=("print", "local", "replicas", "slurm", "table"), default="local")
     parser.add_argument("--out", required=True, help="directory of the sweep; reused to go on")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (0: one per core)")
+    parser.add_argument("--sbatch", default="", metavar="FLAGS", help="with --on=slurm: for launch/slurm.py, as --print")
     args = parser.parse()
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a sweep takes no overrides")
     require(args.jobs >= 0, "--jobs", args.jobs, "must be 0 or above")
@@ -226,6 +228,12 @@ def main() -> int:
         for run in runs:
             print(shlex.join(["python", *run["command"][1:]]))
         return 0
+    if args.on == "slurm":
+        launcher = os.path.join(os.path.dirname(config_lib.BUILT_IN), "launch", "slurm.py")
+        require(os.path.isfile(launcher), "--on", "slurm", f"needs a clone of the repository: there is no {launcher}")
+        words = [sys.executable, launcher, *shlex.split(args.sbatch), "--", "sweep", f"--config={args.config}",
+                 f"--out={out}"]
+        return subprocess.run(words, check=False).returncode
     if os.path.isdir(out):
         workdir_lib.plain(out, "--out")
     with workdir_lib.lock(out, "--out") as lock, signals.Noted(last=True) as stop:
