@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--on", choices=("print", "local", "replicas", "slurm", "table"), default="local")
     parser.add_argument("--out", required=True, help="directory of the sweep; reused to go on")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (0: one per core)")
-    parser.add_argument("--sbatch", default="", metavar="FLAGS", help="with --on=slurm: for launch/slurm.py, as --print")
+    parser.add_argument("--sbatch", default="", metavar="FLAGS", help="with --on=slurm: of launch/slurm.py")
     args = parser.parse()
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a sweep takes no overrides")
     require(args.jobs >= 0, "--jobs", args.jobs, "must be 0 or above")
@@ -245,7 +245,7 @@ def main() -> int:
         if args.on == "local":
             trainers.run(runs)
         elif args.on == "replicas":
-            jax.config.update("jax_platforms", "cpu")  # this process takes apart; the accelerator is for those that train
+            jax.config.update("jax_platforms", "cpu")  # the accelerator is for the processes that train
             packed = packs.pack([run for run in runs if done(run) is None])
             trainers.run(packed)
             for found in packed:

@@ -147,7 +147,8 @@ def from_json(text: str) -> ConfigDict:
     if not isinstance(fields, dict):
         raise ValueError("no object of fields")
     for block, kind, name, value in SINCE:  # at which a run from before the field was what it was
-        at = functools.reduce(lambda node, key: node.get(key) if isinstance(node, dict) else None, block.split("."), fields)
+        below = lambda node, key: node.get(key) if isinstance(node, dict) else None
+        at = functools.reduce(below, block.split("."), fields)
         if isinstance(at, dict) and kind in (None, at.get("name")):
             at.setdefault(name, value)
     for block, kind, name, value in GONE:
