@@ -17,7 +17,7 @@ arguments (parameters, optimiser state, datasets) and results.
 """
 
 import hashlib
-import importlib.util
+import importlib
 import math
 import os
 import statistics
@@ -147,12 +147,11 @@ def _rounds(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
 
 def _reference():
     """The module of PyTorch arms; None where the package is installed without its repository."""
-    path = os.path.join(results_lib.ROOT, "tests", "torch_reference.py")
-    if "torch_reference" not in sys.modules and os.path.isfile(path):
-        spec = importlib.util.spec_from_file_location("torch_reference", path)
-        sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules.get("torch_reference")
+    folder = os.path.join(results_lib.ROOT, "tests")
+    if not os.path.isfile(os.path.join(folder, "torch_reference.py")):
+        return None
+    sys.path += [folder] if folder not in sys.path else []
+    return importlib.import_module("torch_reference")
 
 
 def _matmul(size: int):

@@ -37,6 +37,11 @@ PLAIN = "optim.warmup_steps=0"
     ("configs/fewshot.py:smoke,maml", ()), ("configs/fewshot.py:smoke,protonet", ()),
     ("configs/gpicl.py:smoke", (PLAIN,)),
     ("configs/gpicl.py:smoke", (PLAIN, "learner.layout=shifted", "learner.network.positions=True")),
+    ("configs/memnet.py:digits_stream,network=ntm", (PLAIN, "train.batch=2", "learner.network.slots=4")),
+    ("configs/memnet.py:digits_stream,network=lrua", (PLAIN, "train.batch=2", "learner.network.slots=8")),
+    ("configs/memnet.py:cost_lstm", (PLAIN, "task.length=8", "learner.segment=3", "train.batch=4")),
+    ("configs/metadt.py:point_world", (PLAIN, "task.train_tasks=6", "task.test_tasks=3", "task.episodes=10",
+                                       "train.batch=4")),
     ("configs/metadt.py:smoke", (PLAIN, "learner.world_training=frozen", "learner.head=mse", "learner.dropout=0.1")),
 ])
 def test_its_loss_and_gradient_are_ours(monkeypatch, spec, overrides):

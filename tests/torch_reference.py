@@ -5,7 +5,8 @@ norms, clipping, fused Adam; MAML as a loop over tasks, which is the fastest for
 grouped convolutions). Parameters are ours, so that loss and gradient norm can be compared before anything is timed.
 
 What an arm is spared: few-shot and Meta-DT arms stay on one batch, while our figures include drawing each; Meta-DT's is
-given the codes and the prompt that ours computes. In-context arms draw their projections and images, like ours.
+given the codes and the prompt that ours computes. In-context arms draw their projections and images, like ours. Memory
+networks and the world model: `torch_memory`, `_world`.
 """
 
 import importlib.util
@@ -23,6 +24,8 @@ from metalearn.nn import taps
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop
 from metalearn.types import PyTree, leaf_name
 
+import torch_memory  # isort: skip
+
 THREADS = (1, 2)
 
 
@@ -37,7 +40,9 @@ def lacks(config) -> str | None:
     reads = name == "incontext" and learner["network"]["name"] == "transformer" and learner["layout"] != (
         "previous_example") and config.task.name == "projected"
     acts = name == "metadt" and learner["head"] == "mse" and learner["world_training"] == "frozen"
-    if not (conv or reads or acts) or config.optim.name != "adam":
+    remembers = name == "memnet" and torch_memory.covers(learner)
+    foresees = name == "world" and learner["objective"] == "model" and learner["decoders"] == "reward"
+    if not (conv or reads or acts or remembers or foresees) or config.optim.name != "adam":
         return None
     return "" if importlib.util.find_spec("torch") else "PyTorch is not installed: its arm is left out"
 
@@ -57,12 +62,20 @@ def arms(spec, overrides, experiment, data, key, state) -> tuple[dict[str, Calla
     fields = [f"learner.{field}" for field in DETERMINISTIC.get(experiment.config.learner.name, ())]
     plain = experiment_lib.build(config_lib.load(spec, [*overrides, *fields]), experiment.task)
     batch, key_learner = jax.jit(lambda state: loop.draw(plain, data, key, state))(state)
+    memory = experiment.config.learner.name == "memnet"
     with jax.enable_x64(True):  # what differs after that is not rounding
         double = lambda a: a.astype("float64") if jnp.issubdtype(a.dtype, jnp.floating) else a
-        given = jax.tree.map(double, (state.params, state.carry, batch))
+        params, carry, many = jax.tree.map(double, (state.params, state.carry, batch))
+        if memory:
+            params, carry = torch_memory.advanced(plain.learner, params, carry, many, key_learner)
+        given = params, carry, many
         grads, _, means = jax.jit(plain.learner.grads)(*given, key_learner)
         found = [float(means["loss"].compute()), float(optax.global_norm(grads))]
     tokens = _tokens(plain.learner, state, batch) if experiment.config.learner.name == "metadt" else None
+    if memory:
+        with jax.enable_x64(True):
+            tokens = torch_memory.given(experiment.config, experiment.task.spec, *given)
+        state = state.replace(params=params)
     images = data["train"]["x_NX"] if experiment.config.learner.name == "incontext" else None
     other = Reference(experiment.config, experiment.task.spec, state.params, batch, images, tokens)
     theirs = other.check()
@@ -89,7 +102,7 @@ def _tokens(learner, state, batch):
     return given[-1]
 
 
-class Reference:
+class Reference(torch_memory.Memory):
     """One config's update. `batch` is one of ours, for Meta-DT with `tokens`, what its network is given.
 
     check() -> (loss, gradient norm) on `batch`, no dropout; arms() yields (name, update) of every arm that works.
@@ -100,7 +113,8 @@ class Reference:
         import torch
 
         self.config, self.spec, self.torch = config, spec, torch
-        tensor = lambda a: torch.from_numpy(np.array(a))
+        single = lambda a: a.astype(np.float32) if a.dtype == np.float64 else a
+        tensor = lambda a: a if isinstance(a, int) else torch.from_numpy(single(np.array(a)))
         self.weights = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             leaf, name = np.asarray(leaf), leaf_name(path)
@@ -108,6 +122,7 @@ class Reference:
             self.weights[name] = tensor(leaf.transpose(turned) if turned else leaf).contiguous().requires_grad_()
         self.batch = jax.tree.map(tensor, batch)
         self.images, self.tokens = images is not None and tensor(images), jax.tree.map(tensor, tokens)
+        self.step = getattr(self, f"step_{config.learner.network.name}") if config.learner.name == "memnet" else None
         optim = config.optim
         decayed = [w for w in self.weights.values() if w.ndim >= 2]
         others = [w for w in self.weights.values() if w.ndim < 2]
@@ -117,7 +132,7 @@ class Reference:
     def check(self) -> tuple[float, float]:
         """In double precision: what differs after that is not rounding."""
         single = self.weights, self.batch, self.tokens
-        double = lambda a: a.double() if a.is_floating_point() else a
+        double = lambda a: a if isinstance(a, int) or not a.is_floating_point() else a.double()
         self.weights = {name: w.detach().double().requires_grad_() for name, w in self.weights.items()}
         self.batch, self.tokens = jax.tree.map(double, (self.batch, self.tokens))
         loss = self._backward(self.loss, self.batch, False)
@@ -128,7 +143,9 @@ class Reference:
     def arms(self) -> Iterator[tuple[str, Callable[[], float]]]:
         """Eager and compiled, one and two threads; compiling starts at an arm's first call, and may fail there."""
         losses = {"eager": self.loss}
-        if self.config.learner.name != "maml":  # torch.compile has no second derivative
+        if self.step:  # the compiler unrolls a loop over steps: a step is what can be compiled
+            losses["compile"] = self._of_steps(self.torch.compile(self.step))
+        elif self.config.learner.name != "maml":  # torch.compile has no second derivative
             losses["compile"] = self.torch.compile(self.loss)
         for kind, loss in losses.items():
             yield from ((f"{kind} {threads}", lambda loss=loss, threads=threads: self.update(loss, threads))
@@ -146,6 +163,8 @@ class Reference:
     def _backward(self, loss: Callable, batch: Any, train: bool) -> float:
         """The loss, its gradients left in the weights."""
         self.adam.zero_grad()
+        if self.step and self.config.learner.rule == "synthetic":
+            return loss()
         if self.config.learner.name != "maml":
             value = loss(batch, train)
             value.backward()
@@ -160,8 +179,14 @@ class Reference:
     @property
     def loss(self) -> Callable:
         """loss(batch, train) of the learner; MAML's is loss(batch, task)."""
-        return {"incontext": self._incontext, "maml": self._maml, "protonet": self._protonet,
-                "metadt": self._metadt}[self.config.learner.name]
+        if self.step:
+            return self._of_steps(self.step)
+        return {"incontext": self._incontext, "maml": self._maml, "protonet": self._protonet, "metadt": self._metadt,
+                "world": self._world}[self.config.learner.name]
+
+    def _of_steps(self, step: Callable) -> Callable:
+        bptt = self.config.learner.rule == "bptt"
+        return self.memory_loss(step) if bptt else lambda: self.segment_update(step)
 
     # layers
 
@@ -257,6 +282,25 @@ class Reference:
         weight_BT = batch.body.mask_BT[:, self.spec.history:]
         error_BT = ((act_BTA - batch.body.act_BTA[:, self.spec.history:]) ** 2).mean(-1)
         return (error_BT * weight_BT).sum() / weight_BT.sum()
+
+    def _world(self, batch, train: bool):
+        torch, F, h = self.torch, self.torch.nn.functional, self.spec.history
+        body, net = batch.body, lambda name, x: self._linear(f"world/{name}", x)
+        parts = (("act", body.act_BTA), ("obs", body.obs_BTS), ("rew", body.rew_BT[..., None]))
+        gates = net("encoder/gates_in", torch.cat([net(f"encoder/{n}", x).relu() for n, x in parts], -1))
+        T, state = gates.shape[1] - h, gates.new_zeros(1, 1, gates.shape[-1] // 3)
+        for k in range(h):
+            (r, z, n), (r_h, z_h, n_h) = gates[:, k:k + T].chunk(3, -1), net("encoder/gates_hidden", state).chunk(3, -1)
+            retain = (z + z_h).sigmoid()
+            state = retain * state + (1 - retain) * (n + (r + r_h).sigmoid() * n_h).tanh()
+        now = (("obs", body.obs_BTS), ("act", body.act_BTA), ("obs", body.next_BTS))
+        x = [net(f"reward/{name}", part[:, h:]).relu() for name, part in now]
+        x = torch.cat([*x, net("encoder/code", state)], -1)
+        for i in range(2):
+            x = net(f"reward/hidden_{i}", x).relu()
+        weight_BT = body.mask_BT[:, h:]
+        gap_BT = net("reward/out", x)[..., 0] - body.rew_BT[:, h:]
+        return (F.mse_loss(gap_BT, torch.zeros_like(gap_BT), reduction="none") * weight_BT).sum() / weight_BT.sum()
 
     def _maml(self, batch, b: int):
         torch, F, S, learner = self.torch, self.torch.nn.functional, self.batch.support, self.config.learner
