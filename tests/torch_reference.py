@@ -251,11 +251,18 @@ class Reference(torch_memory.Memory):
         return F.cross_entropy(self._linear("head", self._norm("norm", x)).flatten(0, 1), batch.y_BT.long().flatten())
 
     def _metadt(self, batch, train: bool):
-        torch, F, learner = self.torch, self.torch.nn.functional, self.config.learner
+        F, learner = self.torch.nn.functional, self.config.learner
         drop = lambda x: F.dropout(x, learner.dropout, train and learner.dropout > 0)
+        act_BTA = self.actions(*self.tokens, drop)
+        weight_BT = batch.body.mask_BT[:, self.spec.history:]
+        error_BT = ((act_BTA - batch.body.act_BTA[:, self.spec.history:]) ** 2).mean(-1)
+        return (error_BT * weight_BT).sum() / weight_BT.sum()
+
+    def actions(self, prompt, body, drop: Callable):
+        """act_BTA of a window's tokens after those of a prompt (or None)."""
+        torch, F, learner = self.torch, self.torch.nn.functional, self.config.learner
         linear = lambda name, x: self._linear(f"policy/{name}", x)
         time = lambda name, of: F.embedding(of.long(), self.weights[f"policy/{name}/embedding"])[:, :, None]
-        prompt, body = self.tokens
         state = body["obs_BTS"]
         if body["code_BTC"].shape[-1]:
             state = torch.cat([linear("obs", state), body["code_BTC"]], -1)
@@ -274,33 +281,38 @@ class Reference(torch_memory.Memory):
             L = x.shape[1]
             causal = torch.ones(L, L, dtype=torch.bool).tril()
             mask = (causal & (there[:, None] | torch.eye(L, dtype=torch.bool)))[:, None]
+        else:  # the last block asks for some places alone, so `is_causal` would not be what is meant
+            mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
         x = drop(x)
         for i in range(learner.depth):
             kept = asked if i + 1 == learner.depth else slice(None)
             x = self._block(f"policy/block_{i}", x, learner.num_heads, learner.activation, mask, kept, drop)
-        act_BTA = torch.tanh(linear("head", self._norm("policy/norm", x)))
-        weight_BT = batch.body.mask_BT[:, self.spec.history:]
-        error_BT = ((act_BTA - batch.body.act_BTA[:, self.spec.history:]) ** 2).mean(-1)
-        return (error_BT * weight_BT).sum() / weight_BT.sum()
+        return torch.tanh(linear("head", self._norm("policy/norm", x)))
 
     def _world(self, batch, train: bool):
         torch, F, h = self.torch, self.torch.nn.functional, self.spec.history
         body, net = batch.body, lambda name, x: self._linear(f"world/{name}", x)
-        parts = (("act", body.act_BTA), ("obs", body.obs_BTS), ("rew", body.rew_BT[..., None]))
-        gates = net("encoder/gates_in", torch.cat([net(f"encoder/{n}", x).relu() for n, x in parts], -1))
-        T, state = gates.shape[1] - h, gates.new_zeros(1, 1, gates.shape[-1] // 3)
-        for k in range(h):
-            (r, z, n), (r_h, z_h, n_h) = gates[:, k:k + T].chunk(3, -1), net("encoder/gates_hidden", state).chunk(3, -1)
-            retain = (z + z_h).sigmoid()
-            state = retain * state + (1 - retain) * (n + (r + r_h).sigmoid() * n_h).tanh()
+        code_BTC = self.code(body.act_BTA, body.obs_BTS, body.rew_BT[..., None])[:, :-1]
         now = (("obs", body.obs_BTS), ("act", body.act_BTA), ("obs", body.next_BTS))
         x = [net(f"reward/{name}", part[:, h:]).relu() for name, part in now]
-        x = torch.cat([*x, net("encoder/code", state)], -1)
+        x = torch.cat([*x, code_BTC], -1)
         for i in range(2):
             x = net(f"reward/hidden_{i}", x).relu()
         weight_BT = body.mask_BT[:, h:]
         gap_BT = net("reward/out", x)[..., 0] - body.rew_BT[:, h:]
         return (F.mse_loss(gap_BT, torch.zeros_like(gap_BT), reduction="none") * weight_BT).sum() / weight_BT.sum()
+
+    def code(self, act_BTA, obs_BTS, rew_BT1):
+        """The code of every step that has as many before it as the world model reads, and of the next."""
+        net, h = lambda name, x: self._linear(f"world/encoder/{name}", x), self.spec.history
+        parts = [net(name, x).relu() for name, x in (("act", act_BTA), ("obs", obs_BTS), ("rew", rew_BT1))]
+        gates = net("gates_in", self.torch.cat(parts, -1))
+        T, state = gates.shape[1] - h + 1, gates.new_zeros(1, 1, gates.shape[-1] // 3)
+        for k in range(h):
+            (r, z, n), (r_h, z_h, n_h) = gates[:, k:k + T].chunk(3, -1), net("gates_hidden", state).chunk(3, -1)
+            retain = (z + z_h).sigmoid()
+            state = retain * state + (1 - retain) * (n + (r + r_h).sigmoid() * n_h).tanh()
+        return net("code", state)
 
     def _maml(self, batch, b: int):
         torch, F, S, learner = self.torch, self.torch.nn.functional, self.batch.support, self.config.learner
