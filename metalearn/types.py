@@ -232,6 +232,7 @@ class TaskDist:
             that leaf (ConfigError for a bad value): what replicas of a run may vary
     pool(name) -> TaskDist   this distribution with the examples of dataset `name` in the place of the split `new`
             (ConfigError where it is absent or unfit); None where a task has no such split
+    inputs  from images to what `sample` gives of them, see `datasets.Inputs`; None where inputs are no images
     """
 
     data: PyTree
@@ -242,6 +243,7 @@ class TaskDist:
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     collect: Callable | None = None
     pool: Callable | None = None
+    inputs: Any = None
 
     @functools.cached_property
     def placed(self) -> PyTree:

@@ -41,10 +41,11 @@ class Experiment:
         return self.by_replica[r] if self.by_replica else self.evaluators
 
 
-def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
+def build(config: ConfigDict, task: TaskDist | None = None, evaluators: bool = True) -> Experiment:
     """Builds and checks every part; ConfigError names the first wrong field as `config.<path>`.
 
-    task   the config's own distribution, where `with_data` has got its data already
+    task         the config's own distribution, where `with_data` has got its data already, or as `stored` keeps it
+    evaluators   False leaves them out: a stored task has nothing to evaluate on
     """
     with within("config"):
         fields(config, SECTIONS, missing="every config has " + ", ".join(SECTIONS))
@@ -59,15 +60,15 @@ def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
         with within("optim"):
             tx = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
         plan = replicas.plan(config, task)
-        evaluators, by_replica = _evaluators(config, task, learner), ()
-        if plan.data:  # replicas that differ in their seeds alone share theirs, frozen episodes included
+        found, by_replica = _evaluators(config, task, learner) if evaluators else {}, ()
+        if plan.data and evaluators:  # replicas that differ in their seeds alone share theirs, frozen episodes included
             shared = {}
             for r, setting in enumerate(plan.settings):
                 same = repr({**setting, "seed": 0})
                 if same not in shared:
                     shared[same] = _evaluators(config, replicas.task_of(plan, task, r), learner)
                 by_replica += (shared[same],)
-    return Experiment(config, task, learner, tx, evaluators, plan, by_replica)
+    return Experiment(config, task, learner, tx, found, plan, by_replica)
 
 
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:

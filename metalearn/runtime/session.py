@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from metalearn import cli
-from metalearn.runtime import guard as guard_lib, hosts, loop, manifest, pretrained, replicas, sharding, workdir
+from metalearn.runtime import guard as guard_lib, hosts, loop, manifest, pretrained, replicas, sharding, stored, workdir
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment, fingerprint, with_data
 from metalearn.runtime.writer import Writer
@@ -37,6 +37,8 @@ class Session:
             checkpoints.drop(after=unfinished or -1)
         self.meta = {"config": experiment.config.to_dict(), "versions": manifest.versions(),
                      "data_sha256": fingerprint(experiment.task.data)}
+        if hosts.first():
+            stored.save(held.path, experiment.task, experiment.config.train.batch)
         self._key_init, self._key_steps = replicas.split(plan, replicas.roots(plan))
         self.data = sharding.replicate(replicas.data(plan, experiment.task.data), mesh)
         self.began -= self._begin(attempt).get("seconds", 0.0)

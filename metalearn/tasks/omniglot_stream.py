@@ -82,4 +82,5 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
     spec = EpisodeSpec(length=length, features=int(np.prod(side)), targets="classes", outputs=ways,
                        rare_from=ways - rare_ways if rare_ways else None)
     facts = {"dataset": dataset, "sha256": hashes["test"][:16]}
-    return TaskDist(data, sample, SPLITS, spec, facts)
+    inputs = datasets.Inputs((*side, 1), float(mean), max(float(std), 1e-8), True)
+    return TaskDist(data, sample, SPLITS, spec, facts, inputs=inputs)

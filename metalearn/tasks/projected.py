@@ -102,7 +102,8 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
     facts = {"dataset": dataset, "new_dataset": new_dataset or dataset,
              "num_tasks": num_tasks, "sha256": hashlib.sha256(prepared.sha256.encode()).hexdigest()[:16],
              "prepared": prepared}
-    dist = TaskDist(data, sample, SPLITS, spec, facts, {"num_tasks": _ids.limit}, pool=pool)
+    dist = TaskDist(data, sample, SPLITS, spec, facts, {"num_tasks": _ids.limit}, pool=pool,
+                    inputs=prepared.inputs)
     return dist
 
 
