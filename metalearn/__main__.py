@@ -17,7 +17,7 @@ from metalearn.validate import one_of
 
 # by the module that each lies in, where it has another name
 PROGRAMS = {name: f"metalearn.{name}" for name in (
-    "train", "eval", "collect", "sweep", "benchmark", "report", "reproduce", "checkpoint")}
+    "train", "eval", "collect", "sweep", "benchmark", "report", "reproduce", "checkpoint", "export")}
 PROGRAMS |= {"datasets": "metalearn.datasets.__main__", "list": "metalearn.listing", "doctor": "metalearn.doctor"}
 
 

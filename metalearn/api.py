@@ -48,6 +48,12 @@ class Trained:
     params: Any
     carry: Any
     step: int
+    plan: replicas.Plan
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the learner has learned."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -244,4 +250,4 @@ def load(workdir: str, step: int | None = None, replica: int = 0) -> Trained:
     require(0 <= replica < plan.num, "replica", replica, f"must lie between 0 and {plan.num - 1}")
     experiment, params, carry, step = loop.restore(experiment, workdir, step)
     return Trained(workdir, config, experiment.task, experiment.learner, replicas.one(plan, params, replica),
-                   replicas.one(plan, carry, replica), step)
+                   replicas.one(plan, carry, replica), step, plan)

@@ -27,6 +27,7 @@ from metalearn.eval import evaluate, headlines
 from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib, hosts, loop, manifest, pretrained, replicas, sharding, signals
 from metalearn.runtime.checkpoint import Checkpoints
+from metalearn.runtime.exported import is_one
 from metalearn.runtime.session import Session
 from metalearn.runtime.watchdog import Watchdog
 from metalearn.validate import multiple_of, require
@@ -45,6 +46,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
     """
     workdir = os.path.abspath(workdir)
     fresh, changed = workdir_lib.check(workdir, config)
+    require(not is_one(workdir), "--workdir", workdir, "holds exported weights; another run takes them by "
+            f"--config.init_from={workdir}")
     if not fresh and not changed and (found := _finished(config, workdir)):
         cli.say(f"finished at step {config.train.steps}; results in {os.path.join(workdir, 'result.json')}")
         return found
