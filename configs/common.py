@@ -36,7 +36,7 @@ def words(arg: str, **known) -> tuple[str, dict[str, str]]:
 # every network and backbone with its default sizes; others by fields, --config.learner.network.hidden=64
 SLOTS = dict(slots=32, width=16, hidden=128, reads=1, controller="lstm")
 NETWORKS = {
-    "transformer": dict(name="transformer", depth=2, width=64, num_heads=4, mlp=256, positions=False),
+    "transformer": dict(name="transformer", depth=2, width=64, num_heads=4, mlp=256, positions=False, remat="none"),
     "lstm": dict(name="lstm", hidden=128),
     "outer_lstm": dict(name="outer_lstm", size=16, num_heads=4),
     "vsml": dict(name="vsml", hidden=16, messages=8, ticks=2),

@@ -77,7 +77,7 @@ def policy(env: dict, sizes: dict, **changes) -> dict:
         learner=dict(name="metadt", context="world", prompt=5, prompt_select="error", prompt_frac=0.75, warm_steps=0,
                      conditioning="return", head="mse", action_dropout=0.5, context_dropout=0.0, world=sizes,
                      world_training="frozen", depth=2, width=64, num_heads=1, mlp=256, activation="gelu", dropout=0.0,
-                     prompt_norm=True),
+                     prompt_norm=True, remat="none"),
         optim=common.adam(2e-3, warmup_steps=100, decay="cosine", weight_decay=1e-4, clip=0.25, freeze="^world/"),
         train=common.train(batch=32, steps=1500, log_every=250, save_every=1500),
         evaluators=dict(

@@ -4,7 +4,10 @@
 
   --on=print   writes one train command per line (hand them to any scheduler)
   --on=local   runs them here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
-  --on=table   runs nothing: the table of what has finished (launch/slurm.py submits a sweep to Slurm)
+  --on=replicas  as local, with runs that differ only in what one program can vary (`seed`, `optim.lr` and traced fields
+               of the task: see runtime/replicas.py) in one program; each has its own directory in the end
+  --on=slurm   submits them by launch/slurm.py, with --sbatch="--time=2:00:00 --gres=gpu:1" for sbatch
+  --on=table   runs nothing: the table of what has finished
 
 The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
 others. A directory counts as done only when it was made by this very config: an edited sweep shows no old numbers. A
@@ -33,10 +36,12 @@ import sys
 import threading
 import time
 
+import jax
+
 from metalearn import cli
 from metalearn.reporting import plots, tables
 from metalearn.reporting.runs import Run
-from metalearn.runtime import config as config_lib, signals, workdir as workdir_lib
+from metalearn.runtime import config as config_lib, packs, signals, workdir as workdir_lib
 from metalearn.validate import ConfigError, require
 
 
@@ -210,9 +215,10 @@ def cores() -> list[int]:
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn sweep")
     parser.add_argument("--config", required=True)
-    parser.add_argument("--on", choices=("print", "local", "table"), default="local")
+    parser.add_argument("--on", choices=("print", "local", "replicas", "slurm", "table"), default="local")
     parser.add_argument("--out", required=True, help="directory of the sweep; reused to go on")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (0: one per core)")
+    parser.add_argument("--sbatch", default="", metavar="FLAGS", help="with --on=slurm: of launch/slurm.py")
     args = parser.parse()
     require(not args.overrides, "--config." + "".join(args.overrides[:1]), "", "a sweep takes no overrides")
     require(args.jobs >= 0, "--jobs", args.jobs, "must be 0 or above")
@@ -222,6 +228,12 @@ def main() -> int:
         for run in runs:
             print(shlex.join(["python", *run["command"][1:]]))
         return 0
+    if args.on == "slurm":
+        launcher = os.path.join(os.path.dirname(config_lib.BUILT_IN), "launch", "slurm.py")
+        require(os.path.isfile(launcher), "--on", "slurm", f"needs a clone of the repository: there is no {launcher}")
+        words = [sys.executable, launcher, *shlex.split(args.sbatch), "--", "sweep", f"--config={args.config}",
+                 f"--out={out}"]
+        return subprocess.run(words, check=False).returncode
     if os.path.isdir(out):
         workdir_lib.plain(out, "--out")
     with workdir_lib.lock(out, "--out") as lock, signals.Noted(last=True) as stop:
@@ -232,6 +244,13 @@ def main() -> int:
             trainers.end()
         if args.on == "local":
             trainers.run(runs)
+        elif args.on == "replicas":
+            jax.config.update("jax_platforms", "cpu")  # the accelerator is for the processes that train
+            packed = packs.pack([run for run in runs if done(run) is None])
+            trainers.run(packed)
+            for found in packed:
+                if "members" in found and done(found) is not None:
+                    packs.unpack(found)
         if stop.number:
             print(f"stopped by {signals.name(stop.number)}; the same command goes on", file=sys.stderr)
             return cli.EXIT_SIGNAL

@@ -74,6 +74,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
                 except jax.errors.JaxRuntimeError as error:
                     if jax.process_count() == 1:
                         raise
+                    hosts.wait_for_watch()
                     raise cli.Failure(f"another of the {jax.process_count()} processes is gone, and the run with it; "
                                       f"the same commands go on ({' '.join(str(error).split())[:150]})") from None
         except signals.Interrupted:

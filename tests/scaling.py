@@ -4,7 +4,7 @@
 
 Every row is `metalearn benchmark` (or `train`, for processes) in a process of its own, so that each has the devices
 that it says. All of it on one machine: virtual devices and processes share its cores, and what they cost is seen, not
-what a cluster would gain. `--store` writes results/scaling.json. About 15 minutes on two idle cores.
+what a cluster would gain. `--store` puts the tables into results/scaling.json, in the place of those of the same title.
 """
 
 from __future__ import annotations
@@ -104,16 +104,19 @@ def among_processes() -> dict:
             "columns": ["scaling", "processes", "seconds"], "rows": rows}
 
 
-PLANS = ("configs/gpicl.py:paper", "configs/gpicl.py:mnist", "configs/metadt_paper.py:point",
-         "configs/memnet.py:omniglot_online")
+POINT = ("task.behaviour=search", "task.quality=mixed")
+PLANS = (("configs/gpicl.py:paper",), ("configs/gpicl.py:paper", "learner.network.remat=blocks"),
+         ("configs/gpicl.py:mnist",), ("configs/metadt_paper.py:point", *POINT),
+         ("configs/metadt_paper.py:point", *POINT, "learner.remat=blocks"), ("configs/memnet.py:omniglot_online",))
+# without it the CPU's compiler undoes what `remat` asks for, which an accelerator's does not
+KEEP_REMAT = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 def plan() -> dict:
     """Of one update, compiled for each device's share of the batch and never run: products, state, what is live, and
     what a ring of N devices sends (gradients summed; with sharded parameters gathered twice and summed once)."""
     rows = []
-    for spec in PLANS:
-        changes = ["task.behaviour=search", "task.quality=mixed"] if "metadt" in spec else []
+    for spec, *changes in PLANS:
         config = config_lib.load(spec, changes)
         config.init_from = ""
         with tempfile.TemporaryDirectory() as folder:
@@ -133,10 +136,11 @@ def plan() -> dict:
             share.init_from = ""
             part = experiment_lib.build(share, experiment.task)
             temp = loop.make_update(part, mesh).lower(shapes(part, data, key), data, key, 1).compile(
-                ).memory_analysis().temp_size_in_bytes
+                KEEP_REMAT).memory_analysis().temp_size_in_bytes
             print(f"{spec}, {num} devices: compiled", file=sys.stderr, flush=True)
             ring = 2 * (num - 1) / num * params
-            rows.append([spec.removeprefix("configs/"), num, config.train.batch // num, round(work / 1e9 / num, 1),
+            label = spec.removeprefix("configs/") + ("".join(f", {c}" for c in changes if "remat" in c))
+            rows.append([label, num, config.train.batch // num, round(work / 1e9 / num, 1),
                          *(round(b / 2**20, 1) for b in (params, moments, temp, ring, 1.5 * ring))])
     return {"title": "Of one update on each of N accelerators (compiled on a CPU, not run)",
             "columns": ["config", "N", "batch", "GFLOP", "parameters MiB", "moments MiB", "live MiB", "sent MiB",
@@ -166,6 +170,9 @@ def main() -> int:
         machine = manifest.describe("cpu", 1)
         commands = ["benchmark --config=configs/gpicl.py:shifted --config.train.devices=2"]
         record = results.blank("scaling", "How an update grows: size, devices, replicas, processes", commands, {})
+        stored = results.load(ROOT).get("scaling", {"tables": []})
+        new = {table["title"]: table for table in found}
+        found = [*(new.pop(t["title"], t) for t in stored["tables"]), *new.values()]
         results.save(ROOT, cli.plain(record | {
             "provenance": "made", "config_sha256": "", "git": machine["git"], "seeds": [0], "tables": found,
             "seconds": round(time.monotonic() - began, 1), "machine": machine["machine"],

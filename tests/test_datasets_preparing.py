@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from metalearn import datasets
-from metalearn.datasets import catalogue, preparing, sources
+from metalearn.datasets import catalogue, originals, preparing, sources
 from metalearn.validate import ConfigError
 from tests.test_datasets_sources import GOLDEN, write_idx
 
@@ -155,7 +155,7 @@ def test_sets_made_of_given_files_need_no_tensorflow(place, monkeypatch):
     monkeypatch.setitem(catalogue.entries(), "emnist/letters", entry)
     made = preparing.prepare("emnist/letters")
     assert made.endswith("prepared/metalearn_emnist_letters/1.0.0")
-    assert sources.read_set("emnist/letters", made).sha256 == sources.read_files("emnist/letters", str(place)).sha256
+    assert sources.read_set("emnist/letters", made).sha256 == originals.read_files("emnist/letters", str(place)).sha256
     assert preparing.check("emnist/letters")["state"] == "ready"
     shutil.rmtree(place / "prepared")
     (place / "emnist-letters-test-labels-idx1-ubyte.gz").write_bytes(b"<html>")

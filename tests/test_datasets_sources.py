@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from metalearn import datasets
-from metalearn.datasets import catalogue, sources
+from metalearn.datasets import catalogue, dataset, originals, sources
 from metalearn.validate import ConfigError
 
 pytestmark = pytest.mark.usefixtures("data_only")
@@ -67,10 +67,10 @@ def test_order_of_the_file_does_not_matter():
     rng = np.random.default_rng(0)
     x, y, test = rng.integers(0, 9, (40, 3, 3)).astype(np.uint8), np.arange(40) % 4, np.arange(40) > 30
     mixed = rng.permutation(40)
-    a, b = sources.make_raw("a", x, y, test, order=True), sources.make_raw("a", x[mixed], y[mixed], test[mixed],
+    a, b = dataset.make_raw("a", x, y, test, order=True), dataset.make_raw("a", x[mixed], y[mixed], test[mixed],
                                                                            order=True)
     assert a.sha256 == b.sha256
-    assert a.sha256 != sources.make_raw("a", x, (y + (np.arange(40) == 5)) % 4, test, order=True).sha256
+    assert a.sha256 != dataset.make_raw("a", x, (y + (np.arange(40) == 5)) % 4, test, order=True).sha256
 
 
 def test_emnist_is_turned_upright(root, monkeypatch):
@@ -177,8 +177,8 @@ def test_omniglot_from_npz_and_from_zips_agree(tmp_path):
                 out = io.BytesIO()
                 Image.fromarray(image).save(out, "png")
                 file.writestr(f"images_{part}/Some/character01/{i:04d}_01.png", out.getvalue())
-    npz = sources.read_files("omniglot", str(tmp_path / "npz"))
-    zips = sources.read_archives("omniglot", str(tmp_path / "zip"))
+    npz = originals.read_files("omniglot", str(tmp_path / "npz"))
+    zips = originals.read_archives("omniglot", str(tmp_path / "zip"))
     assert npz.sha256 == zips.sha256 and npz.class_V == zips.class_V and len(zips.y_N) == 1623
     assert (zips.x_NX[..., 0] == ~paper[zips.y_N, 0]).all()
 
@@ -192,7 +192,7 @@ def test_cifar_fs_from_the_archive(tmp_path):
             info = tarfile.TarInfo(f"cifar-100-binary/{name}.bin")
             info.size = part.nbytes
             file.addfile(info, io.BytesIO(part.tobytes()))
-    raw = sources.read_archives("cifar_fs", str(tmp_path))
+    raw = originals.read_archives("cifar_fs", str(tmp_path))
     assert raw.x_NX.shape == (200, 32, 32, 3) and np.bincount(raw.y_N).tolist() == [2] * 100 and raw.test_N is None
     committed = datasets.class_split("cifar_fs")["classes"]
     assert sorted(raw.class_V) == list(raw.class_V) and set(committed["test"]) <= set(raw.class_V)
@@ -209,8 +209,8 @@ def test_emnist_letters_from_files_and_from_the_archive_agree(tmp_path):
     with zipfile.ZipFile(tmp_path / "zipped" / "gzip.zip", "w") as file:
         for path in tmp_path.glob("*.gz"):
             file.write(path, f"gzip/{path.name}")
-    plain = sources.read_files("emnist/letters", str(tmp_path))
-    zipped = sources.read_archives("emnist/letters", str(tmp_path / "zipped"))
+    plain = originals.read_files("emnist/letters", str(tmp_path))
+    zipped = originals.read_archives("emnist/letters", str(tmp_path / "zipped"))
     assert plain.sha256 == zipped.sha256 and len(plain.class_V) == 26
     assert len(plain.y_N) == 78 and plain.test_N.sum() == 26
 

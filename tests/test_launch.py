@@ -50,6 +50,10 @@ def test_a_sweep_is_an_array_for_each_stage_and_a_table(tmp_path):
     assert "--array" not in second and "--dependency=afterany:" in second and "002-c" in second
     assert "--dependency=afterany:" in table and "--on=table" in table
     assert not (tmp_path / "out").exists()
+    words = [f"--config={config}", f"--out={tmp_path}/out", "--on=slurm", "--sbatch=--print --array-limit=1"]
+    by_sweep = subprocess.run([sys.executable, "-m", "metalearn.sweep", *words], capture_output=True, text=True,
+                              cwd=ROOT)
+    assert by_sweep.stdout == shown.stdout and not by_sweep.returncode, by_sweep.stderr
 
 
 @pytest.mark.parametrize("words, said", [

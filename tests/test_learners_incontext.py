@@ -17,8 +17,8 @@ V, X, T = 3, 4, 5
 SPEC = EpisodeSpec(length=T, features=X, targets="classes", outputs=V)
 SLOTS = dict(slots=4, width=3, hidden=4, controller="lstm", memory="learned")
 NETWORKS = dict(
-    transformer=dict(name="transformer", depth=2, width=8, num_heads=2, mlp=16, positions=False),
-    positions=dict(name="transformer", depth=1, width=8, num_heads=2, mlp=16, positions=True),
+    transformer=dict(name="transformer", depth=2, width=8, num_heads=2, mlp=16, positions=False, remat="none"),
+    positions=dict(name="transformer", depth=1, width=8, num_heads=2, mlp=16, positions=True, remat="none"),
     lstm=dict(name="lstm", hidden=6), outer_lstm=dict(name="outer_lstm", size=3, num_heads=2),
     vsml=dict(name="vsml", hidden=3, messages=2, ticks=2),
     vsml_nosym=dict(name="vsml_nosym", grid=2, hidden=3, messages=2, ticks=2), mlp=dict(name="mlp", width=6),

@@ -227,7 +227,7 @@ def test_a_closed_gate_injects_nothing():
     ("inputs=x_and_last_label: would give the answer away", dict(inputs="x_and_last_label")),
     ("network.name=mlp: rule=synthetic needs", dict(network=dict(name="mlp", width=3))),
     ("network.name=transformer: rule=synthetic needs", dict(network=dict(
-        name="transformer", depth=1, width=4, num_heads=1, mlp=4, positions=False))),
+        name="transformer", depth=1, width=4, num_heads=1, mlp=4, positions=False, remat="none"))),
 ])
 def test_bad_input_is_one_clear_line(field, changes):
     with pytest.raises(ConfigError, match=field):
@@ -235,7 +235,7 @@ def test_bad_input_is_one_clear_line(field, changes):
 
 
 SLOTS = dict(slots=4, width=3, hidden=4, controller="lstm", memory="learned", reads=1)
-TRANSFORMER = dict(name="transformer", depth=1, width=8, num_heads=2, mlp=8, positions=True)
+TRANSFORMER = dict(name="transformer", depth=1, width=8, num_heads=2, mlp=8, positions=True, remat="none")
 NETWORKS = {
     "gated": dict(name="gated", width=4, bias=-3.0), "outer_lstm": dict(name="outer_lstm", size=3, num_heads=2),
     "vsml_nosym": dict(name="vsml_nosym", grid=2, hidden=3, messages=2, ticks=1),

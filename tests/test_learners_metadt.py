@@ -17,7 +17,7 @@ TASK = dict(env=dict(name="velocity", length=10), data="", cache="", behaviour="
 FIELDS = dict(context="world", prompt=3, prompt_select="error", prompt_frac=1.0, warm_steps=0, conditioning="return",
               head="mse", action_dropout=0.5, context_dropout=0.1, world_training="frozen",
               world=dict(decoders="both", embed=4, hidden=8, code=4), depth=1, width=8, num_heads=1, mlp=16,
-              activation="relu", dropout=0.1, prompt_norm=True)
+              activation="relu", dropout=0.1, prompt_norm=True, remat="none")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ B, L, X, V = 2, 6, 4, 3
 SLOTS = dict(slots=5, width=3, hidden=4, controller="lstm", memory="learned")
 # name of the entry: (its sizes, floats of its state by hand)
 NETWORKS = {
-    "transformer": (dict(depth=2, width=8, num_heads=2, mlp=8, positions=True), 2 * 2 * L * 8),
+    "transformer": (dict(depth=2, width=8, num_heads=2, mlp=8, positions=True, remat="none"), 2 * 2 * L * 8),
     "lstm": (dict(hidden=6), 2 * 6),
     "outer_lstm": (dict(size=3, num_heads=2), 2 * 9 + 2 * 3),
     "vsml": (dict(hidden=3, messages=2, ticks=2), X * V * 2 * 3 + (X + V) * 2),

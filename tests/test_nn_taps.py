@@ -14,7 +14,7 @@ from metalearn.types import Episodes, EpisodeSpec
 from metalearn.validate import ConfigError
 
 B, T, X, V, H = 2, 4, 3, 3, 2
-SIZES = dict(name="transformer", depth=2, width=8, num_heads=H, mlp=8, positions=False)
+SIZES = dict(name="transformer", depth=2, width=8, num_heads=H, mlp=8, positions=False, remat="none")
 SLOTS = dict(slots=4, width=3, hidden=4, controller="lstm", memory="learned")
 
 

@@ -13,7 +13,7 @@ MASK = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]], bool)
 
 @pytest.fixture(scope="module")
 def made():
-    sizes = dict(name="transformer", depth=2, width=8, num_heads=2, mlp=8, positions=False)
+    sizes = dict(name="transformer", depth=2, width=8, num_heads=2, mlp=8, positions=False, remat="none")
     net = network.make(sizes, network.NetworkSpec(2, 3, "shifted", 4, "float32", 1))
     return net, net.init(jax.random.key(1), TOKENS)
 
@@ -108,3 +108,33 @@ def test_attention_and_its_gradient_are_those_of_jax(dtype, tolerance):
         for a, b in zip((found[0], *found[1](q)), (theirs[0], *theirs[1](q)), strict=True):
             assert a.dtype == b.dtype == dtype
             np.testing.assert_allclose(np.float32(a), np.float32(b), atol=tolerance)
+
+
+def test_remat_gives_the_same_gradient_from_less_memory():
+    """Depth 4 at length 64: activations count; `products` lies between keeping everything and keeping nothing."""
+    tokens = jax.random.normal(jax.random.key(0), (2, 64, 3))
+    found, params = {}, None
+    for remat in transformer.REMAT:
+        sizes = dict(name="transformer", depth=4, width=16, num_heads=2, mlp=32, positions=False, remat=remat)
+        net = network.make(sizes, network.NetworkSpec(2, 3, "shifted", 64, "float32", 1))
+        params = net.init(jax.random.key(1), tokens) if params is None else params
+        step = jax.jit(jax.grad(lambda p, net=net: (net.apply(p, None, tokens)[1] ** 2).mean())).lower(params).compile(
+            {"xla_disable_hlo_passes": "cse_barrier_expander"})  # else the CPU's compiler undoes it
+        found[remat] = step(params), step.memory_analysis().temp_size_in_bytes
+    assert found["none"][1] > 1.2 * found["products"][1] > 1.2 * found["blocks"][1], {k: v[1] for k, v in found.items()}
+    for remat in ("products", "blocks"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found["none"][0], found[remat][0])
+
+
+def test_dropout_drops_the_same_when_a_block_is_computed_again():
+    x_BLD, block = jax.random.normal(jax.random.key(0), (2, 4, 8)), transformer.Block(2, 8, 1, dropout=0.5)
+    params = block.init(jax.random.key(1), x_BLD)
+
+    def grad(remat):
+        run = lambda p: block.apply(p, x_BLD, rngs={"dropout": jax.random.key(2)},
+                                    method=lambda module, x: transformer.run(module, remat, x, train=True)).std()
+        return jax.grad(run)(params)
+
+    first, *others = (grad(remat) for remat in transformer.REMAT)
+    for other in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), first, other)

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 
+import jax
 import pytest
 
-from metalearn import sweep
-from metalearn.runtime import config as config_lib
+from metalearn import sweep, train
+from metalearn.runtime import config as config_lib, packs, writer
 from metalearn.validate import ConfigError
 
 
@@ -230,3 +231,49 @@ def test_print_gives_commands_and_a_config_without_a_sweep_is_refused(config, tm
     refused = call("--config=configs/common.py")
     assert refused.returncode == 2 and refused.stderr.startswith("error: --config=")
     assert "Traceback" not in refused.stderr
+
+
+def test_packed_runs_are_the_runs_that_they_would_be_alone(tmp_path):
+    """Two seeds and a rate in one program; a wider network has none to be packed with. One is done before."""
+    path = tmp_path / "configs" / "tiny.py"
+    path.parent.mkdir()
+    path.write_text("""
+from configs import gpicl
+
+def get_config(arg=""):
+    config = gpicl.get_config("smoke")
+    config.learner.network.update(depth=1, width=8, num_heads=1, mlp=8)
+    config.evaluators.curves.update(sets=("unseen",), episodes=16)
+    config.train.update(steps=2, steps_per_call=1, log_every=1, save_every=1, eval_every=1)
+    return config
+
+def sweep():
+    yield from ({"_label": f"seed {seed}", "seed": seed} for seed in range(3))
+    yield {"_label": "slow", "optim.lr": 1e-4}
+    yield {"_label": "wide", "learner.network.width": 9}
+""")
+    alone, out = sweep.expand(str(path), str(tmp_path / "alone")), sweep.expand(str(path), str(tmp_path / "out"))
+    finish(out[:1])
+    packed = packs.pack([run for run in out if sweep.done(run) is None])
+    assert [[m["label"] for m in p.get("members", ())] for p in packed] == [["seed 1", "seed 2", "slow"], []]
+    assert config_lib.load(packed[0]["command"][3].removeprefix("--config="), [
+        word.removeprefix("--config.") for word in packed[0]["command"][5:]]).to_dict() == packed[0]["config"].to_dict()
+    train.run(packed[0]["config"], packed[0]["workdir"], quiet=True)
+    packs.unpack(packed[0])
+    for run, same in zip(out[2:4], alone[2:4], strict=True):
+        train.run(same["config"], same["workdir"], quiet=True)
+        assert sweep.done(run) is not None
+        for name in ("result.json", "metrics.jsonl", "eval/history.jsonl", "eval/curves.json"):
+            ours, theirs = (numbers_of(os.path.join(d["workdir"], name)) for d in (run, same))
+            assert ours.keys() == theirs.keys(), name
+            assert {k for k in ours if ours[k] != pytest.approx(theirs[k], abs=1e-5)} <= {"['seconds']"}, name
+    longer = config_lib.load(str(path), ["seed=2", "train.steps=3"])
+    train.run(longer, out[2]["workdir"], quiet=True)
+    assert [line["step"] for line in writer.read(os.path.join(out[2]["workdir"], "metrics.jsonl"))] == [1, 2, 3]
+
+
+def numbers_of(path):
+    """{where: what} of a .json file, or of the lines of a .jsonl."""
+    with open(path, encoding="utf-8") as file:
+        found = [json.loads(line) for line in file] if path.endswith("l") else json.load(file)
+    return {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(found)}

@@ -13,7 +13,7 @@ import socket
 import urllib.parse
 import urllib.request
 
-from metalearn.datasets import sources
+from metalearn.datasets import dataset, originals, sources
 from metalearn.datasets.archives import verify
 from metalearn.datasets.catalogue import canonical, data_root, entries, prepared_root, raw_folder
 from metalearn.validate import ConfigError, nearest, one_of, require
@@ -49,15 +49,15 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
             _reach(name)
         if arrays:
             source = source or _download(name, downloads)
-            raw = sources.read_folder(source, image_size) if own else sources.checked(
-                name, sources.read_files(name, source) or sources.read_archives(name, source))
+            raw = sources.read_folder(source, image_size) if own else dataset.checked(
+                name, originals.read_files(name, source) or originals.read_archives(name, source))
             made = os.path.join(work, entries().get(name, {}).get("prepared", [name])[0], "1.0.0")
             os.makedirs(made)
             with open(os.path.join(made, "dataset_info.json"), "w", encoding="utf-8") as file:
                 file.write("{}")  # where TFDS puts what a set is; of this one the arrays say it
         else:
             made = _make(name, source, work, downloads)
-            raw = sources.checked(name, sources.read_prepared(name, made))
+            raw = dataset.checked(name, sources.read_prepared(name, made))
         sources.write_cache(raw, made)
         target = os.path.join(root, os.path.relpath(made, work))
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -198,7 +198,7 @@ def check(name: str, data_dir: str = "", full: bool = True) -> dict:
             records = full and any("array_record" in file for file in os.listdir(made))
             raw = sources.read_prepared(name, made) if records else sources.read_cache(name, made)
             if raw is not None:
-                sources.checked(name, raw)
+                dataset.checked(name, raw)
         except ConfigError as error:
             problems.append(str(error))
     state = "broken" if problems else "ready" if ready else "raw" if here else "missing"

@@ -9,7 +9,7 @@ import numpy as np
 
 from metalearn.datasets import sources
 from metalearn.datasets.catalogue import class_split, data_root, prepared_root
-from metalearn.datasets.sources import Dataset
+from metalearn.datasets.dataset import Dataset
 from metalearn.validate import nearest, require
 
 SPLITS = ("train", "val", "test")

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from metalearn.learning.gradients import grads_from_loss
-from metalearn.nn import decision, taps, world as world_lib
+from metalearn.nn import decision, taps, transformer, world as world_lib
 from metalearn.types import Array, Learner, Mean, Prompted, Trajectories, TrajectorySpec
 from metalearn.validate import call, fraction, multiple_of, nonnegative, one_of, positive, require, within
 
@@ -34,7 +34,7 @@ from metalearn.validate import call, fraction, multiple_of, nonnegative, one_of,
 def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str, prompt_frac: float, warm_steps: int,
          conditioning: str, head: str, action_dropout: float, context_dropout: float, world: dict, world_training: str,
          depth: int, width: int, num_heads: int, mlp: int, activation: str, dropout: float,
-         prompt_norm: bool) -> Learner:
+         prompt_norm: bool, remat: str) -> Learner:
     """A policy over batches of `Prompted`.
 
     context          world (a code out of the last h steps) | task (the hidden parameters) | none
@@ -49,6 +49,7 @@ def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str,
     world_training   frozen | joint
     depth, width, num_heads, mlp, activation, dropout   of the transformer (published: 3, 128, 1, 512, relu, 0.1)
     prompt_norm      layer norm on prompt tokens too (the released code has none there)
+    remat            what of a block is computed again in the backward pass: none | products (all but these) | blocks
     """
     one_of(("world", "task", "none"), context=context)
     one_of(("error", "random", "none"), prompt_select=prompt_select)
@@ -56,6 +57,7 @@ def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str,
     one_of(("mse", "gaussian"), head=head)
     one_of(("frozen", "joint"), world_training=world_training)
     one_of(("gelu", "relu"), activation=activation)
+    one_of(transformer.REMAT, remat=remat)
     positive(depth=depth, width=width, num_heads=num_heads, mlp=mlp)
     multiple_of("num_heads", num_heads, width=width)
     nonnegative(warm_steps=warm_steps)
@@ -70,7 +72,8 @@ def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str,
     with within("world"):
         model = call(world_lib.make, spec, **world)
     outputs = spec.act_size * (2 if head == "gaussian" else 1)
-    net = decision.Decision(outputs, spec.episode, depth, width, num_heads, mlp, activation, dropout, prompt_norm)
+    net = decision.Decision(outputs, spec.episode, depth, width, num_heads, mlp, activation, dropout, prompt_norm,
+                            remat)
     policy = _Policy(spec, model, net, context, prompt, prompt_select, prompt_frac, warm_steps, conditioning, head,
                      action_dropout, context_dropout, world_training == "joint")
     same = {"task.history": spec.history} | {f"task.env.{k}": v for k, v in spec.env_fields.items()}

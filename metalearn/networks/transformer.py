@@ -30,6 +30,7 @@ class Transformer(nn.Module):
     num_heads: int
     mlp: int
     positions: int
+    remat: str
     dtype: Any
 
     def setup(self):
@@ -50,10 +51,11 @@ class Transformer(nn.Module):
             own = place_L is not None
             x_BLD += self.position[place_L] if own else jax.lax.dynamic_slice_in_dim(self.position, first, length)
         for i, block in enumerate(self.blocks):
-            x_BLD, cache = block(x_BLD, mask_LL, state and state[f"block_{i}"], first,
-                                 last=last if i + 1 == self.depth else None)
-            if new is not None:
-                new[f"block_{i}"] = cache
+            kept = last if i + 1 == self.depth else None
+            if new is None:
+                x_BLD = transformer.run(block, self.remat, x_BLD, mask_LL, last=kept)
+            else:
+                x_BLD, new[f"block_{i}"] = block(x_BLD, mask_LL, state[f"block_{i}"], first, last=kept)
         return new, self.head(self.norm(x_BLD))
 
     def initial_state(self, num: int, length: int) -> PyTree:
@@ -64,10 +66,15 @@ class Transformer(nn.Module):
 
 
 def make(spec: network.NetworkSpec, *, depth: int, width: int, num_heads: int, mlp: int,
-         positions: bool) -> network.Network:
-    """depth blocks of this width, with num_heads heads and mlp hidden units; positions: learned absolute ones."""
+         positions: bool, remat: str) -> network.Network:
+    """depth blocks of this width, with num_heads heads and mlp hidden units; positions: learned absolute ones.
+
+    remat   what a block computes again in the backward pass: none, all but its products, or the whole of the block
+            (none | products | blocks): from the fastest to the least memory
+    """
+    validate.one_of(transformer.REMAT, remat=remat)
     validate.positive(depth=depth, width=width, num_heads=num_heads, mlp=mlp)
     validate.multiple_of("num_heads", num_heads, width=width)
-    module = Transformer(spec.outputs, depth, width, num_heads, mlp, spec.length if positions else 0,
+    module = Transformer(spec.outputs, depth, width, num_heads, mlp, spec.length if positions else 0, remat,
                          jnp.dtype(spec.dtype))
     return network.of(module, recurrent=False, masks=True, dtypes=("float32", "bfloat16"))

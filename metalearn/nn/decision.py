@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from metalearn.nn import noise
-from metalearn.nn.transformer import Block
+from metalearn.nn.transformer import Block, run
 from metalearn.types import Array
 
 
@@ -27,6 +27,7 @@ class Decision(nn.Module):
     activation: str
     dropout: float
     prompt_norm: bool
+    remat: str
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -67,7 +68,7 @@ class Decision(nn.Module):
         for i in range(self.depth):
             block = Block(self.num_heads, self.mlp, self.depth, self.dtype, self.activation, self.dropout,
                           name=f"block_{i}")
-            x_BLD, _ = block(x_BLD, mask_BLL, train=train, last=states if i + 1 == self.depth else None)
+            x_BLD = run(block, self.remat, x_BLD, mask_BLL, train=train, last=states if i + 1 == self.depth else None)
         x_BTD = nn.LayerNorm(name="norm")(x_BLD)
         return nn.Dense(self.outputs, name="head", kernel_init=nn.initializers.normal(0.02))(x_BTD)
 

@@ -4,6 +4,7 @@ Matmuls run in `dtype` (bf16 is an option); softmax, norms and the logits stay i
 1 / sqrt(2 depth), as the measured CPU setting has it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,10 @@ import numpy as np
 
 from metalearn.nn import noise, taps
 from metalearn.types import Array
+
+# what of a block is kept for its backward pass: everything, the products with parameters, or nothing but its input
+REMAT: dict[str, Callable | None] = {"none": None, "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+                                     "blocks": jax.checkpoint_policies.nothing_saveable}
 
 
 def normal(scale: float):
@@ -132,3 +137,12 @@ class Block(nn.Module):
         h_BLF = Dense(self.mlp, dtype=self.dtype, kernel_init=normal(1.0), name="up")(norm("norm_mlp")(x_BLD))
         out = Dense(x_BLD.shape[-1], dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="down")
         return x_BLD + drop(out({"gelu": nn.gelu, "relu": nn.relu}[self.activation](h_BLF))), cache
+
+
+def run(block: Block, remat: str, x_BLD: Array, mask_LL=None, **kw) -> Array:
+    """The block's output over a whole sequence, without a cache; what `remat` (of REMAT) does not keep is computed
+    again in the backward pass. XLA's CPU compiler finds it computed before and keeps it after all, unless told
+    XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander."""
+    one = lambda block, x_BLD: block(x_BLD, mask_LL, **kw)[0]
+    policy = REMAT[remat]
+    return one(block, x_BLD) if policy is None else nn.remat(one, policy=policy)(block, x_BLD)

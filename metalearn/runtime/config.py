@@ -5,6 +5,7 @@ resuming and reports read that alone.
 """
 
 import ast
+import functools
 import glob
 import importlib.util
 import json
@@ -25,7 +26,8 @@ BUILT_IN = next((d for d in (os.path.join(_PACKAGE, "configs"), os.path.join(os.
                  if os.path.isdir(d)), "")
 # fields that saved configs of earlier versions lack
 SINCE = (("train", None, "accumulate", 1), ("train", None, "mesh", {"model": 1, "params": "replicated"}),
-         ("task", "projected", "projection", "gaussian"))
+         ("task", "projected", "projection", "gaussian"),
+         ("learner", "metadt", "remat", "none"), ("learner.network", "transformer", "remat", "none"))
 # and fields that they have although nothing reads them any more, at what they then must have been
 GONE = (("learner", "memnet", "fast_weights", {"scope": "persistent", "fast_rate": 1.0, "slow_rate": 1.0, "mix": 0.5,
                                                "leak": 1.0, "match": ""}),)
@@ -145,8 +147,10 @@ def from_json(text: str) -> ConfigDict:
     if not isinstance(fields, dict):
         raise ValueError("no object of fields")
     for block, kind, name, value in SINCE:  # at which a run from before the field was what it was
-        if isinstance(fields.get(block), dict) and kind in (None, fields[block].get("name")):
-            fields[block].setdefault(name, value)
+        below = lambda node, key: node.get(key) if isinstance(node, dict) else None
+        at = functools.reduce(below, block.split("."), fields)
+        if isinstance(at, dict) and kind in (None, at.get("name")):
+            at.setdefault(name, value)
     for block, kind, name, value in GONE:
         found = fields.get(block)
         if isinstance(found, dict) and (found.get("name"), found.get(name)) == (kind, value):

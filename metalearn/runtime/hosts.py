@@ -7,16 +7,20 @@ with them, and read the run's checkpoints. With one process nothing here does an
 
 import contextlib
 import json
+import os
+import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
-from metalearn.cli import Failure
+from metalearn.cli import Failure, say
 from metalearn.validate import ConfigError, require
 
 
@@ -36,11 +40,53 @@ def join(address: str, num: int, index: int, timeout: int) -> None:
     try:
         if index:
             _reach(*address.rsplit(":", 1), timeout)
+        # JAX aborts with its native stack where one is silent: later than Watch, which says who in a line
         jax.distributed.initialize(address, num, index, initialization_timeout=timeout,
-                                   heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=timeout)
+                                   heartbeat_timeout_seconds=2 * timeout + 10, shutdown_timeout_seconds=timeout)
     except (RuntimeError, OSError) as error:
         raise Failure(f"process {index} of {num} did not meet the others at {address} within {timeout} s "
                       f"({' '.join(str(error).split())[:150]})") from None
+    Watch.of_run = Watch(num, index, timeout)
+    Watch.of_run.start()
+
+
+class Watch(threading.Thread):
+    """Says each second that this process is there, in the service of process 0, and ends this process where another
+    says nothing new for `timeout` seconds: the main thread may wait in a collective that never ends.
+
+    scratch   a folder that goes with the process
+    """
+
+    of_run: "Watch | None" = None
+
+    def __init__(self, num: int, index: int, timeout: int):
+        super().__init__(name="hosts", daemon=True)
+        self.num, self.index, self.timeout, self.scratch = num, index, timeout, ""
+        self._client, self._folder = distributed.global_state.client, "metalearn/alive/"
+
+    def run(self) -> None:
+        last, heard = {}, dict.fromkeys(map(str, range(self.num)), time.monotonic())
+        while True:
+            time.sleep(1)
+            now = time.monotonic()
+            try:
+                self._client.key_value_set(f"{self._folder}{self.index}", str(now), allow_overwrite=True)
+                said = dict(self._client.key_value_dir_get(self._folder))
+                said = {key.rpartition("/")[2]: text for key, text in said.items()}
+            except Exception:  # of several types; then nothing is known but that process 0 does not answer
+                said = {who: None for who in heard if who != "0"} | {"0": last.get("0")}
+            heard |= {who: now for who, text in said.items() if text is None or text != last.get(who)}
+            last |= said
+            if silent := [who for who in heard if now - heard[who] > self.timeout]:
+                say(f"error: process {' and '.join(silent)} of {self.num} said nothing for {self.timeout} s; the same "
+                    "commands go on from the last checkpoint")
+                shutil.rmtree(self.scratch, ignore_errors=True)
+                os._exit(1)
+
+
+def wait_for_watch() -> None:
+    """After an error of a collective: until it is known who is silent, which ends this process, or that nobody is."""
+    time.sleep(Watch.of_run.timeout + 5 if Watch.of_run else 0)
 
 
 def _reach(host: str, port: str, timeout: float) -> None:
@@ -68,6 +114,8 @@ def writable(workdir: str) -> Iterator[str]:
         yield workdir
     else:
         with tempfile.TemporaryDirectory(prefix="metalearn-process-") as scratch:
+            if Watch.of_run:
+                Watch.of_run.scratch = scratch
             yield scratch
 
 

@@ -93,10 +93,15 @@ def _append(path: str, line: dict) -> None:
         file.write(json.dumps(plain(line)) + "\n")
 
 
+def rewrite(path: str, lines: list[dict]) -> None:
+    """The file with these lines alone."""
+    workdir_lib.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _cut(path: str, step: int) -> int:
     """Keeps the lines up to `step`: what a run wrote past its last checkpoint is written again. Returns the last one's
     step, 0 where there is none."""
     kept = [line for line in read(path) if line["step"] <= step]
     if os.path.exists(path):
-        workdir_lib.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        rewrite(path, kept)
     return kept[-1]["step"] if kept else 0
