@@ -21,15 +21,18 @@ class Session:
 
     running   {name: (total, count)} since the last line of metrics
     pending   the last call's means, still on the device
+    wandb     the config, where Weights & Biases is to have the numbers
     saved     the newest checkpoint's step, -1 where there is none
 
     Raises ConfigError where the data are not those that the run was trained on, Failure without a healthy checkpoint.
     """
 
-    def __init__(self, experiment: Experiment, mesh: Mesh, held: workdir.Held, checkpoints: Checkpoints, quiet: bool):
+    def __init__(self, experiment: Experiment, mesh: Mesh, held: workdir.Held, checkpoints: Checkpoints, quiet: bool,
+                 wandb: bool = False):
         self.began = time.monotonic()  # less the seconds of sessions before, as far as checkpoints tell
         self.experiment = experiment = with_data(experiment, held.path)
         self.mesh, self.held, self.checkpoints, self.quiet = mesh, held, checkpoints, quiet
+        self.wandb = cli.plain(experiment.config.to_dict()) if wandb and hosts.first() else None
         plan, self.warned = experiment.plan, set()
         attempt, unfinished = manifest.rolled_back(held.path)
         attempt = hosts.largest(attempt)  # the first process alone has what was written of earlier sessions
@@ -71,7 +74,8 @@ class Session:
         self.running, self.pending, self._first = found.get("running", {}), None, True
         self.guard = guard_lib.made(experiment, found, attempt)
         self.key = replicas.keys(plan, self._key_steps, self.guard.attempt)
-        self.writer = Writer(self.held.path, self.step, config.train.steps, self.quiet or not hosts.first())
+        self.writer = Writer(self.held.path, self.step, config.train.steps, self.quiet or not hosts.first(),
+                             self.wandb)
         return found
 
     def due(self, every: int) -> bool:
