@@ -159,6 +159,8 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
+    boundaries(params, batch) -> (true, synthetic)   gradients (K, B, entries) of the later loss in the state at K
+                                boundaries, for learners with a model of them
     batch_schedule(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen
                                 their task: the task data to draw from, and the number of the batch; None: one batch,
                                 one update
@@ -174,6 +176,7 @@ class Learner:
     predict: Callable
     state_size: Callable[[int], int]
     path: Callable | None = None
+    boundaries: Callable | None = None
     batch_schedule: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)

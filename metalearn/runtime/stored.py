@@ -34,19 +34,14 @@ def save(workdir: str, task: TaskDist, num: int) -> None:
     out: such a run is loaded with its data."""
     arrays: dict[str, np.ndarray] = {}
     draw = lambda data, key: task.sample(data, key, task.splits[0], num)
-    try:
-        whole = {"spec": _encode(task.spec, arrays), "inputs": _encode(task.inputs, arrays), "facts": {},
-                 "batch": _encode(jax.eval_shape(draw, task.data, jax.random.key(0, impl="threefry2x32")), arrays),
-                 "splits": list(task.splits), "traced": sorted(task.traced)}
-    except TypeError:
+    batch = jax.eval_shape(draw, task.data, jax.random.key(0, impl="threefry2x32"))
+    if not {type(batch).__name__, type(task.spec).__name__} <= RECORDS.keys():
         return
-    for name, value in task.facts.items():
-        try:
-            whole["facts"][name] = _encode(value, arrays)
-        except TypeError:
-            continue  # pictures, and what else predicting does not need
+    whole = {"spec": task.spec, "inputs": task.inputs, "batch": batch, "facts": task.facts, "splits": task.splits,
+             "traced": sorted(task.traced)}
+    text = json.dumps(_encode(whole, arrays)).encode()
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, json=np.frombuffer(json.dumps(whole).encode(), np.uint8), **arrays)
+    np.savez(file, allow_pickle=False, json=np.frombuffer(text, np.uint8), **arrays)
     workdir_lib.write_bytes(os.path.join(workdir, FILE), file.getvalue())
 
 
@@ -59,17 +54,18 @@ def read(workdir: str, config: ConfigDict) -> TaskDist | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        found = json.loads(arrays["json"].tobytes())
-        spec, inputs, batch = (_decode(found[name], arrays) for name in ("spec", "inputs", "batch"))
-        facts = {name: _decode(value, arrays) for name, value in found["facts"].items()}
-        splits, traced = tuple(found["splits"]), dict.fromkeys(found["traced"], np.asarray)
+        whole = _decode(json.loads(arrays["json"].tobytes()), arrays)
+        batch, spec, traced = whole["batch"], whole["spec"], dict.fromkeys(whole["traced"], np.asarray)
+        task = TaskDist({}, functools.partial(_zeros, batch), whole["splits"], spec, whole["facts"], traced,
+                        inputs=whole["inputs"])
     except (*NO_NPZ, TypeError, AttributeError, RecursionError) as error:
         why = " ".join(str(error).split())[:100]
         cli.say(f"warning: {path} is damaged ({why}); the run's data are read in its place")
         return None
-    if isinstance(spec, types.TrajectorySpec):
-        spec = dataclasses.replace(spec, env=lookup.of_block("envs", config.task.env.to_dict()))
-    return TaskDist({}, functools.partial(_zeros, batch), splits, spec, facts, traced, inputs=inputs)
+    if not isinstance(spec, types.TrajectorySpec):
+        return task
+    env = lookup.of_block("envs", config.task.env.to_dict())  # functions are not stored
+    return dataclasses.replace(task, spec=dataclasses.replace(spec, env=env))
 
 
 def _zeros(batch: PyTree, data: PyTree, key: Array, split: str, num: int) -> PyTree:
@@ -77,16 +73,14 @@ def _zeros(batch: PyTree, data: PyTree, key: Array, split: str, num: int) -> PyT
 
 
 def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Plain JSON; arrays go into `arrays`. TypeError where something is neither."""
-    if value is None or isinstance(value, (str, int, float)):
+    """Plain JSON; arrays go into `arrays`. What is neither (functions, pictures) becomes None."""
+    if isinstance(value, (str, int, float)):
         return value
-    if isinstance(value, types.Env):  # functions, which the config says how to build
-        return None
     if isinstance(value, jax.ShapeDtypeStruct):
         return {"shape": list(value.shape), "dtype": str(value.dtype)}
-    if type(value).__name__ in RECORDS:
-        return {"record": type(value).__name__,
-                "fields": {f.name: _encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value)}}
+    if (kind := type(value).__name__) in RECORDS:
+        return {"record": kind, "fields": {f.name: _encode(getattr(value, f.name), arrays)
+                                           for f in dataclasses.fields(value)}}
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         arrays[name := f"array_{len(arrays)}"] = np.asarray(value)
         return {"array": name}
@@ -94,7 +88,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"tuple": [_encode(one, arrays) for one in value]}
     if isinstance(value, Mapping):
         return {"map": {str(key): _encode(one, arrays) for key, one in value.items()}}
-    raise TypeError(type(value).__name__)
+    return None
 
 
 def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
