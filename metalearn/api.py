@@ -205,8 +205,8 @@ class Trained:
 def _episodes(x_BTX: np.ndarray, y_BT: np.ndarray, support: int, ways: int) -> Episodes:
     B, T = y_BT.shape[:2]
     mask_BT = np.broadcast_to(np.arange(T) >= support, (B, T)).astype(np.float32)
-    y_BT = jnp.asarray(y_BT, jnp.int32 if ways else jnp.float32)
-    return Episodes(jnp.asarray(x_BTX, jnp.float32), y_BT, jnp.asarray(mask_BT), jnp.zeros(B, jnp.int32),
+    of_kind = jnp.asarray(y_BT, jnp.int32 if ways else jnp.float32)
+    return Episodes(jnp.asarray(x_BTX, jnp.float32), of_kind, jnp.asarray(mask_BT), jnp.zeros(B, jnp.int32),
                     jnp.full((B, T), -1, jnp.int32), support=support, ways=ways)
 
 

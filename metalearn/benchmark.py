@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ def memory(spec: str, overrides: list[str]) -> dict:
     state = jax.eval_shape(loop.make_init(experiment), data, key)
     update = loop.make_update(experiment, sharding.make_mesh(config.train.devices, config.train.mesh.model))
     began = time.perf_counter()
-    used = update.lower(state, data, key, 1).compile().memory_analysis()
+    used: Any = update.lower(state, data, key, 1).compile().memory_analysis()
     return {"config": spec, "temp_bytes": used.temp_size_in_bytes, "argument_bytes": used.argument_size_in_bytes,
             "compile_seconds": time.perf_counter() - began}
 
@@ -120,7 +121,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
            "model_gflops": work / step / 1e9, "matmul_gflops": peak / 1e9, "fraction_of_matmul": work / step / peak,
            "compile_seconds": compile_seconds}
     by_arm = {name: statistics.median(times) * 1e3 for name, times in seconds.items()}
-    best = min(by_arm, key=by_arm.get, default=None)
+    best = min(by_arm, key=lambda arm: by_arm[arm], default=None)
     if best:
         row |= {"torch_ms": by_arm, "torch_best": best, "times_torch": by_arm[best] / row["ms_per_step"],
                 "torch_min": min(seconds[best]) * 1e3, "torch_max": max(seconds[best]) * 1e3} | checked
@@ -149,7 +150,7 @@ def _reference():
     """The module of PyTorch arms; None where the package is installed without its repository."""
     path = os.path.join(results_lib.ROOT, "tests", "torch_reference.py")
     if "torch_reference" not in sys.modules and os.path.isfile(path):
-        spec = importlib.util.spec_from_file_location("torch_reference", path)
+        spec: Any = importlib.util.spec_from_file_location("torch_reference", path)
         sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[spec.name])
     return sys.modules.get("torch_reference")

@@ -43,7 +43,7 @@ class Inputs:
     centre_X, basis_XF, scale   a projection of the normalised pixels, where there is one: (x - centre) @ basis / scale
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     mean: float
     std: float
     flat: bool
@@ -133,7 +133,7 @@ def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_f
     require(bool(train_N.any()), "heldout_frac", heldout_frac, f"leaves no image of dataset {dataset} to meta-train on")
     shape = target_shape(dataset, raw.x_NX.shape[1:], image_size, channels)
     pixels_NX, mean, std = _pixels(raw, shape, train_N)
-    inputs = Inputs(shape, mean, std, True, *(_fit_pca(pixels_NX[train_N], pca) if pca else ()))
+    inputs = Inputs(shape, mean, std, True, *(_fit_pca(pixels_NX[train_N], pca) if pca else (None, None, 1.0)))
     features_NX = inputs.project(pixels_NX)
 
     part = lambda keep: _part(features_NX, raw.y_N, np.flatnonzero(keep))

@@ -255,7 +255,8 @@ def _boundaries(setup: Setup, params: PyTree, batch: Episodes, most: int = 4) ->
         pairs = jax.tree.map(lambda a, b: (a.reshape(len(a), -1), b.reshape(len(b), -1)), true[k], said)
         flat = jax.tree.leaves(pairs, is_leaf=lambda leaf: isinstance(leaf, tuple))
         both.append([np.concatenate(one, 1) for one in zip(*flat, strict=True)])
-    return tuple(np.stack(one) for one in zip(*both, strict=True))
+    of_all, said = zip(*both, strict=True)
+    return np.stack(of_all), np.stack(said)
 
 
 def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:

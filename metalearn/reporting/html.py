@@ -14,7 +14,7 @@ from typing import Any
 from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib, manifest, workdir as workdir_lib
 from metalearn.types import Result
-from metalearn.validate import require
+from metalearn.validate import given
 
 STYLE = """body {font: 15px/1.5 sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222}
 table {border-collapse: collapse; margin: .5em 0 1.5em} td, th {border-bottom: 1px solid #ccc; padding: .2em .8em;
@@ -72,8 +72,7 @@ def _run(name: str, workdir: str, config, inside: Mapping[str, Any]) -> str:
     parts += [f"<pre>{_text(session.get('command', 'not known'))}</pre>",
               table(["", ""], [[k, session[k]] for k in ("started", "git", "device", "machine") if k in session])]
     for path in sorted(glob.glob(os.path.join(glob.escape(workdir), "eval", "*.json"))):
-        result = workdir_lib.read_json(path)
-        require(result is not None, "workdir", path, "is not valid JSON")
+        result = given(workdir_lib.read_json(path), "workdir", path, "is not valid JSON")
         parts += [f"<h3>{_text(os.path.basename(path)[:-5])}</h3>", *_result(result)]
     parts += [_image(figure, title, f"<h3>{_text(title)}</h3>") for title, figure in inside.items()]
     parts += ["<details><summary>configuration</summary>",

@@ -211,7 +211,7 @@ class Checkpoints:
                   for path in leaves}
         stores = {path: store.result() for path, store in stores.items()}
         for path, store in stores.items():
-            shape, chunk = leaves[path]["shape"], store.chunk_layout.read_chunk.shape or ()  # None for ()
+            shape, chunk = leaves[path]["shape"], [n or 1 for n in store.chunk_layout.read_chunk.shape or ()]
             if list(store.shape) != shape or math.prod(chunk) > max(math.prod(shape), 1):
                 raise ValueError(f"leaf {path} is not stored as {shape}, but as {list(store.shape)} in {list(chunk)}")
         reads = {path: store.read() for path, store in stores.items()}

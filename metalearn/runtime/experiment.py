@@ -48,12 +48,13 @@ def build(config: ConfigDict, task: TaskDist | None = None, evaluators: bool = T
     evaluators   False leaves them out: a stored task has nothing to evaluate on
     """
     with within("config"):
-        fields(config, SECTIONS, missing="every config has " + ", ".join(SECTIONS))
+        fields(config.to_dict(), SECTIONS, missing="every config has " + ", ".join(SECTIONS))
         seed = config.seed
         require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
         with within("train"):
             call(_check_train, **config.train.to_dict())
-        task = task or _build("task", "tasks", config.task)
+        if task is None:
+            task = _task(config)
         learner = _build("learner", "learners", config.learner, task.spec)
         require(config.train.accumulate == 1 or not learner.batch_schedule, "train.accumulate", config.train.accumulate,
                 "must be 1: this learner keeps a state of the whole batch from update to update")
@@ -69,6 +70,10 @@ def build(config: ConfigDict, task: TaskDist | None = None, evaluators: bool = T
                     shared[same] = _evaluators(config, replicas.task_of(plan, task, r), learner)
                 by_replica += (shared[same],)
     return Experiment(config, task, learner, tx, found, plan, by_replica)
+
+
+def _task(config: ConfigDict) -> TaskDist:
+    return _build("task", "tasks", config.task)
 
 
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:

@@ -5,6 +5,8 @@ One loop for every family.
 With several replicas (see `replicas`) both are mapped over them: keys are (R,), and so is every leaf but the step.
 """
 
+from typing import Any
+
 import jax
 import optax
 
@@ -75,7 +77,7 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     shared_out = replicas.shared_out(plan, mesh)
 
     def one(data, key, state: TrainState, lr):
-        tx = experiment.tx
+        tx: Any = experiment.tx
         if lr is not None:  # a replica's own
             tx = optimiser.make(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         batch, key_learner = draw(experiment, data, key, state)

@@ -1,6 +1,7 @@
 """One process's part of a run: from where the last one stopped to the end, or to a signal. The loop is train.py's."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,10 +54,11 @@ class Session:
     def _begin(self, attempt: int) -> dict[str, Any]:
         """Goes to the newest healthy checkpoint, or to the beginning; returns the checkpoint's meta, {} of none."""
         experiment, config, plan = self.experiment, self.experiment.config, self.experiment.plan
-        init, found = loop.make_init(experiment), {}
+        found: dict[str, Any] = {}
+        init: Callable[..., Any] = loop.make_init(experiment)
         if hosts.largest(len(self.checkpoints.steps())):
             shapes = jax.eval_shape(init, self.data, self._key_init)
-            state, found = self.checkpoints.restore(shapes) if hosts.first() else (None, {"step": -1})
+            state, found = self.checkpoints.restore(shapes) if hosts.first() else (shapes, {"step": -1})
             step = hosts.largest(found["step"])
             if not hosts.first():  # the same, whatever is damaged
                 state, found = self.checkpoints.restore(shapes, step)
