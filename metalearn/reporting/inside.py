@@ -18,7 +18,9 @@ def pictures(trained: Any) -> dict[str, Any]:
     of a policy, whose paths its evaluation draws. ConfigError where the run's data are gone."""
     task, found = trained.experiment.task, {}
     split = next((name for name in ("test", "unseen", "exact", "balanced") if name in task.splits), task.splits[-1])
-    batch = trained.sample(split, EPISODES)
+    # where a curriculum stands, which is what its feedback model knows
+    schedule = trained.learner.batch_schedule
+    batch = trained.sample(split, EPISODES, data=schedule(task.data, trained.carry)[0] if schedule else None)
     if not isinstance(batch, Episodes):
         return {}
     _, inside = trained.read(batch)
