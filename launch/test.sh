@@ -5,6 +5,7 @@
 #   bash launch/test.sh --slow          learning runs too
 #   bash launch/test.sh tests/test_optim.py -k skip
 #   bash launch/test.sh --faults [--short]      kills, damage, full disks, hostile input: a table by number
+#   bash launch/test.sh --types                 pyright (basic) over the library, 1 minute: with the versions of Python 3.11
 #   bash launch/test.sh --slurm                 launch/slurm.py on a Slurm of two nodes, started here (Debian, as root)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -14,6 +15,14 @@ cd "$metalearn_root"
 case "${1:-}" in
   --faults|--slurm) suite="tests.${1#--}"; shift; exec "$PYTHON_VENV" -m "$suite" "$@" ;;
 esac
+if [ "${1:-}" = --types ]; then  # JAX's own types differ from version to version
+  "$PYTHON_VENV" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+    || { echo "skipped: pyright: types are checked with Python 3.11"; exit 0; }
+  "$PYTHON_VENV" -c 'import basedpyright' 2>/dev/null || "$PYTHON_VENV" -m pip install --quiet --disable-pip-version-check \
+    --constraint "$metalearn_root/constraints.txt" --editable ".[types]" \
+    || { echo "skipped: pyright: basedpyright cannot be installed here"; exit 0; }
+  exec "$PYTHON_VENV" -m basedpyright --level error
+fi
 arguments=(-n 2 --dist worksteal --durations=10)  # each worker keeps to its half, so that a module compiles once
 marker="not slow"
 for argument in "$@"; do

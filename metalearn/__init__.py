@@ -22,7 +22,8 @@ def evaluate(workdir: str, overrides: tuple[str, ...] = (), step: int | None = N
     """
     from metalearn import eval as program
 
-    return program.run(workdir, dict(o.partition("=")[::2] for o in overrides), step, dataset)
+    changes = {field: value for field, _, value in (o.partition("=") for o in overrides)}
+    return program.run(workdir, changes, step, dataset)
 
 
 def load(workdir: str, step: int | None = None, replica: int = 0):

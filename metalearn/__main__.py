@@ -9,7 +9,7 @@
 
 import ast
 import importlib
-import importlib.util
+import pkgutil
 import sys
 
 from metalearn import cli
@@ -17,16 +17,18 @@ from metalearn.validate import one_of
 
 # by the module that each lies in, where it has another name
 PROGRAMS = {name: f"metalearn.{name}" for name in (
-    "train", "eval", "collect", "sweep", "benchmark", "report", "reproduce", "checkpoint")}
+    "train", "eval", "collect", "sweep", "benchmark", "report", "reproduce", "checkpoint", "export")}
 PROGRAMS |= {"datasets": "metalearn.datasets.__main__", "list": "metalearn.listing", "doctor": "metalearn.doctor"}
 
 
 def usage() -> str:
     """What there is: every program with its first line, the kinds of thing that `list` lists."""
-    docs = {name: ast.get_docstring(ast.parse(importlib.util.find_spec(module).loader.get_source(module)))
-            for name, module in PROGRAMS.items()}
-    lines = [cli.entry(name, doc.splitlines()[0]) for name, doc in docs.items()]
-    return "\n".join([__doc__.strip(), "", *lines])
+    lines = []
+    for name, module in PROGRAMS.items():
+        package, _, file = module.rpartition(".")
+        doc = ast.get_docstring(ast.parse(pkgutil.get_data(package, f"{file}.py") or b"")) or ""
+        lines.append(cli.entry(name, doc.partition("\n")[0]))
+    return "\n".join([(__doc__ or "").strip(), "", *lines])
 
 
 def run() -> int | None:

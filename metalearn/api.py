@@ -10,8 +10,9 @@
   outputs, inside = learner.read(batch)                         # {"blocks_0": its values, ...}
   outputs = learner.write(batch, {"blocks_0": lambda value, position: value * 0})
 
-Inputs are as the run's task gives them to its learner: normalised, and projected where the task projects
-(`learner.normalise(images)` does it for few-shot images); observations, actions and rewards as they are.
+Inputs are as the run's task gives them to its learner: `learner.normalise(images)` resizes, normalises and projects
+as it does; observations, actions and rewards as they are. Nothing of this needs the data that the run was trained on,
+but `sample` and `experiment`, which holds the evaluators.
 """
 
 import dataclasses
@@ -23,23 +24,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from metalearn.nn import taps
 from metalearn.rl import acting, rollout
-from metalearn.runtime import experiment as experiment_lib, loop, replicas, workdir as workdir_lib
+from metalearn.runtime import experiment as experiment_lib, loop, replicas, stored, workdir as workdir_lib
 from metalearn.runtime.experiment import Experiment
-from metalearn.types import Array, Episodes, EpisodeSpec, Prompted, PyTree, Trajectories, TrajectorySpec
-from metalearn.validate import fraction, one_of, positive, require
+from metalearn.types import Array, Episodes, EpisodeSpec, Learner, Prompted, TaskDist, Trajectories, TrajectorySpec
+from metalearn.validate import ConfigError, fraction, one_of, positive, require
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One network of a run, at one step: its parts, and what it predicts. Nothing is written."""
+    """One network of a run, at one step: its parts, and what it predicts. Nothing is written.
 
-    experiment: Experiment
-    params: PyTree
-    carry: PyTree
+    task   what is kept of the run's task: `spec`, `facts`, `inputs`; its data are `experiment.task.data`
+    """
+
+    workdir: str
+    config: ConfigDict
+    task: TaskDist
+    learner: Learner
+    params: Any
+    carry: Any
     step: int
+    plan: replicas.Plan
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the learner has learned."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """The run's parts with its task's data, which are read here, and made anew where they were collected and are
+        gone; ConfigError where they cannot be read any more."""
+        try:
+            return experiment_lib.with_data(experiment_lib.build(self.config), self.workdir)
+        except ConfigError as error:
+            raise ConfigError(error.field, error.value, f"{error.allowed}; predictions need no data, but this asks for "
+                              "the run's own") from None
 
     def predict(self, x_support: np.ndarray, y_support: np.ndarray, x_query: np.ndarray) -> np.ndarray:
         """Answers of the queries, each from the support alone: logits (Q, V), or targets (Q, Y) of a regression.
@@ -68,9 +92,8 @@ class Trained:
         It is the mean action, as the evaluator `returns` plays its deterministic episodes. ConfigError: a run without
         a policy, arrays that do not fit or are longer than the task's episodes.
         """
-        task = self.experiment.task
-        spec = task.spec
-        require(isinstance(spec, TrajectorySpec), "workdir", self.experiment.config.task.name,
+        spec = self.task.spec
+        require(isinstance(spec, TrajectorySpec), "workdir", self.config.task.name,
                 "is no task of trajectories: it has nothing to act in")
         obs_TS, act_TA, rew_T = _steps(spec, "", observations, actions, rewards)
         time = len(rew_T)
@@ -85,11 +108,11 @@ class Trained:
                                   rew_BT=put(history.rew_BT, rew_T))
         earlier = acting.no_prompt(spec, 1) if prompt is None else _prompt(spec, *prompt)
         act_A = np.asarray(self._decide(self.params, self.carry, earlier, history, np.int32(time)))[0]
-        require(bool(np.isfinite(act_A).all()), "workdir", self.experiment.config.learner.name,
+        require(bool(np.isfinite(act_A).all()), "workdir", self.config.learner.name,
                 "acts by the task's hidden parameters, which nobody knows here")
         return act_A
 
-    def sample(self, split: str, num: int, seed: int = 0, data: PyTree = None) -> Episodes | Prompted:
+    def sample(self, split: str, num: int, seed: int = 0, data: Any = None) -> Episodes | Prompted:
         """`num` tasks' episodes of the run's own task, of one of its `splits`; `data` in the place of the task's."""
         task = self.experiment.task
         one_of(task.splits, split=split)
@@ -100,10 +123,10 @@ class Trained:
     def episode(self, x_support: np.ndarray, y_support: np.ndarray, x_query: np.ndarray) -> Episodes:
         """The batch that `predict` makes of the same arrays: support and queries side by side in one row, or, for a
         learner that reads in order, a row for each query."""
-        spec = self.experiment.task.spec
-        require(isinstance(spec, EpisodeSpec), "workdir", self.experiment.config.task.name,
+        spec = self.task.spec
+        require(isinstance(spec, EpisodeSpec), "workdir", self.config.task.name,
                 "is a task of trajectories: it has no support and queries")
-        require(self.experiment.learner.reads_labels, "workdir", self.experiment.config.learner.name,
+        require(self.learner.reads_labels, "workdir", self.config.learner.name,
                 "reads no labels: it cannot learn from a support")
         x_SX, y_S, x_QX = (np.asarray(a) for a in (x_support, y_support, x_query))
         ways = self._check(spec, x_SX, y_S, x_QX)
@@ -117,7 +140,7 @@ class Trained:
 
     def outputs(self, batch: Episodes | Prompted) -> Any:
         """What the learner predicts of a whole batch: logits (B, T, V) of most, a dict of arrays of some."""
-        return jax.jit(self.experiment.learner.predict)(self.params, self.carry, batch)
+        return jax.jit(self.learner.predict)(self.params, self.carry, batch)
 
     def read(self, batch: Episodes | Prompted, of: int = 0) -> tuple[Any, dict[str, Array]]:
         """(outputs, {site: value}): what stood inside the network meanwhile; see `metalearn.nn.taps`.
@@ -130,14 +153,13 @@ class Trained:
     def write(self, batch: Episodes | Prompted, sites: Mapping[str, Callable]) -> Any:
         """The outputs where each site's value is `sites[site](value, position)` in its place. ConfigError: no such
         site, another shape. Compiled anew at each call."""
-        return jax.jit(taps.write(self.experiment.learner.predict, sites))(self.params, self.carry, batch)
+        return jax.jit(taps.write(self.learner.predict, sites))(self.params, self.carry, batch)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
-        """Pixels as the task's learner sees them: minus the meta-training images' mean, by their std."""
-        facts = self.experiment.task.facts
-        require("mean" in facts, "workdir", self.experiment.config.task.name,
-                "is a task without a mean and std of pixels")
-        return (np.asarray(images, np.float32) - facts["mean"]) / facts["std"]
+        """Images (N, height, width[, channels]), 0 to 1 or uint8, as the task's learner sees them: resized, minus the
+        meta-training images' mean, by their std, projected where the task projects (see `datasets.Inputs`)."""
+        require(self.task.inputs is not None, "workdir", self.config.task.name, "is a task without images")
+        return self.task.inputs(images)
 
     def _check(self, spec: EpisodeSpec, x_SX, y_S, x_QX) -> int:
         """The number of classes (0 of a regression)."""
@@ -154,20 +176,20 @@ class Trained:
         ways = int(y_S.max()) + 1
         require(y_S.min() >= 0 and len(np.unique(y_S)) == ways, "y_support", sorted(set(y_S.tolist())),
                 "must be labels 0..V-1, each of them present")
-        any_ways = spec.shots and self.experiment.learner.any_ways
+        any_ways = spec.shots and self.learner.any_ways
         require(any_ways or ways <= spec.outputs, "y_support", ways,
                 f"this learner knows {spec.outputs} classes at most")
         return ways if any_ways else spec.outputs
 
     @functools.cached_property
     def _read(self):
-        predict = self.experiment.learner.predict
+        predict = self.learner.predict
         return jax.jit(lambda params, carry, batch, of: taps.read(predict, of=of)(params, carry, batch),
                        static_argnums=3)
 
     @functools.cached_property
     def _decide(self):
-        spec, learner = self.experiment.task.spec, self.experiment.learner
+        spec, learner = self.task.spec, self.learner
 
         @jax.jit
         def decide(params, carry, prompt, history, time):
@@ -183,8 +205,8 @@ class Trained:
 def _episodes(x_BTX: np.ndarray, y_BT: np.ndarray, support: int, ways: int) -> Episodes:
     B, T = y_BT.shape[:2]
     mask_BT = np.broadcast_to(np.arange(T) >= support, (B, T)).astype(np.float32)
-    y_BT = jnp.asarray(y_BT, jnp.int32 if ways else jnp.float32)
-    return Episodes(jnp.asarray(x_BTX, jnp.float32), y_BT, jnp.asarray(mask_BT), jnp.zeros(B, jnp.int32),
+    of_kind = jnp.asarray(y_BT, jnp.int32 if ways else jnp.float32)
+    return Episodes(jnp.asarray(x_BTX, jnp.float32), of_kind, jnp.asarray(mask_BT), jnp.zeros(B, jnp.int32),
                     jnp.full((B, T), -1, jnp.int32), support=support, ways=ways)
 
 
@@ -215,13 +237,17 @@ def _steps(spec: TrajectorySpec, of: str, observations, actions, rewards) -> tup
 
 
 def load(workdir: str, step: int | None = None, replica: int = 0) -> Trained:
-    """The newest healthy checkpoint of a run, or `step`; of several replicas the one asked for.
+    """The newest healthy checkpoint of a run, or `step`; of several replicas the one asked for. The data that it was
+    trained on need not be there.
 
     Raises ConfigError when `workdir` is none or holds no checkpoint, CheckpointError when none is healthy.
     """
     workdir = os.path.abspath(workdir)
-    experiment = experiment_lib.build(workdir_lib.read_config(workdir))
+    config = workdir_lib.read_config(workdir)
+    task = stored.read(workdir, config)
+    experiment = experiment_lib.build(config, task, evaluators=task is None)
     plan = experiment.plan
     require(0 <= replica < plan.num, "replica", replica, f"must lie between 0 and {plan.num - 1}")
     experiment, params, carry, step = loop.restore(experiment, workdir, step)
-    return Trained(experiment, replicas.one(plan, params, replica), replicas.one(plan, carry, replica), step)
+    return Trained(workdir, config, experiment.task, experiment.learner, replicas.one(plan, params, replica),
+                   replicas.one(plan, carry, replica), step, plan)

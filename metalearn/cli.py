@@ -33,7 +33,7 @@ class Failure(RuntimeError):
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors and `--config.field=value` overrides, gathered in `args.overrides`."""
 
-    def __init__(self, doc: str, **kw):
+    def __init__(self, doc: str | None, **kw):
         kw |= dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         super().__init__(description=doc, **kw)
 

@@ -16,7 +16,7 @@ from metalearn.runtime import config as config_lib, manifest
 
 def report() -> dict[str, dict[str, str]]:
     """{section: {name: what there is of it}}."""
-    jax_cache = jax.config.jax_compilation_cache_dir
+    jax_cache = getattr(jax.config, "jax_compilation_cache_dir", "")
     place = lambda path: "not set" if not path else path if os.path.isdir(path) else f"{path} (not there)"
     state = {"ready": "prepared", "raw": "raw files", "missing": "not here", "broken": "BROKEN"}
     checks = [preparing.check(name, full=False) for name in entries()]

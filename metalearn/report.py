@@ -1,7 +1,8 @@
 """One page of finished runs; documents out of stored results, and stored results out of finished runs.
 
-  metalearn report WORKDIR... [--out=report.html]     tables, curves, paths, the command; several runs side by side
-  metalearn report --sweep=DIR                        the same of a sweep
+  metalearn report WORKDIR... [--out=report.html]     tables, curves, paths, the command, several runs side by side;
+                                                      from inside attention, memory, gradients, adaptation
+  metalearn report --sweep=DIR                        the same of a sweep, without the pictures from inside
   metalearn report results [--check]     RESULTS.md, and the blocks of README.md and docs/
   metalearn report store --id=ID --workdir=DIR [--workdir=DIR ...]
 
@@ -17,10 +18,10 @@ import json
 import os
 import sys
 
-from metalearn import cli
-from metalearn.reporting import documents, html, results as results_lib
+from metalearn import api, cli
+from metalearn.reporting import documents, html, inside, results as results_lib
 from metalearn.runtime import workdir as workdir_lib
-from metalearn.validate import require
+from metalearn.validate import ConfigError, require
 
 
 def generate(root: str, write: bool = True) -> list[str]:
@@ -54,9 +55,19 @@ def write_page(workdirs: list[str], sweep: str, out: str) -> int:
     require(bool(workdirs), "WORKDIR", "", "name at least one run, --sweep=DIR, results or store")
     require(not os.path.isdir(out), "--out", out, "is a directory")
     title = ", ".join(os.path.basename(os.path.abspath(path)) for path in ([sweep] if sweep else workdirs))
-    workdir_lib.write_text(os.path.abspath(out), html.page(title, workdirs, table))
+    insides = {} if sweep else {path: _inside(path) for path in workdirs}
+    workdir_lib.write_text(os.path.abspath(out), html.page(title, workdirs, table, insides))
     cli.print_result({"out": os.path.abspath(out), "runs": len(workdirs)})
     return 0
+
+
+def _inside(workdir: str) -> dict:
+    """Pictures from inside the run's learner; {} with a word where it cannot be loaded, or its data are gone."""
+    try:
+        return inside.pictures(api.load(workdir))
+    except (ConfigError, cli.Failure) as error:
+        cli.say(f"no pictures from inside {workdir}: {error}")
+        return {}
 
 
 def _new(args) -> dict | None:

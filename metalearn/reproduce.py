@@ -33,7 +33,7 @@ def execute(command: str, out: str) -> tuple[int, dict]:
     found: dict = {}
     with subprocess.Popen([sys.executable, "-m", f"metalearn.{program}", *words], cwd=results_lib.ROOT, text=True,
                           stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(line, end="", flush=True)
             if line.startswith("RESULT "):
                 found = json.loads(line.removeprefix("RESULT "))

@@ -27,24 +27,33 @@ from metalearn.eval import evaluate, headlines
 from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib, hosts, loop, manifest, pretrained, replicas, sharding, signals
 from metalearn.runtime.checkpoint import Checkpoints
+from metalearn.runtime.exported import is_one
+from metalearn.runtime.profile import Profile
 from metalearn.runtime.session import Session
 from metalearn.runtime.watchdog import Watchdog
+from metalearn.runtime.writer import check_wandb
 from metalearn.validate import multiple_of, require
 
 
 def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Noted | None = None,
-        strict: bool = False, watchdog: float = 0.0) -> dict[str, Any]:
+        strict: bool = False, watchdog: float = 0.0, profile: int = 0, wandb: bool = False) -> dict[str, Any]:
     """Trains, saves, evaluates; returns the headline numbers.
 
     stop      who notes signals, where that outlasts the run
     strict    a damaged newest checkpoint is an error, in the place of going on from the one before
     watchdog  see runtime/watchdog.py: it ends the process
+    profile   how many updates to trace, see runtime/profile.py
+    wandb     whether Weights & Biases gets the numbers too, see runtime/writer.py
 
     Raises ConfigError before anything is written or any device is used, Stopped after a signal (state saved), Failure
     where it cannot go on: a full disk, no healthy checkpoint, updates that are not finite.
     """
     workdir = os.path.abspath(workdir)
+    if wandb:
+        check_wandb()
     fresh, changed = workdir_lib.check(workdir, config)
+    require(not is_one(workdir), "--workdir", workdir, "holds exported weights; another run takes them by "
+            f"--config.init_from={workdir}")
     if not fresh and not changed and (found := _finished(config, workdir)):
         cli.say(f"finished at step {config.train.steps}; results in {os.path.join(workdir, 'result.json')}")
         return found
@@ -65,9 +74,10 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
             checkpoints = _checkpoints(workdir, config.train.keep, strict)
             with hosts.writable(workdir) as mine, workdir_lib.hold(mine, config) as held, checkpoints:
                 with stop.at_once():
-                    session = Session(experiment, mesh, held, checkpoints, quiet)
+                    session = Session(experiment, mesh, held, checkpoints, quiet, wandb)
                 try:
-                    return _run(session, stop, Watchdog(watchdog))
+                    with Profile(os.path.join(held.path, "profile"), profile) as trace:
+                        return _run(session, stop, Watchdog(watchdog), trace)
                 except jax.errors.JaxRuntimeError as error:
                     if jax.process_count() == 1:
                         raise
@@ -78,7 +88,7 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
             raise Stopped(stop.number, "before its first update; there is nothing to save") from None
 
 
-def _run(session: Session, stop: signals.Noted, watchdog: Watchdog) -> dict[str, Any]:
+def _run(session: Session, stop: signals.Noted, watchdog: Watchdog, profile: Profile) -> dict[str, Any]:
     """The loop: from where the last process stopped to the end, or to a signal."""
     experiment, train = session.experiment, session.experiment.config.train
     update = loop.make_update(experiment, session.mesh)
@@ -105,7 +115,7 @@ def _run(session: Session, stop: signals.Noted, watchdog: Watchdog) -> dict[str,
         if train.eval_every and session.step and session.step % train.eval_every == 0:
             session.writer.write_history(session.step, at_once(headlines))  # here, so that a resumed run makes it up
         num = min(train.steps_per_call, train.steps - session.step)
-        with watchdog.call(num):
+        with watchdog.call(num), profile.call(num, lambda: session.state):
             session.state, means = update(session.state, session.data, session.key, num)
             session.step += num
             session.take(means)
@@ -186,6 +196,10 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="do not go on from an earlier checkpoint than the newest")
     parser.add_argument("--watchdog", type=float, default=1000.0, metavar="N", help="end, with all threads' stacks, "
                         "where a call takes longer than a minute and N times the median one (1000; 0: never)")
+    parser.add_argument("--profile", type=int, nargs="?", const=20, default=0, metavar="N", help="trace N updates "
+                        "(20) after the first calls, for xprof, into WORKDIR/profile")
+    parser.add_argument("--wandb", action="store_true", help="numbers go to Weights & Biases too "
+                        "(WANDB_MODE=offline: to its files)")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
     parser.add_argument("--processes", type=int, default=1, help="how many train this run together, each started with "
                         "the same command but for --process")
@@ -194,11 +208,12 @@ def main() -> int:
     parser.add_argument("--join_timeout", type=int, default=100, help="seconds until an absent or silent one is missed")
     args = parser.parse()
     require(args.watchdog >= 0, "--watchdog", args.watchdog, "must be 0 or above")
+    require(args.profile >= 0, "--profile", args.profile, "must be 0 or above")
     config = config_lib.load(args.config, args.overrides)
     hosts.join(args.coordinator, args.processes, args.process, args.join_timeout)
     with signals.Noted(last=True) as stop:
         try:
-            headline = run(config, args.workdir, args.quiet, stop, args.strict, args.watchdog)
+            headline = run(config, args.workdir, args.quiet, stop, args.strict, args.watchdog, args.profile, args.wandb)
         except Stopped as stopped:
             cli.say(str(stopped))
             return cli.EXIT_SIGNAL

@@ -19,12 +19,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, dataclass_transform
+from typing import Any, Self, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
+HostArray = jax.Array | np.ndarray
+Perhaps = Callable | Any  # a function, or None where the record's docstring says so and whoever calls has asked
 PyTree = Any
 
 
@@ -36,7 +39,6 @@ def record(cls):
     static = [f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING]
     jax.tree_util.register_dataclass(cls, meta_fields=static,
                                      data_fields=[f.name for f in dataclasses.fields(cls) if f.name not in static])
-    cls.replace = dataclasses.replace
     return cls
 
 
@@ -50,8 +52,16 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+class Record:
+    """What every record can do."""
+
+    def replace(self, **fields: Any) -> Self:
+        """The same with other values of these fields."""
+        return dataclasses.replace(self, **fields)  # pyright: ignore[reportArgumentType]: `record` makes dataclasses
+
+
 @record
-class Episodes:
+class Episodes(Record):
     """B supervised episodes of T positions.
 
     x_BTX     inputs; images may keep trailing axes, (B, T, height, width, channels)
@@ -74,7 +84,7 @@ class Episodes:
 
 
 @record
-class Trajectories:
+class Trajectories(Record):
     """B stretches of T steps of reinforcement learning, in the time convention above; padding is zero everywhere.
 
     obs_BTS, act_BTA, rew_BT      observation, action (in -1 to 1), reward
@@ -97,7 +107,7 @@ class Trajectories:
 
 
 @record
-class Prompted:
+class Prompted(Record):
     """A stretch to act in and another episode of the same task to learn from.
 
     prompt    all-zero mask where there is none; begins with the `history` steps before it, as `body` does
@@ -135,7 +145,7 @@ class Mean:
 
 
 @record
-class TrainState:
+class TrainState(Record):
     """All that a run needs in order to go on: with (seed, step) it determines every later bit.
 
     step       int32, updates done, skipped ones included
@@ -159,6 +169,8 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
+    boundaries(params, batch) -> (true, synthetic)   gradients (K, B, entries) of the later loss in the state at K
+                                boundaries, for learners with a model of them
     batch_schedule(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen
                                 their task: the task data to draw from, and the number of the batch; None: one batch,
                                 one update
@@ -173,7 +185,8 @@ class Learner:
     grads: Callable
     predict: Callable
     state_size: Callable[[int], int]
-    path: Callable | None = None
+    path: Perhaps = None
+    boundaries: Perhaps = None
     batch_schedule: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []
     pretrained: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -232,6 +245,7 @@ class TaskDist:
             that leaf (ConfigError for a bad value): what replicas of a run may vary
     pool(name) -> TaskDist   this distribution with the examples of dataset `name` in the place of the split `new`
             (ConfigError where it is absent or unfit); None where a task has no such split
+    inputs  from images to what `sample` gives of them, see `datasets.Inputs`; None where inputs are no images
     """
 
     data: PyTree
@@ -241,7 +255,8 @@ class TaskDist:
     facts: Mapping[str, Any]
     traced: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     collect: Callable | None = None
-    pool: Callable | None = None
+    pool: Perhaps = None
+    inputs: Any = None
 
     @functools.cached_property
     def placed(self) -> PyTree:
@@ -319,13 +334,13 @@ class Env:
     """
 
     draw: Callable
-    reset: Callable | None
-    step: Callable | None
-    expert: Callable | None
+    reset: Perhaps
+    step: Perhaps
+    expert: Perhaps
     spread_X: Any
     length: int
     facts: Mapping[str, Any]
-    host: Callable | None = None
+    host: Perhaps = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+T = typing.TypeVar("T")
 LARGEST = 2**31 - 1
 # what reading an .npz raises that is damaged, cut short, another file, or larger by its own word than memory
 NO_NPZ = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -50,6 +51,13 @@ def within(prefix: str):
         yield
     except ConfigError as error:
         raise ConfigError(f"{prefix}.{error.field}", error.value, error.allowed) from None
+
+
+def given(value: T | None, field: str, shown: Any, allowed: str) -> T:
+    """`value`, which must be there."""
+    if value is None:
+        raise ConfigError(field, shown, allowed)
+    return value
 
 
 def require(ok: bool, field: str, value: Any, allowed: str) -> None:

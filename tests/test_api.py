@@ -83,8 +83,7 @@ def test_what_cannot_be_is_refused(protonet, incontext, tmp_path):
 
 def test_pixels_are_normalised_as_the_task_did(protonet):
     learner, _ = protonet
-    facts = learner.experiment.task.facts
-    assert learner.normalise(np.full((1, 2, 2, 1), facts["mean"])) == pytest.approx(0.0, abs=1e-6)
+    assert learner.normalise(np.full((1, 2, 2, 1), learner.task.inputs.mean)) == pytest.approx(0.0, abs=1e-6)
 
 
 SMALL = ("evaluators.few.methods=('zero',)", "task.history=2", "task.window=4", "learner.prompt=3", "task.episodes=4",
@@ -161,7 +160,8 @@ def test_a_policy_that_is_told_the_task_cannot_act_alone(policy):
     batch = policy.sample("train", 1)
     params, carry = oracle.learner.init(jax.random.key(0), batch)
     with pytest.raises(ConfigError, match="hidden parameters"):
-        dataclasses.replace(policy, experiment=oracle, params=params, carry=carry).act(np.zeros((1, 2)), [], [])
+        told = dataclasses.replace(policy, learner=oracle.learner, params=params, carry=carry)
+        told.act(np.zeros((1, 2)), [], [])
 
 
 def test_reading_and_writing_inside(incontext):

@@ -1,7 +1,12 @@
 """metrics.jsonl: no wall clock, cut on resume, half-written lines, the progress line."""
 
+import importlib
+import importlib.machinery
+import importlib.util
 import json
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from metalearn import cli
 from metalearn.runtime import writer
 from metalearn.runtime.writer import Writer
+from metalearn.validate import ConfigError
 
 
 def lines(path):
@@ -103,3 +109,42 @@ def test_progress(tmp_path, capsys):
 
 def test_nested_numbers_by_the_path_that_leads_to_each():
     assert cli.flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": [4]}) == {"a": 1, "b/c": 2, "b/d/e": 3, "f": [4]}
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """What a stand-in for the package was told."""
+    told = []
+    begun = types.SimpleNamespace(log=lambda numbers, step: told.append((step, numbers)),
+                                  finish=lambda: told.append("end"))
+    module = types.ModuleType("wandb")
+    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    module.init = lambda **kw: told.append(kw) or begun
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return told
+
+
+def test_weights_and_biases_gets_the_same_numbers(tmp_path, wandb):
+    for start in (0, 4):  # a run that goes on is the same one there
+        log = Writer(str(tmp_path), start, 10, quiet=True, wandb={"seed": 3})
+        log.write(start + 2, {"loss": 0.5, "by": {"a": 1}, "bad": float("nan"), "text": "x"})
+        log.write_history(start + 2, {"score": 2})
+        log.close()
+    first, second = wandb[:4], wandb[4:]
+    assert first[1:] == [(2, {"train/loss": 0.5, "train/by/a": 1}), (2, {"eval/score": 2}), "end"]
+    assert first[0] == second[0] and first[0]["config"] == {"seed": 3} and first[0]["resume"] == "allow"
+    assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [2, 6]
+    Writer(str(tmp_path), 0, 10, quiet=True, wandb={"seed": 4})
+    assert wandb[-1]["id"] != first[0]["id"]
+
+
+def test_without_the_package_or_an_account_it_is_one_line(tmp_path, wandb, monkeypatch):
+    def refuse(**kw):
+        raise RuntimeError("no\nkey")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
+    with pytest.raises(cli.Failure, match=r"\(no key\); WANDB_MODE=offline"):
+        Writer(str(tmp_path), 0, 10, wandb={})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"metalearn-jax\[wandb\]"):
+        writer.check_wandb()

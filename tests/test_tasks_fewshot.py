@@ -51,7 +51,7 @@ def test_splits_share_no_class():
     pixels = load_digits().images / 16.0
     seen = {}
     for split in ("train", "test"):
-        x = _draw(task, split).x_BTX * task.facts["std"] + task.facts["mean"]
+        x = _draw(task, split).x_BTX * task.inputs.std + task.inputs.mean
         flat = pixels.reshape(len(pixels), -1)
         rows = [int(np.abs(flat - image.reshape(-1)).sum(1).argmin()) for image in x.reshape(-1, 8, 8)[:60]]
         seen[split] = set(load_digits().target[rows])

@@ -25,5 +25,5 @@ class MLP(nn.Module):
 
 def make(spec, *, widths: tuple[int, ...]) -> backbone.Backbone:
     """One hidden layer with ReLU for each entry of `widths`."""
-    validate.require(len(widths) >= 1 and min(widths) >= 1, "widths", widths, "must be widths of at least one layer")
+    validate.require(min(widths, default=0) >= 1, "widths", widths, "must be widths of at least one layer")
     return backbone.of(MLP(tuple(widths)), widths[-1], "none")

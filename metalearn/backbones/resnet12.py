@@ -45,6 +45,6 @@ class ResNet12(nn.Module):
 
 def make(spec, *, widths: tuple[int, ...], norm: str, conv: str) -> backbone.Backbone:
     """One residual block for each entry of `widths`; norm and conv as in `nn.backbone`."""
-    validate.require(len(widths) >= 1 and min(widths) >= 1, "widths", widths, "must be widths of at least one block")
+    validate.require(min(widths, default=0) >= 1, "widths", widths, "must be widths of at least one block")
     backbone.check_image(spec, norm, conv, len(widths))
     return backbone.of(ResNet12(tuple(widths), backbone.kind(norm), conv), widths[-1], norm)

@@ -16,9 +16,9 @@
 
 from metalearn.datasets.catalogue import class_split, data_root
 from metalearn.datasets.dataset import Absent, Dataset
-from metalearn.datasets.features import SPLITS_BY, Part, Prepared, split_features
+from metalearn.datasets.features import SPLITS_BY, Inputs, Part, Prepared, split_features
 from metalearn.datasets.reading import SPLITS, load, load_classes
 from metalearn.datasets.sources import is_own, made_or_listed
 
-__all__ = ["SPLITS", "SPLITS_BY", "Absent", "Part", "Dataset", "Prepared", "class_split", "data_root", "is_own",
-           "load", "load_classes", "made_or_listed", "split_features"]
+__all__ = ["SPLITS", "SPLITS_BY", "Absent", "Inputs", "Part", "Dataset", "Prepared", "class_split", "data_root",
+           "is_own", "load", "load_classes", "made_or_listed", "split_features"]

@@ -52,7 +52,7 @@ def members(path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, byt
             _check(refuse, path, [(i.name, i.size, max(os.path.getsize(path), 1), 0) for i in infos])
             for info in infos:
                 if info.isfile() and wanted(info.name):
-                    yield info.name, file.extractfile(info).read()
+                    yield info.name, file.extractfile(info).read()  # pyright: ignore[reportOptionalMemberAccess]: a regular file
     except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError) as error:
         raise ConfigError("archive", path, f"cannot be read ({' '.join(str(error).split())[:160]})") from None
 

@@ -75,7 +75,8 @@ def make_raw(name, x, y, test, class_V=None, source_V=None, note="", order=False
         x, y, test = x[index], y[index], None if test is None else test[index]
     digest = hashlib.sha256(f"{x.dtype} {x.shape}".encode())
     for part in (x, y, test):
-        digest.update(b"" if part is None else np.ascontiguousarray(part))
+        if part is not None:
+            digest.update(np.ascontiguousarray(part))  # pyright: ignore[reportArgumentType]: an array is a buffer
     x.flags.writeable = y.flags.writeable = False  # shared by everyone who loads the dataset
     class_V, source_V = class_V or tuple(str(v) for v in labels), source_V or (name,) * len(labels)
     need(len(class_V) == len(source_V) == len(labels), f"has {len(labels)} classes; {len(class_V)} are named")
@@ -109,5 +110,5 @@ def division(y: np.ndarray, part: np.ndarray, splits: list[str]) -> tuple[np.nda
     are two, else the first, where one split is the test's; None and () where there is no such thing."""
     pairs = sorted(set(zip(y.tolist(), part.tolist(), strict=True)))
     if len(splits) > 1 and len(pairs) == len(set(y.tolist())):
-        return None, tuple({"validation": "val"}.get(splits[i], splits[i]) for _, i in pairs)
+        return None, tuple("val" if splits[i] == "validation" else splits[i] for _, i in pairs)
     return part == splits.index("test") if len(splits) > 1 and "test" in splits else None, ()

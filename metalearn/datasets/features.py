@@ -34,6 +34,44 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class Inputs:
+    """From images to what a task gives to its learner.
+
+    shape       (height, width, channels) that they are resized to
+    mean, std   of pixels: of the meta-training images
+    flat        whether a learner gets vectors
+    centre_X, basis_XF, scale   a projection of the normalised pixels, where there is one: (x - centre) @ basis / scale
+    """
+
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    flat: bool
+    centre_X: np.ndarray | None = None
+    basis_XF: np.ndarray | None = None
+    scale: float = 1.0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """images (N, height, width[, channels]) in 0 to 1, or 0 to 255 as uint8; (N, features) where the task has
+        plain features. ConfigError for other shapes."""
+        x = np.asarray(images)
+        x = x[:, None] if x.ndim == 2 else x
+        x = x[..., None] if x.ndim == 3 else x
+        plain = self.shape[0] == 1
+        fits = x.ndim == 4 and (x.shape[1:3] == self.shape[:2] if plain else min(x.shape[1:3]) > 1)
+        allowed = f"(N, {self.shape[1]})" if plain else "(N, height, width[, channels])"
+        require(fits, "images", np.shape(images), f"must be {allowed}")
+        x = (reshape_images(x, np.arange(len(x)), self.shape) - self.mean) / self.std
+        return self.project(x.reshape(len(x), -1)) if self.flat else x
+
+    def project(self, x_NX: np.ndarray) -> np.ndarray:
+        """Normalised pixels (N, X) in the task's features."""
+        if self.basis_XF is None:
+            return x_NX
+        return ((x_NX - self.centre_X) @ self.basis_XF / self.scale).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
 class Prepared:
     """A dataset's parts for meta-training and for tests.
 
@@ -43,6 +81,7 @@ class Prepared:
     mixture     `train` and the training parts of the datasets in `mixture`, one after another; `train` without these
     raw         {part: the dataset that its index_N points into}
     sha256      of all of them
+    inputs      from images to these features
     pool(name)  (examples, dataset) of another dataset in the same features; ConfigError where it is unfit
     """
 
@@ -52,6 +91,7 @@ class Prepared:
     mixture: Part
     raw: dict[str, Dataset]
     sha256: str
+    inputs: Inputs
     pool: Callable[[str], tuple[Part, Dataset]]
 
 
@@ -92,9 +132,9 @@ def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_f
     train_N = train_class_N & ~test_N
     require(bool(train_N.any()), "heldout_frac", heldout_frac, f"leaves no image of dataset {dataset} to meta-train on")
     shape = target_shape(dataset, raw.x_NX.shape[1:], image_size, channels)
-    pixels_NX = _pixels(raw, shape, train_N)
-    project = _fit_pca(pixels_NX[train_N], pca) if pca else lambda x: x
-    features_NX = project(pixels_NX)
+    pixels_NX, mean, std = _pixels(raw, shape, train_N)
+    inputs = Inputs(shape, mean, std, True, *(_fit_pca(pixels_NX[train_N], pca) if pca else (None, None, 1.0)))
+    features_NX = inputs.project(pixels_NX)
 
     part = lambda keep: _part(features_NX, raw.y_N, np.flatnonzero(keep))
 
@@ -106,7 +146,7 @@ def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_f
         require(other.sha256 != raw.sha256, field, name,
                 f"is what dataset {dataset} was meta-trained on: not new ('' scores the part of it that was held out)")
         scored_N = chosen(other, "test")
-        x_NX = project(_pixels(other, shape, scored_N if scored_N.all() else ~scored_N))
+        x_NX = inputs.project(_pixels(other, shape, scored_N if scored_N.all() else ~scored_N)[0])
         return _part(x_NX, other.y_N, np.flatnonzero(chosen(other, split))), other
 
     if new_dataset:
@@ -118,7 +158,7 @@ def split_features(*, dataset: str, split_by: str, train_classes: int, heldout_f
     digest = hashlib.sha256("".join([raw.sha256, other.sha256, *(of.sha256 for _, of in members)]).encode()).hexdigest()
     pictures = {"train": raw, "heldout": raw, "new": load(new_dataset) if new_dataset else raw}
     return Prepared(train, part(train_class_N & test_N), new, _joined([train, *(p for p, _ in members)]), pictures,
-                    digest, lambda name: foreign("sets", name))
+                    digest, inputs, lambda name: foreign("sets", name))
 
 
 def chosen(dataset: Dataset, split: str) -> np.ndarray:
@@ -141,23 +181,25 @@ def _joined(parts: list[Part]) -> Part:
                 classes[:-1].astype(np.int32))
 
 
-def _pixels(dataset: Dataset, shape: tuple[int, int, int], fit_N: np.ndarray) -> np.ndarray:
-    """(N, height * width * channels), resized and z-scored by one scalar mean and std, those of the images `fit_N`."""
+def _pixels(dataset: Dataset, shape: tuple[int, int, int], fit_N: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """((N, height * width * channels), mean, std): resized and z-scored by one mean and std, of the images `fit_N`."""
     x = reshape_images(dataset.x_NX, np.arange(len(dataset.x_NX)), shape)
     x = x.reshape(len(x), -1)
     fit = x[fit_N]
-    return (x - fit.mean(dtype=np.float64).astype(np.float32)) / max(float(fit.std(dtype=np.float64)), 1e-8)
+    mean = float(fit.mean(dtype=np.float64).astype(np.float32))
+    std = max(float(fit.std(dtype=np.float64)), 1e-8)
+    return (x - mean) / std, mean, std
 
 
-def _fit_pca(x_NX: np.ndarray, num: int):
-    """A projection on the `num` leading directions, then one scalar scale to unit std; signs fixed."""
+def _fit_pca(x_NX: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """(centre_X, basis_XF, scale) of a projection on the `num` leading directions, then one scalar scale to unit std;
+    signs fixed."""
     require(0 <= num <= x_NX.shape[1], "pca", num, f"must lie between 0 and {x_NX.shape[1]}, the pixels of an image")
     mean = x_NX.mean(0, dtype=np.float64)
     _, vectors = np.linalg.eigh(np.cov((x_NX - mean).T))
     basis = vectors[:, ::-1][:, :num]
     basis *= np.sign(basis[np.abs(basis).argmax(0), np.arange(num)])  # eigenvectors come with either sign
-    scale = ((x_NX - mean) @ basis).std()
-    return lambda x: ((x - mean) @ basis / scale).astype(np.float32)
+    return mean, basis, float(((x_NX - mean) @ basis).std())
 
 
 def _part(x_NX: np.ndarray, y_N: np.ndarray, index: np.ndarray) -> Part:

@@ -43,7 +43,8 @@ def read_archives(name: str, folder: str) -> Dataset | None:
         parts = members(at("cifar-100-binary.tar.gz"), lambda n: n.endswith(("/train.bin", "/test.bin")))
         row_ND = np.concatenate([np.frombuffer(data, np.uint8).reshape(-1, 3074) for _, data in parts])
         x = np.ascontiguousarray(row_ND[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # behind two labels
-        names = sorted(c for classes in class_split(name)["classes"].values() for c in classes)  # as CIFAR-100 has them
+        split = (class_split(name) or {})["classes"]
+        names = sorted(c for classes in split.values() for c in classes)  # as CIFAR-100 has them
         return make_raw(name, x, row_ND[:, 1], None, tuple(names), order=True)
     if name == "cifar_fs" and os.path.isfile(at("cifar_fs_100.npz")):
         return _read_cifar_fs(at("cifar_fs_100.npz"))
@@ -69,14 +70,14 @@ def _read_drawings(paths: list[str]) -> Dataset:
     wanted = lambda n: drawn.fullmatch(n) is not None and "__MACOSX" not in n
     found = [pair for path in paths for pair in members(path, wanted)]
     x = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("L")) < 128 for _, data in found])
-    y = np.array([int(drawn.fullmatch(name)[1]) - 1 for name, _ in found])
+    y = np.array([int(drawn.findall(name)[0]) - 1 for name, _ in found])
     return make_raw("omniglot", x, y, None, *omniglot_names(), order=True)
 
 
 @functools.cache
 def omniglot_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(alphabet/characterNN, alphabet) of every character id from 1 on."""
-    alphabets = class_split("omniglot")["alphabets"]
+    alphabets = (class_split("omniglot") or {})["alphabets"]
     names = [(f"{a}/character{i - first + 1:02d}", a) for a, first, last in alphabets for i in range(first, last + 1)]
     return tuple(n for n, _ in names), tuple(a for _, a in names)
 

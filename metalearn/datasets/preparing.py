@@ -16,7 +16,7 @@ import urllib.request
 from metalearn.datasets import dataset, originals, sources
 from metalearn.datasets.archives import verify
 from metalearn.datasets.catalogue import canonical, data_root, entries, prepared_root, raw_folder
-from metalearn.validate import ConfigError, nearest, one_of, require
+from metalearn.validate import ConfigError, given, nearest, one_of, require
 
 NEEDS = {"tensorflow": "tensorflow-cpu", "PIL": "pillow", "importlib_resources": "importlib_resources",
          "array_record": "array_record"}
@@ -49,16 +49,19 @@ def prepare(name: str, raw: str = "", data_dir: str = "", image_size: int = 0) -
             _reach(name)
         if arrays:
             source = source or _download(name, downloads)
-            raw = sources.read_folder(source, image_size) if own else dataset.checked(
-                name, originals.read_files(name, source) or originals.read_archives(name, source))
+            if own:
+                found = sources.read_folder(source, image_size)
+            else:
+                files = originals.read_files(name, source) or originals.read_archives(name, source)
+                found = dataset.checked(name, given(files, "--raw", source, "holds no original files"))
             made = os.path.join(work, entries().get(name, {}).get("prepared", [name])[0], "1.0.0")
             os.makedirs(made)
             with open(os.path.join(made, "dataset_info.json"), "w", encoding="utf-8") as file:
                 file.write("{}")  # where TFDS puts what a set is; of this one the arrays say it
         else:
             made = _make(name, source, work, downloads)
-            raw = dataset.checked(name, sources.read_prepared(name, made))
-        sources.write_cache(raw, made)
+            found = dataset.checked(name, sources.read_prepared(name, made))
+        sources.write_cache(found, made)
         target = os.path.join(root, os.path.relpath(made, work))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)  # only what is no prepared set comes here, see `ready`

@@ -10,7 +10,7 @@ import numpy as np
 from metalearn.datasets import sources
 from metalearn.datasets.catalogue import class_split, data_root, prepared_root
 from metalearn.datasets.dataset import Dataset
-from metalearn.validate import nearest, require
+from metalearn.validate import given, nearest, require
 
 SPLITS = ("train", "val", "test")
 
@@ -60,9 +60,9 @@ def parse_split(split: str) -> list[int] | None:
     """The labels of `classes:0-4,7`; None for a named split; ConfigError for anything else."""
     if split in (*SPLITS, "all"):
         return None
-    match = re.fullmatch(r"classes:(\d+(-\d+)?(,\d+(-\d+)?)*)", split)
     hint = nearest(split, (*SPLITS, "all"))
-    require(match is not None, "split", split, f"must be train, val, test, all or classes:FIRST-LAST[,...]{hint}")
+    match = given(re.fullmatch(r"classes:(\d+(-\d+)?(,\d+(-\d+)?)*)", split), "split", split,
+                  f"must be train, val, test, all or classes:FIRST-LAST[,...]{hint}")
     labels: set[int] = set()
     for part in match[1].split(","):
         first, _, last = part.partition("-")
@@ -85,9 +85,8 @@ def _split_labels(name: str, split: str, raw: Dataset) -> tuple[np.ndarray, str]
         fifth, order = len(class_V) // 5, np.random.default_rng(0).permutation(len(class_V))
         labels = np.split(order, [-2 * fifth, -fifth])[SPLITS.index(split)].tolist()
     if labels is None:
-        committed = class_split(name)
-        require(committed is not None, "split", split,
-                f"dataset {name} has no committed class split; take classes:FIRST-LAST out of 0-{len(class_V) - 1}")
+        committed = given(class_split(name), "split", split, f"dataset {name} has no committed class split; take "
+                          f"classes:FIRST-LAST out of 0-{len(class_V) - 1}")
         digest, label_of = committed["sha256"], {c: v for v, c in enumerate(class_V)}
         # a class is written as its name, or as its number from 1
         labels = [c - 1 if isinstance(c, int) else label_of[c] for c in committed["classes"][split]]
@@ -111,7 +110,7 @@ def target_shape(name: str, have: tuple[int, ...], image_size: int, channels: in
     return image_size or have[0], image_size or have[1], channels or have[2]
 
 
-def reshape_images(x: np.ndarray, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def reshape_images(x: np.ndarray, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The images `rows` of (N, H, W, C) as floats of `shape`.
 
     Resized by antialiased bilinear weights; colour to grey by the mean, grey to colour by copies.

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def read(name: str, root: str, prepared: str, stamp: int = 0) -> Dataset:
     if name == "digits":
         from sklearn.datasets import load_digits
 
-        raw = load_digits()
+        raw: Any = load_digits()
         return make_raw(name, raw.images / 16.0, raw.target, None)
     if name in MADE_UP:
         x, y, white, split_V = MADE_UP[name]()
@@ -132,9 +133,10 @@ def read_prepared(name: str, folder: str) -> Dataset:
         builder = tfds.builder_from_directory(folder)
         splits = [s for s in ("train", "validation", "test") if s in builder.info.splits]
         rows = [(row["image"], row["label"], i) for i, split in enumerate(splits)
-                for row in builder.as_data_source(split)]
+                for row in builder.as_data_source(split)]  # pyright: ignore[reportCallIssue]: decorated
         x, y, part = (np.stack([row[i] for row in rows]) for i in range(3))
-        names = tuple(builder.info.features["label"].names or ())
+        features: Any = builder.info.features
+        names = tuple(features["label"].names or ())
     except Exception as error:  # TFDS, array_record and the image decoder each have errors of their own
         raise ConfigError("dataset", name, f"the set under {folder} cannot be read ({type(error).__name__}: "
                           f"{' '.join(str(error).split())[:160]}); remove that folder and prepare it again: "
@@ -155,9 +157,9 @@ def read_prepared(name: str, folder: str) -> Dataset:
 
 def write_cache(raw: Dataset, folder: str) -> None:
     """Leaves the arrays beside the records: decoding 70,000 images takes ten seconds, reading this takes one."""
+    perhaps: dict[str, Any] = {} if raw.test_N is None else {"test": raw.test_N}
     np.savez(os.path.join(folder, CACHE), x=raw.x_NX, y=raw.y_N, class_V=raw.class_V, source_V=raw.source_V,
-             split_V=np.array(raw.split_V, str), note=raw.note, sha256=raw.sha256,
-             **({} if raw.test_N is None else {"test": raw.test_N}))
+             split_V=np.array(raw.split_V, str), note=raw.note, sha256=raw.sha256, **perhaps)
 
 
 def read_cache(name: str, folder: str) -> Dataset | None:

@@ -81,7 +81,7 @@ def _load(tools):
     try:
         import importlib.metadata
 
-        from metaworld import env_dict, policies
+        from metaworld import env_dict, policies  # pyright: ignore[reportAttributeAccessIssue]: an extra
     except ImportError as error:
         raise ConfigError("tools", tools, f"{INSTALL}; {error}") from None
     classes = [env_dict.ALL_V3_ENVIRONMENTS[f"{name}-v3"] for name in tools]

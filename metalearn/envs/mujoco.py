@@ -122,8 +122,8 @@ def _load(robot: str):
     except ImportError as error:
         raise ConfigError("robot", robot, f"{INSTALL}; {error}") from None
     xml, _, timestep = ROBOTS[robot]
-    path = os.path.join(os.path.dirname(gymnasium.__file__), "envs", "mujoco", "assets", xml)
-    model = mujoco.MjModel.from_xml_path(path)
+    path = os.path.join(os.path.dirname(str(gymnasium.__file__)), "envs", "mujoco", "assets", xml)
+    model = mujoco.MjModel.from_xml_path(path)  # pyright: ignore[reportAttributeAccessIssue]: compiled
     if timestep:
         model.opt.timestep = timestep
     return mujoco, model

@@ -16,10 +16,12 @@ itself) and output states each have a feedback head. Feedback models live in the
 `feedback/`, so that they checkpoint, freeze and transfer like the rest; give them an optimiser group of their own.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metalearn.learning import curriculum as curriculum_lib, segments, synthesiser, synthetic
 from metalearn.measure import losses
@@ -105,8 +107,9 @@ def make(spec, *, network: dict, networks: tuple[dict, ...], inputs: str, label_
     def state_size(length: int) -> int:
         return sum(net.state_size(p, length) for net, p in zip(nets, shapes, strict=True)) // len(nets)
 
-    return Learner(init, grads, predict, state_size, batch_schedule=batch_schedule, warn=synthesiser.warn,
-                   reads_labels=inputs != "x")
+    boundaries = functools.partial(_boundaries, setup) if rule == "synthetic" and length > segment else None
+    return Learner(init, grads, predict, state_size, boundaries=boundaries, batch_schedule=batch_schedule,
+                   warn=synthesiser.warn, reads_labels=inputs != "x")
 
 
 class Setup(NamedTuple):
@@ -233,6 +236,27 @@ def _segment(setup: Setup, net: Network, params: PyTree, inner: PyTree, batch: E
         carried["trace"] = synthesiser.trace(options, lambda state: read(trained, state)[1], inner, out.state,
                                              context_BC, k)
     return out.grads, out.aux, segment, carried, path, health
+
+
+def _boundaries(setup: Setup, params: PyTree, batch: Episodes, most: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """The true gradient and the feedback model's, in what it answers of the first network's state: at the first `most`
+    boundaries."""
+    reader, options, T = setup.reader, setup.feedback, setup.reader.steps
+    net, own, mine = setup.nets[0], params["net"]["0"], setup.parts(batch)[0]
+    label_sum = lambda weight_BT: segments.label_sum(mine.y_BT, weight_BT, reader.targets, reader.outputs)
+    segment = lambda own, state, k: reader.read(net, own, state, reader.cut(mine, k * T, T))
+    state = net.initial_state(own, len(mine.mask_BT), setup.length)
+    true, both = synthetic.boundary_gradients(segment, own, state, setup.length // T), []
+    for k in range(1, min(setup.length // T, most + 1)):
+        state = segment(own, state, k - 1)[1]
+        adapter = params["adapter"]["0"] if "adapter" in params else None
+        said = synthesiser.query(options, params["feedback"], adapter, state,
+                                 synthesiser.context(options, mine, label_sum, k * T))
+        pairs = jax.tree.map(lambda a, b: (a.reshape(len(a), -1), b.reshape(len(b), -1)), true[k], said)
+        flat = jax.tree.leaves(pairs, is_leaf=lambda leaf: isinstance(leaf, tuple))
+        both.append([np.concatenate(one, 1) for one in zip(*flat, strict=True)])
+    of_all, said = zip(*both, strict=True)
+    return np.stack(of_all), np.stack(said)
 
 
 def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:

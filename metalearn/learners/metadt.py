@@ -20,6 +20,7 @@ may be right (nothing known yet), a sample tries something, and as the code fill
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,12 +128,12 @@ class _Policy:
         square_BTA = (mean_BTA - now.act_BTA) ** 2
         means = {"action_mse": Mean.of(square_BTA.mean(-1), now.mask_BT)}
         policy = means["action_mse"]
-        if self.head == "gaussian":
+        if log_std_BTA is not None:
             nll_BTA = 0.5 * square_BTA * jnp.exp(-2 * log_std_BTA) + log_std_BTA
             policy = means["nll"] = Mean.of(nll_BTA.mean(-1), now.mask_BT)
         total = policy.compute()
         if self.uses_world and self.joint:
-            found = self.model.apply({"params": params["world"]}, batch.body)
+            found: Any = self.model.apply({"params": params["world"]}, batch.body)
             errors = world_lib.losses(found, now, world_lib.state_unit(self.spec, self.model.decoders))
             total += sum(mean.compute() for mean in errors.values())
             means |= errors
@@ -160,7 +161,7 @@ class _Policy:
             shape = body["time_BT"].shape
             body["act_BTA"] *= jax.random.bernoulli(key_act, 1 - self.action_dropout, shape)[..., None]
             body["code_BTC"] *= jax.random.bernoulli(key_code, 1 - self.context_dropout, shape)[..., None]
-        if on_B is not None and self.prompted:
+        if on_B is not None and piece is not None:
             piece["on_B"] *= on_B
         rngs = None if rng is None else {"dropout": rng}
         out_BTA = taps.apply(self.net, params["policy"], piece, body, rng is not None, rngs=rngs)
@@ -207,7 +208,7 @@ class _Policy:
         return {"conditioning_BTI": self._conditioning(steps, conditioning_BT), "obs_BTS": obs_BTS,
                 "act_BTA": steps.act_BTA, "time_BT": steps.time_BT}
 
-    def _conditioning(self, steps: Trajectories, conditioning_BT: Array | None) -> Array:
+    def _conditioning(self, steps: Trajectories, conditioning_BT: Any) -> Array:
         if self.conditioning == "return":
             return conditioning_BT[..., None] / self.spec.scale
         if self.conditioning == "histogram":

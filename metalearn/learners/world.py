@@ -10,6 +10,9 @@ Objectives, all on the same encoder, so that tables compare what shaped the code
 With the last three a decoder still learns on the stopped code, so that prompts can be chosen by its errors.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
@@ -37,6 +40,7 @@ def make(spec: TrajectorySpec, *, decoders: str, embed: int, hidden: int, code: 
     net = world_lib.make(spec, decoders=decoders, embed=embed, hidden=hidden, code=code)
     club = decision.Gaussian(code)
     h, rew_std = spec.history, spec.statistics.rew_std
+    apply: Callable[..., Any] = net.apply
 
     def init(key, batch: Prompted):
         key_net, key_club = jax.random.split(key)
@@ -53,12 +57,12 @@ def make(spec: TrajectorySpec, *, decoders: str, embed: int, hidden: int, code: 
             body = body.replace(rew_BT=body.rew_BT + noise * context_BT * body.mask_BT
                                 * jax.random.normal(key, body.rew_BT.shape))
         now = jax.tree.map(lambda a: a[:, h:], batch.body)
-        found = net.apply({"params": params["world"]}, body)
+        found = apply({"params": params["world"]}, body)
         if objective != "model":  # the decoders read the code, but do not shape it
             fixed = {"encoder": stop_gradient(params["world"]["encoder"])}
-            found = net.apply({"params": params["world"] | fixed}, body) | {"code_BTC": found["code_BTC"]}
+            found = apply({"params": params["world"] | fixed}, body) | {"code_BTC": found["code_BTC"]}
         means = world_lib.losses(found, now, world_lib.state_unit(spec, decoders))
-        total = sum(mean.compute() for mean in means.values())
+        total: Any = sum(mean.compute() for mean in means.values())
         if objective != "model":
             value = between_tasks(params, batch, body, now, found["code_BTC"][:, -1], key)
             means["objective"] = Mean.of(value[None])
@@ -72,7 +76,7 @@ def make(spec: TrajectorySpec, *, decoders: str, embed: int, hidden: int, code: 
             noise_BT = REWARD_NOISE * rew_std * body.mask_BT * jax.random.normal(
                 jax.random.fold_in(key, 1), body.rew_BT.shape)
             noisy = body.replace(rew_BT=body.rew_BT + noise_BT)
-            wrong_BC = net.apply({"params": params["world"]}, noisy)["code_BTC"][:, -1]
+            wrong_BC = apply({"params": params["world"]}, noisy)["code_BTC"][:, -1]
             return _contrast(code_BC, batch.task_B, weight_B, wrong_BC)
         value = _metric(code_BC, batch.task_B, weight_B)
         if objective == "csro":

@@ -53,7 +53,7 @@ def make(backbone: dict, spec, num_outputs: int, adapt: str, context: int) -> Ad
         return chosen, {name: params[name] for name in ("body", "head") if name not in fast}
 
     def forward(fast: PyTree, slow: PyTree, x_NX: Array, stats=None) -> tuple[Array, PyTree]:
-        both = slow | fast
+        both = {**slow, **fast}
         h_ND, stats = net.apply(both["body"], x_NX, stats, both.get("context"))
         return h_ND @ both["head"]["kernel"] + both["head"]["bias"], stats
 

@@ -8,6 +8,7 @@ the state) and gets the answer back through the transpose, which is how a gradie
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -125,7 +126,7 @@ def inject(options: Options, delta: PyTree, energy: Array | None, future_B: Arra
     energy  of `inner`, for the gate; future_B  1 where something that counts is still to come
     """
     by_B = options.gamma * future_B
-    if options.gate:
+    if options.gate and energy is not None:
         by_B = by_B * (energy[1] < energy[0])
     return synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
 
@@ -135,7 +136,7 @@ def no_context(options: Options, outputs: int, num: int) -> Array:
     return jnp.zeros((num, outputs * (options.context == "label") + options.time_remaining))
 
 
-def context(options: Options, batch: Episodes, label_sum, boundary: Array) -> Array:
+def context(options: Options, batch: Episodes, label_sum, boundary: Array | int) -> Array:
     """What G sees besides the state at `boundary`, the first position not read yet: (B, C). Training-time information.
 
     label     the mean label (one-hot, or bits) of the positions that still count: privileged, from the future
@@ -204,7 +205,7 @@ def warn(numbers) -> list[str]:
     return []
 
 
-def merge(grads: list[dict], means: list[dict[str, Mean]]) -> tuple[dict, dict[str, Mean]]:
+def merge(grads: Sequence[dict], means: Sequence[dict[str, Mean]]) -> tuple[dict, dict[str, Mean]]:
     """One model's gradient: the mean over the networks it serves; adapters each their own."""
     total = {"feedback": jax.tree.map(lambda *g: sum(g[1:], g[0]) / len(g), *(g["feedback"] for g in grads))}
     if "adapter" in grads[0]:

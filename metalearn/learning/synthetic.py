@@ -64,7 +64,7 @@ def grads_by_synthetic(segment: Callable, params: PyTree, state: PyTree, feedbac
 
 def inner(a: PyTree, b: PyTree) -> Array:
     """<a, b> over all leaves."""
-    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)))
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda x, y: jnp.sum(x * y), a, b))
 
 
 def norm_B(tree: PyTree) -> Array:

@@ -44,7 +44,7 @@ class Frozen:
         key = jax.random.fold_in(key, zlib.crc32(self._split.encode()) & 0x7FFFFFFF)
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(-(-self._num // self._block)))
 
-    def __iter__(self) -> Iterator[Episodes | Prompted]:
+    def __iter__(self) -> Iterator[Any]:
         blocks = max(1, self._chunk // self._block)  # drawn at a time
         for first in range(0, len(self._keys), blocks):
             batch = draw(self._task.placed, self._keys[first:first + blocks], self._task.sample, self._split,
@@ -78,8 +78,8 @@ class Frozen:
 def together(sets: Mapping[Any, Frozen]) -> tuple[str, str]:
     """(digest, inputs digest) of several sets, in the order of their names."""
     of = [sets[name] for name in sorted(sets)]
-    return tuple(hashlib.sha256("".join(digests).encode()).hexdigest()
-                 for digests in ([f.digest for f in of], [f.inputs_digest for f in of]))
+    joined = lambda digests: hashlib.sha256("".join(digests).encode()).hexdigest()
+    return joined(f.digest for f in of), joined(f.inputs_digest for f in of)
 
 
 def drawn(batch: Episodes | Prompted) -> tuple[Array, ...]:

@@ -10,6 +10,7 @@ no network and covers .25 to .40 of the time here.
 import glob
 import json
 import os
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -25,7 +26,7 @@ def factor(n: int) -> float:
     return float("nan") if n < 2 else 1.96 if n > MANY else float(special.stdtrit(n - 1, 0.975))
 
 
-def interval(values, axis: int = 0):
+def interval(values, axis: int = 0) -> tuple[Any, Any]:
     """(mean, half of its 95 % interval) over independent values along `axis`, in double precision.
 
     Floats where nothing else is left, else arrays. NaN counts as not measured; the half is NaN with a single value.

@@ -1,5 +1,7 @@
 """The differentiable neural computer: allocation by usage, write first and then read, optional temporal links."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -50,7 +52,7 @@ class DNC(memory_nn.Slots):
         ahead_BMR = jnp.einsum("bmn,bnr->bmr", L_BMM, old_BMR)
         back_BMR = jnp.einsum("bnm,bnr->bmr", L_BMM, old_BMR)
         ways = zip(jnp.unstack(mode_BR3, axis=-1), (back_BMR, by_content_BMR, ahead_BMR), strict=True)
-        return sum(mode_BR[:, None] * way_BMR for mode_BR, way_BMR in ways)
+        return functools.reduce(jnp.add, (mode_BR[:, None] * way_BMR for mode_BR, way_BMR in ways))
 
 
 def make(spec: network.NetworkSpec, *, slots: int, width: int, hidden: int, reads: int, controller: str, memory: str,

@@ -43,7 +43,8 @@ class Transformer(nn.Module):
 
     def __call__(self, state: PyTree, tokens_BLI: Array, *, mask_LL: Array | None = None, last: int | None = None,
                  place_L: Array | None = None) -> tuple[PyTree, Array]:
-        x_BLD, length, first, new = self.embed(tokens_BLI).astype(jnp.float32), tokens_BLI.shape[1], 0, None
+        x_BLD, length, first = self.embed(tokens_BLI).astype(jnp.float32), tokens_BLI.shape[1], 0
+        new: dict[str, Any] | None = None
         if state is not None:  # the segment is appended to the cache
             first, new = state["place"]["position"][0], {"place": {"position": state["place"]["position"] + length}}
             mask_LL = jnp.arange(state["block_0"]["k"].shape[1])[None] <= first + jnp.arange(length)[:, None]
@@ -51,11 +52,11 @@ class Transformer(nn.Module):
             own = place_L is not None
             x_BLD += self.position[place_L] if own else jax.lax.dynamic_slice_in_dim(self.position, first, length)
         for i, block in enumerate(self.blocks):
-            kept = last if i + 1 == self.depth else None
-            if new is None:
+            kept, name = last if i + 1 == self.depth else None, f"block_{i}"
+            if new is None or state is None:
                 x_BLD = transformer.run(block, self.remat, x_BLD, mask_LL, last=kept)
             else:
-                x_BLD, new[f"block_{i}"] = block(x_BLD, mask_LL, state[f"block_{i}"], first, last=kept)
+                x_BLD, new[name] = block(x_BLD, mask_LL, state[name], first, last=kept)
         return new, self.head(self.norm(x_BLD))
 
     def initial_state(self, num: int, length: int) -> PyTree:

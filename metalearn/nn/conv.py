@@ -8,6 +8,8 @@ weights that tasks share: it needs a third of the memory.
 Batch statistics go in and out as values, so that a learner can say whose they are (see `nn.backbone`).
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ def conv3x3(x_NHWD: Array, kernel: Array, method: str, stride: int = 1) -> Array
         patches = jnp.concatenate([padded[:, i:i + H:stride, j:j + W:stride] for i in range(3) for j in range(3)], -1)
         return patches @ kernel.reshape(-1, kernel.shape[-1])
     rows = jnp.concatenate([padded[:, :, j:j + W:stride] for j in range(3)], -1)
-    return sum(rows[:, i:i + H:stride] @ kernel[i].reshape(3 * D, -1) for i in range(3))
+    return functools.reduce(jnp.add, (rows[:, i:i + H:stride] @ kernel[i].reshape(3 * D, -1) for i in range(3)))
 
 
 def max_pool(x_NHWD: Array) -> Array:

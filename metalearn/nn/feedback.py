@@ -9,6 +9,7 @@ units of the gradient of that sample's loss.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -69,12 +70,12 @@ class Feedback(nn.Module):
                 controller = next((message[g] for g in ("write", "output") if g in message), None)
                 beside = context_BC if controller is None else jnp.concatenate([controller, context_BC], -1)
                 beside = beside[:, None]
-            size, zero = inside.shape[-1], dict(kernel_init=nn.initializers.zeros)
-            first = functools.partial(nn.Dense, self.hidden or size, **{} if self.hidden else zero)
+            size, zeros = inside.shape[-1], nn.initializers.zeros
+            first = functools.partial(nn.Dense, self.hidden or size, **{} if self.hidden else {"kernel_init": zeros})
             y = first(name=f"{group}_in" if self.hidden else f"{group}_out")(inside)
             if beside.shape[-1]:
                 y = y + first(use_bias=False, name=f"{group}_beside")(beside)
-            out[group] = nn.Dense(size, name=f"{group}_out", **zero)(nn.relu(y)) if self.hidden else y
+            out[group] = nn.Dense(size, name=f"{group}_out", kernel_init=zeros)(nn.relu(y)) if self.hidden else y
         return out
 
 
@@ -82,7 +83,7 @@ def init(key: Array, hidden: int, message: dict[str, Array], context_BC: Array) 
     return Feedback(hidden).init(key, message, context_BC)["params"]
 
 
-def apply(params: PyTree, hidden: int, message: dict[str, Array], context_BC: Array) -> dict[str, Array]:
+def apply(params: PyTree, hidden: int, message: dict[str, Array], context_BC: Array) -> Any:
     return Feedback(hidden).apply({"params": params}, message, context_BC)
 
 

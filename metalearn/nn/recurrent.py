@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core.lift import Out
+from flax.core.lift import Out  # pyright: ignore[reportPrivateImportUsage]: flax names no other place
 
 from metalearn.types import Array, PyTree
 
@@ -74,7 +74,7 @@ class Controller(nn.Module):
     @nn.compact
     def __call__(self, state: dict, *parts_BX: Array, projected_BD: Array | None = None) -> tuple[dict, Array]:
         inputs = [*parts_BX, state["h"]] if self.kind == "lstm" else list(parts_BX)
-        gates_BD = projected_BD if projected_BD is not None else 0.0
+        gates_BD: Any = projected_BD if projected_BD is not None else 0.0
         if inputs:
             dense = nn.Dense(self.gate_width, use_bias=projected_BD is None, dtype=self.dtype, name="gates")
             gates_BD = gates_BD + dense(jnp.concatenate(inputs, -1))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax.core.tracers import current_trace
 
 from metalearn.types import Array, PyTree
-from metalearn.validate import nearest, require
+from metalearn.validate import given, nearest, require
 
 # of the `read` around: where networks leave their values, and the trace in which they may
 _READING: contextvars.ContextVar[tuple[list, Any] | None] = contextvars.ContextVar("reading", default=None)
@@ -130,8 +130,7 @@ def _intercept(sites: Mapping[str, Callable], seen: set[str]):
         out = call(*args, **kw)
         if path not in sites:
             return out
-        value = _value(out)
-        require(value is not None, "site", path, "returns no single array")
+        value = given(_value(out), "site", path, "returns no single array")
         length = max(lengths[-1], value.shape[1])
         position = steps[-1] if steps else jnp.arange(length, dtype=jnp.int32)[length - value.shape[1]:]
         new = sites[path](value, position)

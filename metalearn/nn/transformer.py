@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.nn import noise, taps
-from metalearn.types import Array
+from metalearn.types import Array, HostArray
 
 # what of a block is kept for its backward pass: everything, the products with parameters, or nothing but its input
 REMAT: dict[str, Callable | None] = {"none": None, "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -44,7 +44,7 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BLD, mask_LL=None, cache=None, position=None, last=None):
+    def __call__(self, x_BLD, mask_LL=None, cache=None, position: Any = None, last=None):
         D = x_BLD.shape[-1]
         shape = (*x_BLD.shape[:2], self.num_heads, D // self.num_heads)
         # one fused projection: three small matmuls leave a CPU core waiting
@@ -80,12 +80,12 @@ def attend(q_BLHK: Array, k_BMHK: Array, v_BMHK: Array, mask: Array | np.ndarray
     return _attend(*by_head, _hidden(mask)).swapaxes(1, 2)
 
 
-def _hidden(mask: Array | np.ndarray) -> Array:
+def _hidden(mask: HostArray) -> HostArray:
     """What is added to scores: 0, or minus nearly all where the mask is off. An addition is cheaper than a choice."""
     return (mask - np.float32(1.0)) * np.float32(1e30)
 
 
-def _weights(q_BHLK: Array, k_BHMK: Array, hidden: Array) -> Array:
+def _weights(q_BHLK: Array, k_BHMK: Array, hidden: HostArray) -> Array:
     """softmax(q k / sqrt K), f32: what the values are weighed by."""
     q_BHLK = q_BHLK * q_BHLK.shape[-1] ** -0.5
     scores_BHLM = jnp.einsum("bhlk,bhmk->bhlm", q_BHLK, k_BHMK, preferred_element_type=jnp.float32) + hidden

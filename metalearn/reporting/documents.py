@@ -55,7 +55,7 @@ def _cell(cell, digits: int) -> str:
     if cell is None:
         return ""
     if isinstance(cell, list):
-        return number(*cell, digits)
+        return number(cell[0], cell[1], digits)
     return cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else number(cell, None, digits)
 
 
@@ -120,7 +120,7 @@ def fill(text: str, records: dict[str, Record]) -> str:
             "every <!-- results:ID --> needs its <!-- /results -->")
 
     def replace(match: re.Match) -> str:
-        name, sign, wanted = re.fullmatch(r"(\w+)([/?]?)(.*)", match[1]).groups()
+        name, sign, wanted = re.findall(r"^(\w+)([/?]?)(.*)$", match[1])[0]
         record = find(records, name)
         if sign == "?":
             record = _excerpt(record, wanted.split(","))

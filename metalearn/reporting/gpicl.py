@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from metalearn.measure import statistics
 from metalearn.reporting.runs import Run, single
@@ -18,13 +19,14 @@ COLUMNS = {"seen_first": "seen first", "seen_last": "seen last", "unseen_last": 
 def phases(runs: Sequence[Run]) -> Result:
     """The runs by K: means over seeds, and dots per seed."""
     at: dict[int, list] = {}  # {K: [numbers at the end]}
-    for overrides, headline, _ in single(runs):
-        at.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append(headline["curves"])
+    for overrides, numbers, _ in single(runs):
+        at.setdefault(overrides["task.num_tasks"] or UNLIMITED, []).append(numbers["curves"])
     Ks = sorted(at)
     mean = lambda K, name: sum(h[name] for h in at[K]) / len(at[K])
     names = (*COLUMNS, "random_last", "memorisation")
     names = [name for name in names if all(name in h for K in Ks for h in at[K])]  # the sets that every run measured
-    headline = {"K": Ks, "seeds": [len(at[K]) for K in Ks]} | {n: [mean(K, n) for K in Ks] for n in names}
+    headline: dict[str, Any] = {"K": Ks, "seeds": [len(at[K]) for K in Ks]}
+    headline |= {n: [mean(K, n) for K in Ks] for n in names}
     headline["phase"] = [[h["phase"] for h in at[K]] for K in Ks]
     first_K = lambda holds: next((K for K in Ks if sum(holds(h["phase"]) for h in at[K]) >= len(at[K]) / 2), None)
     headline["K_star"] = first_K(lambda phase: "general" in phase)
@@ -59,7 +61,7 @@ def pools(runs: Sequence[Run]) -> Result:
     heads = [head["curves"] for _, head, _ in single(runs)]
     sets = [name.removesuffix("_ahead") for name in heads[0] if name.endswith("_ahead")]
     measured = ("last", "ahead", "ahead_fresh")
-    headline = {f"{s}_{name}": [h[f"{s}_{name}"] for h in heads] for s in sets for name in measured
+    headline: dict[str, Any] = {f"{s}_{name}": [h[f"{s}_{name}"] for h in heads] for s in sets for name in measured
                 if f"{s}_{name}" in heads[0]}
     rows = []
     for s in sets:

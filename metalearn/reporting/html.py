@@ -8,12 +8,13 @@ import glob
 import html
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from metalearn.reporting import plots
 from metalearn.runtime import config as config_lib, manifest, workdir as workdir_lib
 from metalearn.types import Result
-from metalearn.validate import require
+from metalearn.validate import given
 
 STYLE = """body {font: 15px/1.5 sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222}
 table {border-collapse: collapse; margin: .5em 0 1.5em} td, th {border-bottom: 1px solid #ccc; padding: .2em .8em;
@@ -25,8 +26,10 @@ PAGE = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{ti
 _text = lambda value: html.escape("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
-def page(title: str, workdirs: list[str], sweep: Result | None = None) -> str:
-    """The page of some runs, side by side, below the table of the sweep that they are of, where they are of one.
+def page(title: str, workdirs: list[str], sweep: Result | None = None,
+         insides: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The page of some runs, side by side, below the table of the sweep that they are of, where they are of one;
+    `insides` is {work directory: what `inside.pictures` made of it}.
 
     ConfigError where a directory is none of a run.
     """
@@ -38,9 +41,12 @@ def page(title: str, workdirs: list[str], sweep: Result | None = None) -> str:
         flat = [config_lib.flatten(config) for config in configs]
         fields = sorted({k for one in flat for k in one if any(o.get(k, "") != one[k] for o in flat)})
         rows = [[field, *(one.get(field, "") for one in flat)] for field in fields]
-        parts += ["<h2>What differs</h2>", table(["field", *names], rows)]
+        shown = " open" * (len(rows) <= 20)  # of unlike runs it is nearly all
+        parts += [f"<details{shown}><summary>What differs: {len(rows)} fields</summary>",
+                  table(["field", *names], rows), "</details>"]
     parts.append(_picture(_together(names, [plots.training(path) for path in workdirs]), "<h2>Training</h2>"))
-    parts += ['<div class="runs">', *(_run(*one) for one in zip(names, workdirs, configs, strict=True)), "</div>"]
+    parts += ['<div class="runs">', *(_run(*one, (insides or {}).get(one[1], {}))
+              for one in zip(names, workdirs, configs, strict=True)), "</div>"]
     return PAGE.format(title=_text(title), style=STYLE, body="\n".join(parts))
 
 
@@ -61,14 +67,14 @@ def _together(names: list[str], runs: list[list[dict]]) -> list[dict]:
     return list(panels.values())
 
 
-def _run(name: str, workdir: str, config) -> str:
+def _run(name: str, workdir: str, config, inside: Mapping[str, Any]) -> str:
     session, parts = manifest.read(workdir), [f"<h2>{_text(name)}</h2>"]
     parts += [f"<pre>{_text(session.get('command', 'not known'))}</pre>",
               table(["", ""], [[k, session[k]] for k in ("started", "git", "device", "machine") if k in session])]
     for path in sorted(glob.glob(os.path.join(glob.escape(workdir), "eval", "*.json"))):
-        result = workdir_lib.read_json(path)
-        require(result is not None, "workdir", path, "is not valid JSON")
+        result = given(workdir_lib.read_json(path), "workdir", path, "is not valid JSON")
         parts += [f"<h3>{_text(os.path.basename(path)[:-5])}</h3>", *_result(result)]
+    parts += [_image(figure, title, f"<h3>{_text(title)}</h3>") for title, figure in inside.items()]
     parts += ["<details><summary>configuration</summary>",
               table(["field", "value"], sorted(config_lib.flatten(config).items())), "</details>"]
     return "<section>" + "\n".join(parts) + "</section>"
@@ -89,10 +95,15 @@ def _result(result: Result) -> list[str]:
 def _picture(curves: list[dict], heading: str = "") -> str:
     if not curves:
         return ""
+    return _image(plots.draw(curves), ", ".join(c["title"] for c in curves), heading)
+
+
+def _image(figure: Any, says: str, heading: str) -> str:
+    """A matplotlib Figure in the page itself."""
     file = io.BytesIO()
-    plots.draw(curves).savefig(file, format="png", dpi=100)
+    figure.savefig(file, format="png", dpi=100)
     data = base64.b64encode(file.getvalue()).decode()
-    return f'{heading}<img alt="{_text(", ".join(c["title"] for c in curves))}" src="data:image/png;base64,{data}">'
+    return f'{heading}<img alt="{_text(says)}" src="data:image/png;base64,{data}">'
 
 
 def _path(episodes: list, goal: list) -> str:

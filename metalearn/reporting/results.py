@@ -154,9 +154,9 @@ def read(numbers: Any, path: str) -> Any:
         if isinstance(numbers, list) and part.isdigit() and int(part) < len(numbers):
             numbers = numbers[int(part)]
             continue
-        known = list(numbers) if isinstance(numbers, dict) else []
+        known = numbers if isinstance(numbers, dict) else {}
         require(part in known, "path", path, f"no {part!r} in the result" + nearest(part, known))
-        numbers = numbers[part]
+        numbers = known[part]
     return numbers
 
 

@@ -37,7 +37,7 @@ class Run:
         return workdir_lib.read_config(self.workdir)
 
 
-def single(runs: Iterable[Run]) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[dict]]]:
+def single(runs: Iterable[Run]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], list[dict]]]:
     """(overrides with the replica's own setting, headline, evaluations during training) of every run and replica."""
     for run in runs:
         history = run.history()
@@ -46,4 +46,4 @@ def single(runs: Iterable[Run]) -> Iterator[tuple[dict[str, Any], dict[str, Any]
             continue
         for r, row in enumerate(run.headline["replicas"]):
             mine = [{"step": line["step"]} | line["replicas"][r] for line in history]
-            yield run.overrides | row["setting"], row, mine
+            yield {**run.overrides, **row["setting"]}, row, mine

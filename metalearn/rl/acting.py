@@ -4,16 +4,19 @@ The network sees the episode's last K steps, the window, and the h before them, 
 was conditioned on. Evaluators play whole batches by it, `metalearn.load(...).act` one step of somebody else's loop.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.types import Array, Learner, Prompted, PyTree, Trajectories, TrajectorySpec, record
+from metalearn.types import Array, HostArray, Learner, Prompted, PyTree, Record, Trajectories, TrajectorySpec, record
 from metalearn.validate import require
 
 
 @record
-class History:
+class History(Record):
     """B episodes so far, in arrays that hold whole ones: zero where nothing has happened yet.
 
     obs_BTS           observations, the newest at the step that is next
@@ -27,7 +30,7 @@ class History:
     target_B: Array
 
 
-def begin(spec: TrajectorySpec, target_B: Array) -> History:
+def begin(spec: TrajectorySpec, target_B: HostArray) -> History:
     """Nothing seen yet."""
     shape = len(target_B), max(spec.episode, spec.window)
     return History(jnp.zeros((*shape, spec.obs_size)), jnp.zeros((*shape, spec.act_size)), jnp.zeros(shape),
@@ -66,14 +69,14 @@ def decide(spec: TrajectorySpec, learner: Learner, params: PyTree, carry: PyTree
 
 def no_prompt(spec: TrajectorySpec, num: int) -> Trajectories:
     """The prompt of `num` episodes before which nothing is known."""
-    zeros = lambda *tail, dtype=np.float32: np.zeros((num, spec.history + spec.episode, *tail), dtype)
-    S, A = spec.obs_size, spec.act_size
+    T, S, A = spec.history + spec.episode, spec.obs_size, spec.act_size
+    zeros: Callable[..., Any] = lambda *tail, dtype=np.float32: np.zeros((num, T, *tail), dtype)
     return Trajectories(zeros(S), zeros(A), zeros(), zeros(S), zeros(), zeros(dtype=np.int32), zeros(dtype=bool),
                         zeros(dtype=bool), zeros())
 
 
-def as_prompt(spec: TrajectorySpec, episodes: Trajectories) -> Trajectories:
-    """Whole episodes with empty history before their first step."""
+def as_prompt(spec: TrajectorySpec, episodes: Any) -> Any:
+    """Whole episodes (`Trajectories`, or a tree of such arrays) with empty history before their first step."""
     return jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (spec.history, 0)) + ((0, 0),) * (a.ndim - 2)), episodes)
 
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalearn.rl import gaits, rollout, sac
-from metalearn.types import Array, Env, Trajectories
+from metalearn.types import Array, Env, HostArray, Trajectories
 from metalearn.validate import call, one_of, require, within
 
 FIRST_EVAL_ID = 2**20  # training tasks count from 0, test tasks from here, so they share none
@@ -59,7 +59,7 @@ def task_ids(train: int, test: int) -> np.ndarray:
     return np.concatenate([np.arange(train), FIRST_EVAL_ID + np.arange(test)]).astype(np.int32)
 
 
-def draw_tasks(env: Env, task_seed: int, ids: Array) -> Array:
+def draw_tasks(env: Env, task_seed: int, ids: HostArray) -> Array:
     """param_BX of integer task ids, each a function of (task seed, id) alone."""
     key = jax.random.key(task_seed, impl="threefry2x32")
     return jax.vmap(lambda i: env.draw(jax.random.fold_in(key, i)))(ids)
@@ -79,7 +79,7 @@ def collect(env: Env, behaviour: str, ids: np.ndarray, episodes: int, task_seed:
     if behaviour == "gaits":
         flat = gaits.collect(env, param_BX, ids, skill_E, seed, LIBRARY, CLIMBS)
     elif behaviour == "sac":
-        flat = sac.collect(env, param_BX, ids, episodes, seed, quality, agent)
+        flat = sac.collect(env, param_BX, ids, episodes, seed, quality, agent or {})
     elif env.host is None:
         flat = jax.jit(functools.partial(_collect, env, behaviour))(ids, param_BX, skill_E, seed)
     else:

@@ -10,6 +10,8 @@ The logs are scripted like `history`: every episode sets off with the gait of a 
 its skill, and half of them turn to the right one on the way; with action noise, so that they are not open-loop copies.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -75,7 +77,7 @@ def actions(gait: dict[str, np.ndarray], time: int, dt: float) -> np.ndarray:
     return np.clip(gait["A"] * np.sin(phase_NA) + gait["b"], -1, 1)
 
 
-def play(env: Env, gait: dict[str, np.ndarray], target: float, seed: int) -> np.ndarray:
+def play(env: Env, gait: dict[str, np.ndarray], target: float, seed: int) -> Any:
     """return_N of gaits under one target, without noise, on bare arrays: the inner loop of climbing."""
     num, total = len(gait["f"]), 0.0
     _, advance = env.host(np.full((num, 1), target, np.float32), seed * num + np.arange(num))

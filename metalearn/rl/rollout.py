@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalearn.types import Array, Env, PyTree, Trajectories
+from metalearn.types import Array, Env, HostArray, PyTree, Trajectories
 
 
-def run(env: Env, policy: Callable, memory: PyTree, param_BX: Array, keys_B: Array) -> Trajectories:
+def run(env: Env, policy: Callable, memory: PyTree, param_BX: HostArray, keys_B: Array) -> Trajectories:
     """One episode in each environment. Traceable for JAX environments; for host ones call it outside jit."""
     if env.host is not None:
         return run_host(env, policy, memory, param_BX, keys_B)[0]
@@ -38,7 +38,7 @@ def run(env: Env, policy: Callable, memory: PyTree, param_BX: Array, keys_B: Arr
     return assemble(*(jnp.swapaxes(a, 0, 1) for a in out))
 
 
-def run_host(env: Env, policy: Callable, memory: PyTree, param_BX: Array,
+def run_host(env: Env, policy: Callable, memory: PyTree, param_BX: HostArray,
              keys_B: Array) -> tuple[Trajectories, np.ndarray]:
     """`run` in simulators outside JAX, and whether each episode succeeded at some step, bool (B,)."""
     obs_BS, advance = env.host(np.asarray(param_BX), seeds(keys_B))
@@ -54,18 +54,18 @@ def run_host(env: Env, policy: Callable, memory: PyTree, param_BX: Array,
     return jax.tree.map(np.asarray, assemble(*(np.stack(a, 1) for a in zip(*steps, strict=True)))), won_B
 
 
-def episode_keys(key: Array, task_B: Array, episode_B: Array) -> Array:
+def episode_keys(key: Array, task_B: HostArray, episode_B: HostArray) -> Array:
     """keys_B of episodes, each by its (task id, episode number) alone."""
     return jax.vmap(lambda t, e: jax.random.fold_in(jax.random.fold_in(key, t), e))(
         jnp.asarray(task_B), jnp.asarray(episode_B))
 
 
-def fold_each(key: Array, number_B: Array) -> Array:
+def fold_each(key: Array, number_B: HostArray) -> Array:
     """keys_B: one key with each number folded in."""
     return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(number_B))
 
 
-def fold_in(keys_B: Array, number: Array) -> Array:
+def fold_in(keys_B: Array, number: HostArray | int) -> Array:
     """keys_B with one number folded into each."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, number)
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from metalearn.rl import rollout
-from metalearn.types import Array, Env, PyTree, Trajectories
+from metalearn.types import Array, Env, HostArray, PyTree, Trajectories
 from metalearn.validate import positive, require
 
 DISCOUNT, SLOWNESS = 0.99, 0.995  # the second: what a slow copy keeps of itself per update
@@ -65,8 +65,8 @@ def check(*, steps: int, random_steps: int, every: int, hidden: int, batch: int,
     require(steps % every == 0, "every", every, f"must divide steps={steps}")
 
 
-def learn(env: Env, param_BX: Array, ids_B: Array, seed: int, *, steps: int, random_steps: int, every: int, hidden: int,
-          batch: int, lr: float, temperature: float) -> PyTree:
+def learn(env: Env, param_BX: HostArray, ids_B: HostArray, seed: int, *, steps: int, random_steps: int, every: int,
+          hidden: int, batch: int, lr: float, temperature: float) -> PyTree:
     """Actors of every task with axes (checkpoints, B, ...): after 0, `every`, 2 `every`, ... `steps` steps.
 
     ids_B         task ids; all draws for a task are a function of (seed, its id)

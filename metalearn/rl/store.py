@@ -26,7 +26,8 @@ FIELDS = {"obs": "obs_BTS", "act": "act_BTA", "rew": "rew_BT", "next": "next_BTS
 def save(path: str, param_BX: np.ndarray, episodes: Trajectories, header: dict[str, Any]) -> str:
     """Writes the file whole or not at all; returns the SHA-256 of its arrays. An existing file is refused."""
     refuse(path)
-    arrays = {name: np.asarray(getattr(episodes, field)) for name, field in FIELDS.items()} | {"param": param_BX}
+    arrays: dict[str, Any] = {name: np.asarray(getattr(episodes, field)) for name, field in FIELDS.items()}
+    arrays["param"] = param_BX
     header = {"format": FORMAT, "steps": arrays["rew"].shape[2], **header, "sha256": digest(arrays)}
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp.npz"

@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -188,15 +189,9 @@ class Checkpoints:
 
     def _restore_one(self, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
         meta = self._read_meta(step)
-        wanted, leaves = named_leaves(template), meta["leaves"]
-        for path, leaf in wanted.items():
-            have = leaves.get(path)
-            shape = list(np.shape(leaf))
-            if have is None or have["shape"] != shape or have["dtype"] != str(leaf.dtype):
-                found = "absent" if have is None else f"{have['dtype']}{have['shape']}"
-                raise ConfigError(f"checkpoint {self.directory}/{step}", path,
-                                  f"this config needs {leaf.dtype}{shape} there, the checkpoint has it as {found}")
-        arrays = self._read(step, {path: leaves[path] for path in wanted})
+        leaves = meta["leaves"]
+        fit(template, leaves, f"checkpoint {self.directory}/{step}")
+        arrays = self._read(step, {path: leaves[path] for path in named_leaves(template)})
         for path, array in arrays.items():
             if _hash(array) != leaves[path]["sha256"]:
                 raise ValueError(f"leaf {path} does not have the SHA-256 that was saved")
@@ -216,7 +211,7 @@ class Checkpoints:
                   for path in leaves}
         stores = {path: store.result() for path, store in stores.items()}
         for path, store in stores.items():
-            shape, chunk = leaves[path]["shape"], store.chunk_layout.read_chunk.shape or ()  # None for ()
+            shape, chunk = leaves[path]["shape"], [n or 1 for n in store.chunk_layout.read_chunk.shape or ()]
             if list(store.shape) != shape or math.prod(chunk) > max(math.prod(shape), 1):
                 raise ValueError(f"leaf {path} is not stored as {shape}, but as {list(store.shape)} in {list(chunk)}")
         reads = {path: store.read() for path, store in stores.items()}
@@ -240,6 +235,15 @@ class Checkpoints:
         if not isinstance(leaves, dict) or not all(map(_is_leaf, leaves.values())):
             raise ValueError("meta/metadata does not list the leaves")
         return meta
+
+
+def fit(template: PyTree, leaves: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """ConfigError where a leaf of `template` is not among `leaves`, or has another shape or type there."""
+    for path, leaf in named_leaves(template).items():
+        have, shape = leaves.get(path), list(np.shape(leaf))
+        if have is None or have["shape"] != shape or have["dtype"] != str(leaf.dtype):
+            found = "absent" if have is None else f"{have['dtype']}{have['shape']}"
+            raise ConfigError(where, path, f"this config needs {leaf.dtype}{shape} there; it is {found}")
 
 
 def _is_leaf(leaf: Any) -> bool:

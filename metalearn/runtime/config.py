@@ -66,7 +66,8 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
 def import_file(path: str):
     """The config module at `path`; its neighbours, and the built-in ones, import as `configs.<name>` anywhere."""
     spec = importlib.util.spec_from_file_location(f"configs.{os.path.basename(path)[:-3]}", path)
-    require(spec is not None and path.endswith(".py"), "--config", path, "must be a Python file")
+    if spec is None or spec.loader is None or not path.endswith(".py"):
+        raise ConfigError("--config", path, "must be a Python file")
     module = importlib.util.module_from_spec(spec)
     for name in [n for n in sys.modules if n.partition(".")[0] == "configs"]:  # of another folder, perhaps
         del sys.modules[name]

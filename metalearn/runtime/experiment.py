@@ -41,33 +41,39 @@ class Experiment:
         return self.by_replica[r] if self.by_replica else self.evaluators
 
 
-def build(config: ConfigDict, task: TaskDist | None = None) -> Experiment:
+def build(config: ConfigDict, task: TaskDist | None = None, evaluators: bool = True) -> Experiment:
     """Builds and checks every part; ConfigError names the first wrong field as `config.<path>`.
 
-    task   the config's own distribution, where `with_data` has got its data already
+    task         the config's own distribution, where `with_data` has got its data already, or as `stored` keeps it
+    evaluators   False leaves them out: a stored task has nothing to evaluate on
     """
     with within("config"):
-        fields(config, SECTIONS, missing="every config has " + ", ".join(SECTIONS))
+        fields(config.to_dict(), SECTIONS, missing="every config has " + ", ".join(SECTIONS))
         seed = config.seed
         require(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "must be an integer from 0 to 2**31 - 1")
         with within("train"):
             call(_check_train, **config.train.to_dict())
-        task = task or _build("task", "tasks", config.task)
+        if task is None:
+            task = _task(config)
         learner = _build("learner", "learners", config.learner, task.spec)
         require(config.train.accumulate == 1 or not learner.batch_schedule, "train.accumulate", config.train.accumulate,
                 "must be 1: this learner keeps a state of the whole batch from update to update")
         with within("optim"):
             tx = call(optimiser.make, **config.optim.to_dict(), total_steps=config.train.steps)
         plan = replicas.plan(config, task)
-        evaluators, by_replica = _evaluators(config, task, learner), ()
-        if plan.data:  # replicas that differ in their seeds alone share theirs, frozen episodes included
+        found, by_replica = _evaluators(config, task, learner) if evaluators else {}, ()
+        if plan.data and evaluators:  # replicas that differ in their seeds alone share theirs, frozen episodes included
             shared = {}
             for r, setting in enumerate(plan.settings):
                 same = repr({**setting, "seed": 0})
                 if same not in shared:
                     shared[same] = _evaluators(config, replicas.task_of(plan, task, r), learner)
                 by_replica += (shared[same],)
-    return Experiment(config, task, learner, tx, evaluators, plan, by_replica)
+    return Experiment(config, task, learner, tx, found, plan, by_replica)
+
+
+def _task(config: ConfigDict) -> TaskDist:
+    return _build("task", "tasks", config.task)
 
 
 def _evaluators(config: ConfigDict, task: TaskDist, learner: Learner) -> dict[str, Evaluator]:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +40,7 @@ def join(address: str, num: int, index: int, timeout: int) -> None:
     require(address.rpartition(":")[2].isdigit(), "--coordinator", address, "must be HOST:PORT of process 0")
     try:
         if index:
-            _reach(*address.rsplit(":", 1), timeout)
+            _reach(address.rpartition(":")[0], address.rpartition(":")[2], timeout)
         # JAX aborts with its native stack where one is silent: later than Watch, which says who in a line
         jax.distributed.initialize(address, num, index, initialization_timeout=timeout,
                                    heartbeat_timeout_seconds=2 * timeout + 10, shutdown_timeout_seconds=timeout)
@@ -62,7 +63,8 @@ class Watch(threading.Thread):
     def __init__(self, num: int, index: int, timeout: int):
         super().__init__(name="hosts", daemon=True)
         self.num, self.index, self.timeout, self.scratch = num, index, timeout, ""
-        self._client, self._folder = distributed.global_state.client, "metalearn/alive/"
+        self._client: Any = distributed.global_state.client
+        self._folder = "metalearn/alive/"
 
     def run(self) -> None:
         last, heard = {}, dict.fromkeys(map(str, range(self.num)), time.monotonic())

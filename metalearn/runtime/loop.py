@@ -5,13 +5,12 @@ One loop for every family.
 With several replicas (see `replicas`) both are mapped over them: keys are (R,), and so is every leaf but the step.
 """
 
-import os
+from typing import Any
 
 import jax
 import optax
 
-from metalearn.runtime import optimiser, replicas, sharding
-from metalearn.runtime.checkpoint import Checkpoints
+from metalearn.runtime import exported, optimiser, replicas, sharding
 from metalearn.runtime.experiment import Experiment, with_data
 from metalearn.types import Array, Mean, PyTree, TrainState
 from metalearn.validate import require
@@ -38,9 +37,9 @@ def make_init(experiment: Experiment):
 
 
 def restore(experiment: Experiment, workdir: str, step: int | None) -> tuple[Experiment, PyTree, PyTree, int]:
-    """(the experiment with its data, params, carry, step) of a run's newest healthy checkpoint, or of `step`: what
+    """(the experiment with its data, params, carry, step) of a run's newest healthy checkpoint, or `step`: what
     predicting needs, and no more. ConfigError where there is none."""
-    checkpoints = Checkpoints(os.path.join(workdir, "checkpoints"))
+    checkpoints = exported.of(workdir)
     steps = checkpoints.steps()
     require(bool(steps), "--workdir", workdir, "holds no checkpoint yet")
     require(step is None or step in steps, "--step", step, f"must be one of {steps}")
@@ -78,7 +77,7 @@ def make_update(experiment: Experiment, mesh: jax.sharding.Mesh):
     shared_out = replicas.shared_out(plan, mesh)
 
     def one(data, key, state: TrainState, lr):
-        tx = experiment.tx
+        tx: Any = experiment.tx
         if lr is not None:  # a replica's own
             tx = optimiser.make(**config.optim.to_dict() | {"lr": lr}, total_steps=config.train.steps)
         batch, key_learner = draw(experiment, data, key, state)

@@ -5,7 +5,7 @@ gradient) and a small Adam epsilon are GPICL's two ways to shorten the plateau.
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ def make(*, name: str, lr: float, warmup_steps: int, decay: str, clip: float, we
     tx = chain(lr, clip)
     patterns = ({"freeze": freeze} if freeze else {}) | {f"group {g}": fields["match"] for g, fields in groups.items()}
     if patterns:
-        parts = {f"group {g}": chain(fields["lr"], fields["clip"]) for g, fields in groups.items()}
+        parts: dict[Any, Any] = {f"group {g}": chain(fields["lr"], fields["clip"]) for g, fields in groups.items()}
         parts |= {"train": tx, "freeze": optax.set_to_zero()}
         tx = optax.multi_transform(parts, lambda p: label(p, **patterns))
     return skip_nonfinite(tx)
@@ -115,4 +115,4 @@ def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransforma
         bad = 1 - ok.astype(jnp.int32)
         return updates, SkipState(keep(inner, state.inner), state.skipped + bad, (state.streak + 1) * bad)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]: optax names no arguments

@@ -17,6 +17,7 @@ from metalearn.cli import plain
 from metalearn.runtime import config as config_lib, loop, manifest, replicas, workdir as workdir_lib, writer
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import build, fingerprint, with_data
+from metalearn.validate import given
 
 
 def pack(runs: list[dict]) -> list[dict]:
@@ -61,7 +62,7 @@ def unpack(packed: dict) -> None:
     with Checkpoints(os.path.join(path, "checkpoints")) as checkpoints:
         template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, task.data), replicas.roots(plan))
         state, meta = checkpoints.restore(template)
-    result = workdir_lib.read_json(os.path.join(path, "result.json"))
+    result = _read(os.path.join(path, "result.json"))
     session = {k: v for k, v in manifest.read(path).items() if k != "history"}
     for r, run in enumerate(members):
         with workdir_lib.hold(run["workdir"], run["config"]) as held:
@@ -77,12 +78,16 @@ def unpack(packed: dict) -> None:
             for name, pick in (("metrics.jsonl", _of_line), (os.path.join("eval", "history.jsonl"), _of_history)):
                 writer.rewrite(own(name), [pick(line, r) for line in writer.read(os.path.join(path, name))])
             for file in glob.glob(os.path.join(glob.escape(path), "eval", "*.json")):
-                merged = workdir_lib.read_json(file)
+                merged = _read(file)
                 workdir_lib.write_json(own("eval", os.path.basename(file)),
                                        merged["replicas"][r] | {"evaluated": merged["evaluated"]})
             sizes = {name: result[name] for name in ("parameters", "state_size")}
             workdir_lib.write_json(own("result.json"), plain(
                 _of_history(result, r) | sizes | {"seconds": result["seconds"] / plan.num}))
+
+
+def _read(path: str) -> dict[str, Any]:
+    return given(workdir_lib.read_json(path), "workdir", path, "is not valid JSON")
 
 
 def _of_line(line: dict[str, Any], r: int) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """Parameters that a run takes from another: `config.init_from`."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from metalearn.runtime import config as config_lib, optimiser, replicas, workdir as workdir_lib
-from metalearn.runtime.checkpoint import Checkpoints
+from metalearn.runtime import config as config_lib, exported, optimiser, replicas, workdir as workdir_lib
 from metalearn.types import PyTree
 from metalearn.validate import require
 
@@ -19,7 +17,7 @@ def check(init_from: str, pretrained: Mapping[str, Mapping[str, Any]]) -> None:
     require(bool(source) or not need, "config.init_from", "", f"name the work directory that {need} comes from")
     if not source:
         return
-    steps = Checkpoints(os.path.join(source, "checkpoints")).steps()
+    steps = exported.of(source).steps()
     require(bool(steps), "config.init_from", source, "holds no checkpoint")
     trained = config_lib.flatten(workdir_lib.read_config(source))
     for field, value in (pair for wanted in pretrained.values() for pair in wanted.items()):
@@ -42,7 +40,7 @@ def params(source: str, template: PyTree, parts: tuple[str, ...], plan: replicas
     spread = plan.num > 1 and workdir_lib.read_config(workdir).replicas.num == 1
     if spread:
         asked = jax.eval_shape(lambda tree: replicas.one(plan, tree, 0), asked)
-    found, _ = Checkpoints(os.path.join(workdir, "checkpoints")).restore({"params": asked})
+    found, _ = exported.of(workdir).restore({"params": asked})
     if spread:
         found = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (plan.num, *leaf.shape)), found)
     return jax.tree.map(lambda leaf, new: leaf if new is None else new, template, found["params"],

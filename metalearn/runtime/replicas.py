@@ -152,7 +152,7 @@ def task_of(plan: Plan, task: TaskDist, r: int) -> TaskDist:
     if not plan.data:
         return task
     named = {field.removeprefix("task."): value for field, value in plan.settings[r].items()}
-    facts = task.facts | {name: value for name, value in named.items() if name in task.facts}
+    facts = {**task.facts, **{name: value for name, value in named.items() if name in task.facts}}
     return dataclasses.replace(task, data=task.data | {k: v[r] for k, v in plan.data.items()}, facts=facts)
 
 

@@ -1,6 +1,7 @@
 """One process's part of a run: from where the last one stopped to the end, or to a signal. The loop is train.py's."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from metalearn import cli
-from metalearn.runtime import guard as guard_lib, hosts, loop, manifest, pretrained, replicas, sharding, workdir
+from metalearn.runtime import guard as guard_lib, hosts, loop, manifest, pretrained, replicas, sharding, stored, workdir
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import Experiment, fingerprint, with_data
 from metalearn.runtime.writer import Writer
@@ -21,15 +22,18 @@ class Session:
 
     running   {name: (total, count)} since the last line of metrics
     pending   the last call's means, still on the device
+    wandb     the config, where Weights & Biases is to have the numbers
     saved     the newest checkpoint's step, -1 where there is none
 
     Raises ConfigError where the data are not those that the run was trained on, Failure without a healthy checkpoint.
     """
 
-    def __init__(self, experiment: Experiment, mesh: Mesh, held: workdir.Held, checkpoints: Checkpoints, quiet: bool):
+    def __init__(self, experiment: Experiment, mesh: Mesh, held: workdir.Held, checkpoints: Checkpoints, quiet: bool,
+                 wandb: bool = False):
         self.began = time.monotonic()  # less the seconds of sessions before, as far as checkpoints tell
         self.experiment = experiment = with_data(experiment, held.path)
         self.mesh, self.held, self.checkpoints, self.quiet = mesh, held, checkpoints, quiet
+        self.wandb = cli.plain(experiment.config.to_dict()) if wandb and hosts.first() else None
         plan, self.warned = experiment.plan, set()
         attempt, unfinished = manifest.rolled_back(held.path)
         attempt = hosts.largest(attempt)  # the first process alone has what was written of earlier sessions
@@ -37,6 +41,8 @@ class Session:
             checkpoints.drop(after=unfinished or -1)
         self.meta = {"config": experiment.config.to_dict(), "versions": manifest.versions(),
                      "data_sha256": fingerprint(experiment.task.data)}
+        if hosts.first():
+            stored.save(held.path, experiment.task, experiment.config.train.batch)
         self._key_init, self._key_steps = replicas.split(plan, replicas.roots(plan))
         self.data = sharding.replicate(replicas.data(plan, experiment.task.data), mesh)
         self.began -= self._begin(attempt).get("seconds", 0.0)
@@ -48,10 +54,11 @@ class Session:
     def _begin(self, attempt: int) -> dict[str, Any]:
         """Goes to the newest healthy checkpoint, or to the beginning; returns the checkpoint's meta, {} of none."""
         experiment, config, plan = self.experiment, self.experiment.config, self.experiment.plan
-        init, found = loop.make_init(experiment), {}
+        found: dict[str, Any] = {}
+        init: Callable[..., Any] = loop.make_init(experiment)
         if hosts.largest(len(self.checkpoints.steps())):
             shapes = jax.eval_shape(init, self.data, self._key_init)
-            state, found = self.checkpoints.restore(shapes) if hosts.first() else (None, {"step": -1})
+            state, found = self.checkpoints.restore(shapes) if hosts.first() else (shapes, {"step": -1})
             step = hosts.largest(found["step"])
             if not hosts.first():  # the same, whatever is damaged
                 state, found = self.checkpoints.restore(shapes, step)
@@ -69,7 +76,8 @@ class Session:
         self.running, self.pending, self._first = found.get("running", {}), None, True
         self.guard = guard_lib.made(experiment, found, attempt)
         self.key = replicas.keys(plan, self._key_steps, self.guard.attempt)
-        self.writer = Writer(self.held.path, self.step, config.train.steps, self.quiet or not hosts.first())
+        self.writer = Writer(self.held.path, self.step, config.train.steps, self.quiet or not hosts.first(),
+                             self.wandb)
         return found
 
     def due(self, every: int) -> bool:

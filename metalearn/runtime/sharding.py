@@ -29,7 +29,7 @@ def split_cpu(num_devices: int) -> None:
     """Has a CPU count as so many devices, between which batches are split: small kernels then do not wait for each
     other's threads. It must come before anything uses a device, and there must be as many cores, else it does nothing;
     accelerators are as they are."""
-    if 1 < num_devices <= os.cpu_count():
+    if 1 < num_devices <= (os.cpu_count() or 1):
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", num_devices)
 
@@ -48,7 +48,7 @@ def place(tree: PyTree, where: PyTree) -> PyTree:
     """Every leaf as its sharding says; where devices are other processes' too, all of them have the same `tree`."""
 
     def one(leaf, sharding):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(one(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

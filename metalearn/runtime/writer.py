@@ -1,23 +1,30 @@
-"""Where numbers go while a run goes on: metrics.jsonl always, TensorBoard when installed, a progress line.
+"""Where numbers go while a run goes on: metrics.jsonl always, TensorBoard when installed, Weights & Biases when asked
+for, a progress line.
 
 metrics.jsonl holds no wall-clock time, so two runs with the same bits write the same lines; on resume it is cut to
 the restored step.
 """
 
+import hashlib
 import importlib.util
 import json
 import os
 import sys
 import time
+from typing import Any
 
-from metalearn.cli import flat, plain
+from metalearn.cli import Failure, flat, plain
 from metalearn.runtime import workdir as workdir_lib
+from metalearn.validate import require
 
 
 class Writer:
-    """Appends {step, ...numbers} to a work directory's files; `start` is the step that the run goes on from."""
+    """Appends {step, ...numbers} to a work directory's files; `start` is the step that the run goes on from.
 
-    def __init__(self, workdir: str, start: int, total: int, quiet: bool = False):
+    wandb   the run's config, where Weights & Biases is to have the numbers too
+    """
+
+    def __init__(self, workdir: str, start: int, total: int, quiet: bool = False, wandb: dict[str, Any] | None = None):
         self.path = os.path.join(workdir, "metrics.jsonl")
         self.history_path = os.path.join(workdir, "eval", "history.jsonl")
         self.last = _cut(self.path, start)  # the step of the last line that is kept
@@ -29,23 +36,26 @@ class Writer:
             from tensorboardX import SummaryWriter
 
             self.tensorboard = SummaryWriter(os.path.join(workdir, "tb"), purge_step=start)
+        self.wandb = None if wandb is None else _begin_wandb(workdir, wandb)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """One line of training numbers, and the progress line."""
         _append(self.path, {"step": step, **numbers})
-        self._to_tensorboard(step, numbers, "train")
+        self._pass_on(step, numbers, "train")
         self._progress(step, numbers)
 
     def write_history(self, step: int, numbers: dict[str, float]) -> None:
         """One line of evaluation numbers during training (eval/history.jsonl)."""
         _append(self.history_path, {"step": step, **numbers})
-        self._to_tensorboard(step, numbers, "eval")
+        self._pass_on(step, numbers, "eval")
 
-    def _to_tensorboard(self, step, numbers, group):
+    def _pass_on(self, step, numbers, group):
+        scalars = {f"{group}/{k}": v for k, v in flat(plain(numbers)).items() if isinstance(v, (int, float))}
         if self.tensorboard is not None:
-            for name, value in flat(plain(numbers)).items():
-                if isinstance(value, (int, float)):
-                    self.tensorboard.add_scalar(f"{group}/{name}", value, step)
+            for name, value in scalars.items():
+                self.tensorboard.add_scalar(name, value, step)
+        if self.wandb is not None:
+            self.wandb.log(scalars, step=step)
 
     def _progress(self, step: int, numbers: dict[str, float]) -> None:
         if self.quiet:
@@ -69,6 +79,27 @@ class Writer:
     def close(self) -> None:
         if self.tensorboard is not None:
             self.tensorboard.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def check_wandb() -> None:
+    """ConfigError where Weights & Biases is not installed."""
+    require(importlib.util.find_spec("wandb") is not None, "--wandb", "not installed",
+            'pip install "metalearn-jax[wandb]" (or: pip install wandb)')
+
+
+def _begin_wandb(workdir: str, config: dict[str, Any]):
+    """The run at Weights & Biases, or in its files where WANDB_MODE=offline: the same whenever this run goes on. Its
+    folder is where W&B puts it (./wandb, or under WANDB_DIR); it has links in it, which no work directory may."""
+    import wandb
+
+    same = hashlib.sha256(f"{workdir} {json.dumps(config, sort_keys=True)}".encode()).hexdigest()[:16]
+    try:
+        return wandb.init(project="metalearn", name=os.path.basename(workdir), id=same, resume="allow", config=config)
+    except Exception as error:  # whatever network, account and service have to say
+        why = " ".join(str(error).split())[:200]
+        raise Failure(f"--wandb: no run could be begun ({why}); WANDB_MODE=offline needs no account") from None
 
 
 def read(path: str) -> list[dict]:

@@ -79,10 +79,11 @@ def make(*, dataset: str, train_split: str, val_split: str, test_split: str, new
         train_outputs=protocol.train_ways, class_N=class_N["train"],
         num_classes=sum(m.num_classes for m in loaded["train"]) * protocol.turns("train"))
     facts = {"dataset": dataset, "new_dataset": new_dataset or dataset, "protocol": protocol.text(image_shape),
-             "num_tasks": num_tasks, "mean": mean, "std": std, "class_N": class_N}
+             "num_tasks": num_tasks, "class_N": class_N,
+             "classes": [name for member in loaded["train"] for name in member.class_V]}
     facts |= _provenance(sources, loaded, protocol)
     return TaskDist(data, functools.partial(_sample, protocol, flat), tuple(sources), spec, facts,
-                    {"num_tasks": _ids.limit})
+                    {"num_tasks": _ids.limit}, inputs=datasets.Inputs(image_shape, mean, std, flat))
 
 
 class Protocol(NamedTuple):

@@ -6,6 +6,8 @@ classes of one. The learner sees the label of step t with the input of step t + 
 ones) are rare: each is shown `rare_shots` times.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,8 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
     positive(shots=shots)
     require(0 <= rare_ways < ways, "rare_ways", rare_ways, f"must lie between 0 and ways - 1 = {ways - 1}")
     require(not rare_ways or rare_shots >= 1, "rare_shots", rare_shots, "must be at least 1")
-    data, hashes, names, mean, std = {"task_seed": np.int32(task_seed)}, {}, {}, None, None
+    data: dict[str, Any] = {"task_seed": np.int32(task_seed)}
+    hashes, names, mean, std = {}, {}, np.float64(0), np.float64(1)
     for split, classes in (("train", train), ("test", test)):
         part = datasets.load_classes(dataset, classes, image_size, 1)
         require(2 <= ways <= part.num_classes, "ways", ways,
@@ -36,7 +39,7 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
         order = np.argsort(part.y_N, kind="stable")
         count_V = np.bincount(part.y_N)
         x_NHW = part.x_NX[order][..., 0]
-        if mean is None:  # train comes first
+        if split == "train":  # which comes first
             mean, std = x_NHW.mean(dtype=np.float64), x_NHW.std(dtype=np.float64)
         x_NHW = ((x_NHW - mean) / max(std, 1e-8)).astype(np.float32)
         data[split] = {"x_NHW": x_NHW, "count_V": count_V.astype(np.int32),
@@ -82,4 +85,5 @@ def make(*, dataset: str, train: str, test: str, image_size: int, ways: int, sho
     spec = EpisodeSpec(length=length, features=int(np.prod(side)), targets="classes", outputs=ways,
                        rare_from=ways - rare_ways if rare_ways else None)
     facts = {"dataset": dataset, "sha256": hashes["test"][:16]}
-    return TaskDist(data, sample, SPLITS, spec, facts)
+    inputs = datasets.Inputs((*side, 1), float(mean), max(float(std), 1e-8), flat=True)
+    return TaskDist(data, sample, SPLITS, spec, facts, inputs=inputs)

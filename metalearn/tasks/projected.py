@@ -84,7 +84,8 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
         task_B = task_B if trained else task_B + FIRST_EVAL_ID
         biased_B = jax.random.uniform(key_bias, (num,)) < (bias if split == "train" else 0.0)
         # every episode has its own key, so that what it shows does not depend on its place in the batch
-        one = lambda *drawn: _episode(data, *drawn, split, ways, length, random_points, spectra, projection)
+        same = split, ways, length, random_points, spectra, projection
+        one = lambda key, task, biased: _episode(data, key, task, biased, *same)
         x_BTX, y_BT, index_BT = jax.vmap(one)(jax.random.split(key_image, num), task_B, biased_B)
         mask_BT = jnp.ones((num, length), jnp.float32)
         if split.endswith("_labels"):  # the last label alone is of another kind, so only it can be scored
@@ -102,7 +103,8 @@ def make(*, dataset: str, split_by: str, train_classes: int, heldout_frac: float
     facts = {"dataset": dataset, "new_dataset": new_dataset or dataset,
              "num_tasks": num_tasks, "sha256": hashlib.sha256(prepared.sha256.encode()).hexdigest()[:16],
              "prepared": prepared}
-    dist = TaskDist(data, sample, SPLITS, spec, facts, {"num_tasks": _ids.limit}, pool=pool)
+    dist = TaskDist(data, sample, SPLITS, spec, facts, {"num_tasks": _ids.limit}, pool=pool,
+                    inputs=prepared.inputs)
     return dist
 
 
