@@ -21,7 +21,7 @@ if [ "${1:-}" = --types ]; then  # JAX's own types differ from version to versio
   "$PYTHON_VENV" -c 'import basedpyright' 2>/dev/null || "$PYTHON_VENV" -m pip install --quiet --disable-pip-version-check \
     --constraint "$metalearn_root/constraints.txt" --editable ".[types]" \
     || { echo "skipped: pyright: basedpyright cannot be installed here"; exit 0; }
-  exec "$PYTHON_VENV" -m basedpyright --level error
+  exec "$PYTHON_VENV" -m basedpyright --pythonpath "$PYTHON_VENV" --level error
 fi
 arguments=(-n 2 --dist worksteal --durations=10)  # each worker keeps to its half, so that a module compiles once
 marker="not slow"

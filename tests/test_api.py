@@ -84,6 +84,13 @@ def test_what_cannot_be_is_refused(protonet, incontext, tmp_path):
 def test_pixels_are_normalised_as_the_task_did(protonet):
     learner, _ = protonet
     assert learner.normalise(np.full((1, 2, 2, 1), learner.task.inputs.mean)) == pytest.approx(0.0, abs=1e-6)
+    images = np.random.default_rng(0).random((2, 3, 8, 8, 1))
+    several, one = learner.normalise(images), learner.normalise(images[1])
+    np.testing.assert_array_equal(several[1], one)
+    assert several.shape == images.shape
+    for wrong in (images[0, 0, 0, :, 0], images[..., :1, :1, :]):
+        with pytest.raises(ConfigError, match="images=.*must be"):
+            learner.normalise(wrong)
 
 
 SMALL = ("evaluators.few.methods=('zero',)", "task.history=2", "task.window=4", "learner.prompt=3", "task.episodes=4",

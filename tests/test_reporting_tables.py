@@ -17,6 +17,8 @@ def test_tables_are_aligned(capsys):
                                        "------------------\n"
                                        "unseen  0.5\n"
                                        "x       0.25 ± 0.1\n")
+    tables.show({"tables": [{"title": "T\nnot here: x", "columns": ["a"], "rows": []}]})
+    assert capsys.readouterr().out == "\nT\nnot here: x\na\n-\n"
     tables.show({"headline": {}})
     assert capsys.readouterr().out == ""
 

@@ -52,17 +52,19 @@ class Inputs:
     scale: float = 1.0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """images (N, height, width[, channels]) in 0 to 1, or 0 to 255 as uint8; (N, features) where the task has
-        plain features. ConfigError for other shapes."""
+        """images (N, height, width[, channels]) in 0 to 1, or 0 to 255 as uint8, with channels also under several axes;
+        (N, features) where the task has plain features. ConfigError for other shapes."""
         x = np.asarray(images)
         x = x[:, None] if x.ndim == 2 else x
         x = x[..., None] if x.ndim == 3 else x
         plain = self.shape[0] == 1
-        fits = x.ndim == 4 and (x.shape[1:3] == self.shape[:2] if plain else min(x.shape[1:3]) > 1)
+        fits = x.ndim >= 4 and (x.shape[-3:-1] == self.shape[:2] if plain else min(x.shape[-3:-1]) > 1)
         allowed = f"(N, {self.shape[1]})" if plain else "(N, height, width[, channels])"
         require(fits, "images", np.shape(images), f"must be {allowed}")
-        x = (reshape_images(x, np.arange(len(x)), self.shape) - self.mean) / self.std
-        return self.project(x.reshape(len(x), -1)) if self.flat else x
+        flat = x.reshape(-1, *x.shape[-3:])
+        out = (reshape_images(flat, np.arange(len(flat)), self.shape) - self.mean) / self.std
+        out = self.project(out.reshape(len(out), -1)) if self.flat else out
+        return out.reshape(*x.shape[:-3], *out.shape[1:])
 
     def project(self, x_NX: np.ndarray) -> np.ndarray:
         """Normalised pixels (N, X) in the task's features."""

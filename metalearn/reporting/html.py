@@ -23,7 +23,8 @@ img {max-width: 100%}
 .runs {display: flex; flex-wrap: wrap; gap: 2em} svg {border: 1px solid #ccc; margin: .3em}"""
 PAGE = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         "<style>{style}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n")
-_text = lambda value: html.escape("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value))
+_plain = lambda value: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+_text = lambda value: html.escape(_plain(value).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
 
 
 def page(title: str, workdirs: list[str], sweep: Result | None = None,

@@ -14,7 +14,7 @@ def show(result: Result) -> None:
         rows = [[textwrap.wrap(str(cell), 48 if i else 30) or [""] for i, cell in enumerate(row)]
                 for row in [table["columns"], *table["rows"]]]
         widths = [max(len(line) for row in rows for line in row[i]) for i in range(len(rows[0]))]
-        print("\n" + textwrap.fill(table["title"], WIDTH))
+        print("", *(textwrap.fill(line, WIDTH) for line in table["title"].splitlines()), sep="\n")
         pieces = [[0]]
         for i in range(1, len(widths)):
             used = sum(widths[j] + 2 for j in pieces[-1])
