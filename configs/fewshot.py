@@ -1,14 +1,14 @@
 """Few-shot learning: episodes from datasets and function families. The argument is TASK[,LEARNER].
 
   bash launch/local.sh --config=configs/fewshot.py:digits,maml --workdir=runs/maml                         2 minutes
-  bash launch/local.sh sweep --config=configs/fewshot.py:digits --out=runs/digits          every learner, 70 minutes
+  bash launch/local.sh sweep --config=configs/fewshot.py:digits --out=runs/digits          every learner, 25 minutes
   bash launch/local.sh sweep --config=configs/fewshot.py:sinusoid,maml,pretrained --out=runs/sinusoid     12 minutes
   bash launch/local.sh benchmark --memory --config=configs/fewshot.py:memory,chunked      cost of second order, 1 minute
 
 Tasks: TASKS; learners: LEARNERS, for `memory` plain remat chunked truncated first; digits,maml,backbone=mlp swaps that,
 and digits,embedded_transformer,network=lstm what reads the episode.
 
-  results/fewshot_digits: matchingnet 93.1
+  results/fewshot_digits: matchingnet 93.2
   results/fewshot_omniglot_protonet: 5-way 1-shot 97.58 ± 0.28
   results/fewshot_sinusoid: MAML, 10 steps 0.119 ± 0.084
 

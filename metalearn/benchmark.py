@@ -1,6 +1,6 @@
 """How fast a config's update is on this device: against PyTorch, and as a share of the device's matrix rate.
 
-  metalearn benchmark --config=configs/gpicl.py:shifted [--rounds=7] [--store=ID --row=NAME]
+  metalearn benchmark --config=configs/gpicl.py:shifted [--rounds=7]
   metalearn benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
 
 In a checkout where PyTorch is installed, the same update (`tests/torch_reference.py`) runs there in the same rounds,
@@ -9,14 +9,12 @@ batch must agree to 1e-4 before anything is timed. Times are medians over rounds
 
 FLOP are those of the matrix products in the program as written (counted in its jaxpr: forward, backward, task
 generation), convolutions as the products that they are, so neither recomputation that the compiler drops nor
-element-wise work flatters the figure. They are held against the fastest 2048^3 product of the same rounds. `--store`
-puts the row into results/ID.json, in the place of the row of that name.
+element-wise work flatters the figure. They are held against the fastest 2048^3 product of the same rounds.
 
 `--memory` compiles the update and runs nothing: the compiler's own figure of the bytes that it needs beside its
 arguments (parameters, optimiser state, datasets) and results.
 """
 
-import hashlib
 import importlib
 import math
 import os
@@ -33,7 +31,7 @@ from ml_collections import ConfigDict
 
 from metalearn import cli
 from metalearn.reporting import results as results_lib, tables
-from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, manifest, replicas, sharding
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
 from metalearn.runtime.experiment import Experiment
 from metalearn.validate import require
 
@@ -179,34 +177,13 @@ def cells(name: str, row: dict) -> list:
             round(100 * row["fraction_of_matmul"]), round(row["compile_seconds"], 1)]
 
 
-def store(root: str, name: str, row_name: str, row: dict, command: str, sha256: str, seconds: float) -> None:
-    """Puts a row into the record `name` under `root`: in the place of the one called so, or below the others."""
-    machine = manifest.describe(row["device"], jax.device_count())
-    table = {"title": "", "digits": 2, "columns": COLUMNS, "rows": []}
-    old = results_lib.load(root).get(name) or results_lib.blank(name, "Speed of updates", [], {}) | {"tables": [table]}
-    notes = ["Time, revision, configuration and machine are those of the row that was stored last."]
-    rows = {r[0]: (r, c) for r, c in zip(old["tables"][0]["rows"], old["commands"], strict=True)}
-    rows[row_name] = cells(row_name, row), command
-    results_lib.save(root, cli.plain(old | {
-        "provenance": "made", "config_sha256": sha256, "git": machine["git"], "seeds": [0],
-        "seconds": round(seconds, 1), "notes": notes,
-        "machine": f"{machine['machine']}, {row['device']}, {row['matmul_gflops']:.0f} GFLOP/s in a 2048^3 product",
-        "commands": [c for _, c in rows.values()], "tables": [table | {"rows": [r for r, _ in rows.values()]}]}))
-
-
 def main() -> int:
     parser = cli.Parser(__doc__, prog="metalearn benchmark")
     parser.add_argument("--config", required=True, action="append", help="FILE[:argument]; repeat for several rows")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", action="store_true", help="compiled peak bytes alone; runs nothing")
-    parser.add_argument("--store", default="", metavar="ID", help="the record of results/ that the row goes into")
-    parser.add_argument("--row", default="", help="its name there")
-    parser.add_argument("--root", default=results_lib.ROOT, help="where results/ lies")
     args = parser.parse()
     require(args.rounds >= 1, "--rounds", args.rounds, "must be at least 1")
-    require(bool(args.store) == bool(args.row), "--row", args.row, "goes with --store=ID")
-    alone = len(args.config) == 1 and not args.memory
-    require(alone or not args.store, "--store", args.store, "takes one timed config")
     if args.memory:
         rows = [memory(spec, args.overrides) for spec in args.config]
         table = [[r["config"].rpartition(":")[2], f"{r['temp_bytes'] / 2**20:.1f}",
@@ -216,17 +193,11 @@ def main() -> int:
         cli.print_result({"rows": rows})
         return 0
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured
-    began = time.monotonic()
     rows = [measure(spec, args.overrides, args.rounds) for spec in args.config]
-    names = [args.row or r["config"].rpartition(":")[2] for r in rows]
+    names = [r["config"].rpartition(":")[2] for r in rows]
     title = f"one update on {rows[0]['device']}, medians of {args.rounds} rounds, peak {rows[0]['matmul_gflops']:.0f}"
     tables.show({"tables": [{"title": title, "columns": COLUMNS, "rows": [
         ["" if c is None else str(c) for c in cells(*pair)] for pair in zip(names, rows, strict=True)]}]})
-    if args.store:
-        words = [f"--config={args.config[0]}", *(f"--config.{change}" for change in args.overrides)]
-        sha256 = hashlib.sha256(config_lib.load(args.config[0], args.overrides).to_json().encode()).hexdigest()[:16]
-        store(args.root, args.store, args.row, rows[0], " ".join(["benchmark", *words]), sha256,
-              time.monotonic() - began)
     cli.print_result({"rows": rows})
     return 0
 

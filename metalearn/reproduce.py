@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from metalearn import cli
-from metalearn.reporting import documents, results as results_lib, tables
+from metalearn.reporting import results as results_lib, tables
 from metalearn.validate import require
 
 
@@ -56,7 +56,7 @@ def run(record: dict, out: str) -> tuple[int, dict]:
     took = "not known" if record["seconds"] is None else f"{record['seconds']:,.0f} s"
     print(f"{record['title']}\nexpected time: {took} on {record['machine'] or 'a machine not known'}", flush=True)
     numbers: dict = {}
-    for command, shown in zip(record["commands"], documents.commands(record), strict=True):
+    for command, shown in zip(record["commands"], results_lib.commands(record), strict=True):
         print(f"$ {shown}", flush=True)
         code, numbers = execute(command, out)
         if code:

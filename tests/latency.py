@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from docs import records
 from metalearn import cli
 from metalearn.nn import network as network_lib
 from metalearn.reporting import results, tables
@@ -51,8 +52,8 @@ def startup(rounds: int) -> dict:
                 assert process.wait() == 0
                 whole.append(time.monotonic() - began)
             rows.append([kind, *(round(statistics.median(s), 1) for s in (first, whole)), repeats])
-    return {"title": "Start-up of gpicl.py:smoke, seconds", "columns": ["", "to the first metrics", "to the end", "runs"],
-            "rows": rows}
+    columns = ["", "to the first metrics", "to the end", "runs"]
+    return {"title": "Start-up of gpicl.py:smoke, seconds", "columns": columns, "rows": rows}
 
 
 class Eager:
@@ -249,8 +250,8 @@ def main() -> int:
         stored = results.load(ROOT).get("latency", {"tables": []})
         new = {table["title"]: table for table in found}
         found = [*(new.pop(t["title"], t) for t in stored["tables"]), *new.values()]
-        record = results.blank("latency", "What a person waits for", ["train --config=configs/gpicl.py:smoke"], {})
-        results.save(ROOT, cli.plain(record | {
+        record = records.blank("latency", "What a person waits for", ["train --config=configs/gpicl.py:smoke"], {})
+        records.save(ROOT, cli.plain(record | {
             "provenance": "made", "config_sha256": "", "git": machine["git"], "seeds": [0], "tables": found,
             "seconds": round(time.monotonic() - began, 1), "machine": machine["machine"],
             "notes": ["`python -m tests.latency --store` writes this record, in a checkout with PyTorch."]}))

@@ -18,6 +18,7 @@ import time
 
 import jax
 
+from docs import records
 from metalearn import benchmark, cli
 from metalearn.reporting import results, tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, manifest, replicas, sharding
@@ -169,11 +170,11 @@ def main() -> int:
     if args.store:
         machine = manifest.describe("cpu", 1)
         commands = ["benchmark --config=configs/gpicl.py:shifted --config.train.devices=2"]
-        record = results.blank("scaling", "How an update grows: size, devices, replicas, processes", commands, {})
+        record = records.blank("scaling", "How an update grows: size, devices, replicas, processes", commands, {})
         stored = results.load(ROOT).get("scaling", {"tables": []})
         new = {table["title"]: table for table in found}
         found = [*(new.pop(t["title"], t) for t in stored["tables"]), *new.values()]
-        results.save(ROOT, cli.plain(record | {
+        records.save(ROOT, cli.plain(record | {
             "provenance": "made", "config_sha256": "", "git": machine["git"], "seeds": [0], "tables": found,
             "seconds": round(time.monotonic() - began, 1), "machine": machine["machine"],
             "notes": ["`bash launch/test.sh --scaling --store` writes this record; the command above is one of its "

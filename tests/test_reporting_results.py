@@ -8,6 +8,7 @@ import pathlib
 
 import pytest
 
+from docs import records
 from metalearn.reporting import results
 from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError
@@ -28,7 +29,7 @@ def changed(**changes) -> dict:
 
 def test_a_good_record_passes_and_comes_back_from_its_file(tmp_path):
     assert results.check(RECORD) == RECORD
-    results.save(str(tmp_path), RECORD)
+    records.save(str(tmp_path), RECORD)
     assert results.load(str(tmp_path)) == {"tiny": RECORD}
 
 
@@ -64,10 +65,10 @@ def test_the_nearest_name_is_given():
 
 
 def test_committed_records_are_as_the_program_writes_them_and_name_configs_that_load():
-    records = results.load(str(ROOT))
-    assert len(records) > 20
-    for name, record in records.items():
-        assert (ROOT / "results" / f"{name}.json").read_text() == results.to_json(record), name
+    stored = results.load(str(ROOT))
+    assert len(stored) > 20
+    for name, record in stored.items():
+        assert (ROOT / "results" / f"{name}.json").read_text() == records.to_json(record), name
         for command in record["commands"]:
             program, *words = command.split()
             assert (ROOT / "metalearn" / f"{program}.py").is_file(), command
@@ -137,7 +138,7 @@ def run_directory(path: pathlib.Path, seed: int, accuracy: float) -> str:
 
 
 def test_one_run_becomes_a_record_with_the_run_s_own_interval(tmp_path):
-    made = results.record(changed(), [run_directory(tmp_path / "a", 3, 0.625)])
+    made = records.record(changed(), [run_directory(tmp_path / "a", 3, 0.625)])
     claim = made["claims"][0]
     assert (claim["value"], claim["interval"], claim["over"], claim["per_seed"]) == (62.5, 1.0, "episodes", None)
     assert made["tables"] == [dict(title="few-shot", digits=3, columns=["set", "accuracy"],
@@ -148,7 +149,7 @@ def test_one_run_becomes_a_record_with_the_run_s_own_interval(tmp_path):
 
 def test_runs_of_several_seeds_become_a_mean_over_seeds(tmp_path):
     runs = [run_directory(tmp_path / str(seed), seed, accuracy) for seed, accuracy in enumerate((0.5, 0.6, 0.7))]
-    made = results.record(changed(), runs)
+    made = records.record(changed(), runs)
     claim = made["claims"][0]
     assert claim["value"] == pytest.approx(60.0) and claim["over"] == "seeds" and made["seeds"] == [0, 1, 2]
     assert claim["per_seed"] == pytest.approx([50, 60, 70]) and claim["interval"] == pytest.approx(24.8414, rel=1e-4)
@@ -161,9 +162,9 @@ def test_replicas_of_one_run_become_a_mean_over_seeds(tmp_path):
             for i, accuracy in enumerate((0.5, 0.6, 0.7))]
     result = json.loads((tmp_path / "run" / "result.json").read_text()) | {"replicas": rows}
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
-    made = results.record(changed(), [run])
+    made = records.record(changed(), [run])
     assert made["claims"][0]["per_seed"] == pytest.approx([50, 60, 70]) and made["seeds"] == [4, 5, 6]
-    one = results.record(changed(claims=[CLAIM | dict(path="replicas/2/fewshot/accuracy")]), [run])["claims"][0]
+    one = records.record(changed(claims=[CLAIM | dict(path="replicas/2/fewshot/accuracy")]), [run])["claims"][0]
     assert (one["value"], one["per_seed"]) == (pytest.approx(70.0), None)
 
 
@@ -174,7 +175,7 @@ def test_a_sweep_becomes_a_record_whose_hash_does_not_depend_on_where_it_lies(tm
         run_directory(out / "000", 0, 0.5)
         sweep = dict(headline={"by_seed": [0.5, 0.7]}, tables=[], runs=[dict(workdir="000")])
         (out / "sweep.json").write_text(json.dumps(sweep))
-        found.append(results.record(changed(claims=[CLAIM | dict(path="by_seed")]), [str(out)]))
+        found.append(records.record(changed(claims=[CLAIM | dict(path="by_seed")]), [str(out)]))
     assert found[0]["config_sha256"] == found[1]["config_sha256"] and found[0]["claims"][0]["per_seed"] == [50.0, 70.0]
     other = run_directory(tmp_path / "other", 1, 0.5)
     assert results.config_hash([other]) != found[0]["config_sha256"]
@@ -182,4 +183,4 @@ def test_a_sweep_becomes_a_record_whose_hash_does_not_depend_on_where_it_lies(tm
 
 def test_unfinished_work_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not finished"):
-        results.headline(str(tmp_path))
+        records.headline(str(tmp_path))

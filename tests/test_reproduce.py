@@ -10,8 +10,8 @@ import sys
 import pytest
 from test_reporting_results import CLAIM, changed
 
+from docs import records
 from metalearn import reproduce
-from metalearn.reporting import results
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -28,7 +28,7 @@ def test_a_record_is_run_again_and_compared(tmp_path):
     claims = [CLAIM | dict(name="accuracy", value=50.0, tolerance=50.0),
               CLAIM | dict(name="parameters", path="parameters", scale=1, value=1, tolerance=0),
               CLAIM | dict(name="ways", path="state_size", scale=1, value=1e6, tolerance=1)]
-    results.save(str(tmp_path), changed(claims=claims, tables=[], seconds=7))
+    records.save(str(tmp_path), changed(claims=claims, tables=[], seconds=7))
     call = lambda name: subprocess.run(
         [sys.executable, "-m", "metalearn.reproduce", name, f"--root={tmp_path}", f"--out={tmp_path}/out"],
         capture_output=True, text=True, check=False, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Records of experiments, `results/<id>.json`: read, checked, made from finished runs, and written as Markdown.
+"""Records of experiments, `results/<id>.json`, read and checked; `docs/records.py` makes them, and documents of them.
 
 A record holds what was run (`commands`, as given to `python -m metalearn.`, with {out} for the directory), where and
 for how long, the `claims` that `metalearn.reproduce` compares with a new run, and the `tables` that documents show.
@@ -30,9 +30,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from metalearn import cli
 from metalearn.measure import statistics
-from metalearn.runtime import workdir as workdir_lib
 from metalearn.validate import fields, nearest, one_of, require, within
 
 Record = dict[str, Any]
@@ -51,7 +49,6 @@ CLAIM = {"name": str, "path": str, "scale": NUMBER, "value": NUMBER, "interval":
 TABLE = {"title": str, "digits": int, "columns": list, "rows": list}
 SOURCE = {"path": str, "over": str}
 PUBLISHED = {"value": NUMBER, "source": str, "grade": str}
-WIDTH = 110  # of a line of JSON
 NULLABLE = ("config_sha256", "git", "episodes_sha256", "seeds", "seconds", "machine", "interval", "over",
             "interval_from", "per_seed", "published")
 
@@ -119,35 +116,6 @@ def find(records: dict[str, Record], name: str) -> Record:
     return records[name]
 
 
-def save(root: str, record: Record) -> str:
-    """Writes the record where `load` finds it; returns the path."""
-    path = os.path.join(root, "results", check(record)["id"] + ".json")
-    workdir_lib.write_text(path, to_json(record))
-    return path
-
-
-def to_json(value: Any, indent: int = 0) -> str:
-    """JSON that is readable and stable: what fits into a line stays on one, short fields of an object share lines."""
-    line = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, (dict, list)) or indent and len(line) + indent <= WIDTH:
-        return line
-    keys = [json.dumps(k) + ": " for k in value] if isinstance(value, dict) else [""] * len(value)
-    items = list(value.values() if isinstance(value, dict) else value)
-    lines = [""]
-    for i, (key, item) in enumerate(zip(keys, items, strict=True)):
-        text = key + to_json(item, indent + 1) + ("," if i + 1 < len(items) else "")
-        shared = isinstance(value, dict) and not isinstance(item, (dict, list)) and "\n" not in lines[-1]
-        if lines[-1] and shared and len(lines[-1]) + len(text) + indent < WIDTH:
-            lines[-1] += " " + text
-        else:
-            lines.append(text)
-    left, right = "{}" if isinstance(value, dict) else "[]"
-    pad = "\n" + " " * indent
-    return left + (pad + " ").join(lines).rstrip(" ") + pad + right + ("" if indent else "\n")
-
-
-# from finished runs to a record
-
 def read(numbers: Any, path: str) -> Any:
     """The entry of a RESULT line at a/b/c; ConfigError names the part that is not there."""
     for part in path.split("/"):
@@ -186,20 +154,11 @@ def _flat(entry: Any) -> list:
     return [v for part in entry for v in _flat(part)] if isinstance(entry, (list, tuple)) else [entry]
 
 
-def headline(directory: str) -> dict:
-    """The numbers of a finished sweep or run; ConfigError where it has not finished."""
-    if _is_sweep(directory):
-        return _json(directory, "sweep")["headline"]
-    require(os.path.isfile(os.path.join(directory, "result.json")), "--workdir", directory,
-            "holds neither sweep.json nor result.json: not finished")
-    return _json(directory, "result")
-
-
 def run_directories(directory: str) -> list[str]:
     """The finished runs in a sweep's directory, or the directory itself."""
-    if not _is_sweep(directory):
+    if not is_sweep(directory):
         return [directory]
-    return [os.path.join(directory, run["workdir"]) for run in _json(directory, "sweep")["runs"]]
+    return [os.path.join(directory, run["workdir"]) for run in read_json(directory, "sweep")["runs"]]
 
 
 def config_hash(directories: Sequence[str]) -> str:
@@ -212,58 +171,16 @@ def config_hash(directories: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def record(old: Record, directories: Sequence[str]) -> Record:
-    """`old` with everything measured taken from finished work: one sweep's directory, or one run's per seed.
-
-    Kept are id, family, title, commands, notes, and of each claim what is not measured.
-    """
-    runs = [run for directory in directories for run in run_directories(directory)]
-    configs, manifests, numbers = ([_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
-    each = [one for result in numbers for one in (result, *result.get("replicas", ()))]
-    found = [pair for one in each for pair in cli.flat(one).items()]
-    episodes = {value for name, value in found if name.endswith("/episodes_sha256") and value}
-    seeds = {setting["seed"] for config, result in zip(configs, numbers, strict=True)
-             for setting in [row["setting"] for row in result.get("replicas", ())] or [config]}
-    heads = [headline(directory) for directory in directories]
-    claims = []
-    for claim in old["claims"]:
-        value, half, per_seed = measured([by_replica(head, claim["path"]) for head in heads], claim["scale"])
-        over, source = "seeds" if half is not None else None, claim["interval_from"]
-        if half is None and source is not None:
-            half, over = claim["scale"] * read(heads[0], source["path"]), source["over"]
-        claims.append(claim | dict(value=value, interval=half, over=over, per_seed=per_seed))
-    tables = [dict(title=t["title"], digits=3, columns=list(map(str, t["columns"])), rows=t["rows"])
-              for t in _tables(directories[0])]
-    same = lambda values: ", ".join(dict.fromkeys(map(str, values)))
-    return check(cli.plain(old | dict(
-        provenance="made", config_sha256=config_hash(directories), git=same(m["git"] for m in manifests),
-        episodes_sha256=sorted(episodes) or None, seeds=sorted(seeds),
-        seconds=round(sum(r["seconds"] for r in numbers), 1),
-        machine=same(f"{m['machine']}, {m['num_devices']} x {m['device']}" for m in manifests), claims=claims,
-        tables=tables)))
-
-
-def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **shared: Any) -> Record:
-    """A record with nothing measured, for `record` to fill: `claims` {name: path}; `shared` is scale, digits, better
-    and tolerance of all of them. The family is what stands before the first "_" of the name."""
-    empty = dict(value=None, interval=None, over=None, interval_from=None, per_seed=None, published=None)
-    return dict.fromkeys(RECORD) | dict(
-        id=name, family=name.partition("_")[0], title=title, commands=commands, tables=[], notes=[],
-        claims=[dict.fromkeys(CLAIM) | empty | shared | dict(name=k, path=v) for k, v in claims.items()])
-
-
-def _is_sweep(directory: str) -> bool:
+def is_sweep(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, "sweep.json"))
 
 
-def _json(directory: str, name: str) -> dict:
+def read_json(directory: str, name: str) -> dict:
     with open(os.path.join(directory, name + ".json"), encoding="utf-8") as file:
         return json.load(file)
 
 
-def _tables(directory: str) -> list[dict]:
-    if _is_sweep(directory):
-        return _json(directory, "sweep").get("tables", [])
-    names = sorted(glob.glob(os.path.join(directory, "eval", "*.json")))
-    names = [name for name in names if "@" not in os.path.basename(name)]  # evaluated otherwise than in training
-    return [table for name in names for table in _json(directory, name[len(directory) + 1:-5]).get("tables", [])]
+def commands(record: Record) -> list[str]:
+    """What a person types for this record, one line each."""
+    words = [command.replace("{out}", f"runs/{record['id']}") for command in record["commands"]]
+    return ["bash launch/local.sh " + w.removeprefix("train ") for w in words]

@@ -1,4 +1,4 @@
-"""The report program: documents agree with the records, and a finished run becomes a record."""
+"""docs/records.py: documents agree with the records, and a finished run becomes a record."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import sys
 import pytest
 from test_reporting_results import CLAIM, changed, run_directory
 
-from metalearn import cli, report
-from metalearn.reporting import documents, results
+from docs import records as program
+from metalearn import cli
+from metalearn.reporting import results
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_committed_documents_agree_with_the_records():
-    assert report.generate(str(ROOT), write=False) == [], "run metalearn report results"
+    assert program.generate(str(ROOT), write=False) == [], "run python docs/records.py"
 
 
 def test_numbers_in_config_headers_are_those_of_the_records():
@@ -28,14 +29,14 @@ def test_numbers_in_config_headers_are_those_of_the_records():
         header = ast.get_docstring(ast.parse((ROOT / "configs" / f"{family}.py").read_text()))
         lines = re.findall(r"results/(\w+): (.+)", header)
         for name, text in lines:
-            claims = [f"{c['name']} {documents.claim_text(records[name], c['name'])}" for c in records[name]["claims"]]
+            claims = [f"{c['name']} {program.claim_text(records[name], c['name'])}" for c in records[name]["claims"]]
             assert text in claims, f"configs/{family}.py says {text}; results/{name}.json has {claims}"
         assert lines, family
         assert (ROOT / "docs" / "notes" / f"{family}.md").is_file()
 
 
 def house(tmp_path) -> pathlib.Path:
-    results.save(str(tmp_path), changed(claims=[CLAIM | dict(over="episodes", interval=0.5)]))
+    program.save(str(tmp_path), changed(claims=[CLAIM | dict(over="episodes", interval=0.5)]))
     (tmp_path / "README.md").write_text("<!-- results:tiny/accuracy -->?<!-- /results -->\n")
     return tmp_path
 
@@ -44,21 +45,21 @@ def house(tmp_path) -> pathlib.Path:
 def call(monkeypatch, capsys):
     """call(*words) -> (exit code, standard output, standard error) of the program."""
     def run(*words: str):
-        monkeypatch.setattr(sys, "argv", ["report", *words])
+        monkeypatch.setattr(sys, "argv", ["records.py", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main(report.main)
+            cli.main(program.main)
         return ended.value.code, *capsys.readouterr()
     return run
 
 
 def test_a_document_that_differs_fails_the_check_until_it_is_generated(tmp_path, call):
     root = house(tmp_path)
-    code, _, error = call("results", "--check", f"--root={root}")
+    code, _, error = call("--check", f"--root={root}")
     assert code == 1 and "differs from results/: README.md" in error
     assert not (root / "RESULTS.md").exists(), "a check writes nothing"
-    assert call("results", f"--root={root}")[0] == 0
+    assert call(f"--root={root}")[0] == 0
     assert (root / "README.md").read_text() == "<!-- results:tiny/accuracy -->60.0 ± 0.5<!-- /results -->\n"
-    assert call("results", "--check", f"--root={root}")[0] == 0
+    assert call("--check", f"--root={root}")[0] == 0
 
 
 def test_a_finished_run_is_stored_and_shown(tmp_path, call):

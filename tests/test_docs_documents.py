@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_reporting_results import CLAIM, RECORD, changed
 
-from metalearn.reporting import documents
+from docs import records as documents
 from metalearn.validate import ConfigError
 
 TABLE = "| a | b |\n|---|---|\n| x | 60.0 |\n| y | 1.0 ± 0.5 |"
