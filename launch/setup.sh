@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv once, installs the package with pinned versions, sets $PYTHON_VENV.
 #
 #   METALEARN_EXTRAS        extras to install beside the base ("dev", "rl", ...; comma-separated)

@@ -1,6 +1,7 @@
 """What the launchers would start, seen without Slurm, TPU, Kubernetes or a cloud. A real Slurm: tests/slurm.py."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,17 @@ from metalearn import train
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAUNCH = os.path.join(ROOT, "launch")
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing():
+    scripts = sorted(os.path.join(LAUNCH, name) for name in os.listdir(LAUNCH) if name.endswith(".sh"))
+    done = subprocess.run(["shellcheck", "-x", "-S", "warning", *scripts, os.path.join(ROOT, ".ci", "run")],
+                          capture_output=True, text=True, cwd=LAUNCH)
+    assert done.returncode == 0, done.stdout
+    shown = slurm("--print", "--", "sweep", "--config=configs/gpicl.py:phases", "--out=runs/none").stdout
+    done = subprocess.run(["shellcheck", "-S", "warning", "-"], input=script(shown), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def slurm(*words):
