@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def memory(spec: str, overrides: list[str]) -> dict:
     state = jax.eval_shape(loop.make_init(experiment), data, key)
     update = loop.make_update(experiment, sharding.make_mesh(config.train.devices, config.train.mesh.model))
     began = time.perf_counter()
-    used = update.lower(state, data, key, 1).compile().memory_analysis()
+    used: Any = update.lower(state, data, key, 1).compile().memory_analysis()
     return {"config": spec, "temp_bytes": used.temp_size_in_bytes, "argument_bytes": used.argument_size_in_bytes,
             "compile_seconds": time.perf_counter() - began}
 
@@ -118,7 +119,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
            "model_gflops": work / step / 1e9, "matmul_gflops": peak / 1e9, "fraction_of_matmul": work / step / peak,
            "compile_seconds": compile_seconds}
     by_arm = {name: statistics.median(times) * 1e3 for name, times in seconds.items()}
-    best = min(by_arm, key=by_arm.get, default=None)
+    best = min(by_arm, key=lambda arm: by_arm[arm], default=None)
     if best:
         row |= {"torch_ms": by_arm, "torch_best": best, "times_torch": by_arm[best] / row["ms_per_step"],
                 "torch_min": min(seconds[best]) * 1e3, "torch_max": max(seconds[best]) * 1e3} | checked
