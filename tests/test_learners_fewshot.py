@@ -28,7 +28,9 @@ def _parts(arg, *overrides):
 
 @pytest.mark.parametrize("name", list(configs.LEARNERS))
 def test_gradients_are_finite_and_reach_every_parameter(name, golden):
-    experiment, state, batch = _parts(f"smoke,{name}")
+    # as the golden was recorded; fifteen steps of conjugate gradients would gather rounding
+    few = ("learner.inner_steps=5", "learner.eval_steps=10", "learner.cg_steps=5") if name == "imaml" else ()
+    experiment, state, batch = _parts(f"smoke,{name}", *few)
     grads, _, means = jax.jit(experiment.learner.grads)(state.params, state.carry, batch, _key(2))
     assert jax.tree.structure(grads) == jax.tree.structure(state.params)
     dead = [jax.tree_util.keystr(p) for p, g in jax.tree_util.tree_leaves_with_path(grads)
