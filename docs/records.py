@@ -47,10 +47,10 @@ from metalearn.reporting.results import (  # noqa: E402
     config_hash,
     find,
     is_sweep,
+    json_of,
     load,
     measured,
     read,
-    read_json,
     run_directories,
 )
 from metalearn.runtime import config as config_lib, manifest, workdir as workdir_lib  # noqa: E402
@@ -211,10 +211,10 @@ def to_json(value: Any, indent: int = 0) -> str:
 def headline(directory: str) -> dict:
     """The numbers of a finished sweep or run; ConfigError where it has not finished."""
     if is_sweep(directory):
-        return read_json(directory, "sweep")["headline"]
+        return json_of(directory, "sweep")["headline"]
     require(os.path.isfile(os.path.join(directory, "result.json")), "--workdir", directory,
             "holds neither sweep.json nor result.json: not finished")
-    return read_json(directory, "result")
+    return json_of(directory, "result")
 
 
 def record(old: Record, directories: Sequence[str]) -> Record:
@@ -223,7 +223,7 @@ def record(old: Record, directories: Sequence[str]) -> Record:
     Kept are id, family, title, commands, notes, and of each claim what is not measured.
     """
     runs = [run for directory in directories for run in run_directories(directory)]
-    configs, manifests, numbers = ([read_json(run, name) for run in runs] for name in ("config", "manifest", "result"))
+    configs, manifests, numbers = ([json_of(run, name) for run in runs] for name in ("config", "manifest", "result"))
     each = [one for result in numbers for one in (result, *result.get("replicas", ()))]
     found = [pair for one in each for pair in cli.flat(one).items()]
     episodes = {value for name, value in found if name.endswith("/episodes_sha256") and value}
@@ -259,10 +259,10 @@ def blank(name: str, title: str, commands: list[str], claims: dict[str, str], **
 
 def _tables(directory: str) -> list[dict]:
     if is_sweep(directory):
-        return read_json(directory, "sweep").get("tables", [])
+        return json_of(directory, "sweep").get("tables", [])
     names = sorted(glob.glob(os.path.join(directory, "eval", "*.json")))
     names = [name for name in names if "@" not in os.path.basename(name)]  # evaluated otherwise than in training
-    return [table for name in names for table in read_json(directory, name[len(directory) + 1:-5]).get("tables", [])]
+    return [table for name in names for table in json_of(directory, name[len(directory) + 1:-5]).get("tables", [])]
 
 
 def generate(root: str, write: bool = True) -> list[str]:
@@ -308,6 +308,18 @@ def store_row(root: str, name: str, row_name: str, row: dict, command: str, sha2
         "seconds": round(seconds, 1), "notes": notes,
         "machine": f"{machine['machine']}, {row['device']}, {row['matmul_gflops']:.0f} GFLOP/s in a 2048^3 product",
         "commands": [c for _, c in rows.values()], "tables": [table | {"rows": [r for r, _ in rows.values()]}]}))
+
+
+def store_table(root: str, name: str, title: str, command: str, note: str, table: dict, seconds: float) -> None:
+    """Puts a table that is measured as one into the record `name`: in the place of the one of its title, or below the
+    others. What stands beside tables is of the one that was stored last."""
+    machine, new = manifest.describe("cpu", 1), {table["title"]: table}
+    old = load(root).get(name, {"tables": []})["tables"]
+    kept = [new.pop(t["title"], t) for t in old]
+    save(root, cli.plain(blank(name, title, [command], {}) | {
+        "provenance": "made", "config_sha256": "", "git": machine["git"], "seeds": [0],
+        "tables": [*kept, *new.values()], "seconds": round(seconds, 1), "machine": machine["machine"],
+        "notes": [f"{note} Time and revision are those of the table that was stored last."]}))
 
 
 def row(args) -> int:

@@ -41,7 +41,7 @@ import jax
 from metalearn import cli
 from metalearn.reporting import plots, tables
 from metalearn.reporting.runs import Run
-from metalearn.runtime import config as config_lib, packs, signals, workdir as workdir_lib
+from metalearn.runtime import config as config_lib, signals, workdir as workdir_lib
 from metalearn.validate import ConfigError, require
 
 
@@ -245,6 +245,8 @@ def main() -> int:
         if args.on == "local":
             trainers.run(runs)
         elif args.on == "replicas":
+            from metalearn.runtime import packs  # Orbax comes with it, which no other sweep waits for
+
             jax.config.update("jax_platforms", "cpu")  # the accelerator is for the processes that train
             packed = packs.pack([run for run in runs if done(run) is None])
             trainers.run(packed)

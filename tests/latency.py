@@ -22,9 +22,9 @@ import numpy as np
 from docs import records
 from metalearn import cli
 from metalearn.nn import network as network_lib
-from metalearn.reporting import results, tables
+from metalearn.reporting import tables
 from metalearn.rl import acting, rollout
-from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, manifest, replicas
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas
 from metalearn.types import named_leaves
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
@@ -240,21 +240,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--store", action="store_true")
     args = parser.parse()
-    began, found = time.monotonic(), []
+    found = []
     for name in args.only.split(","):
-        table = SECTIONS[name](args.rounds)
+        began, table = time.monotonic(), SECTIONS[name](args.rounds)
         found.append(table | {"digits": 3})
         tables.show({"tables": [table | {"rows": [["" if c is None else str(c) for c in r] for r in table["rows"]]}]})
-    if args.store:
-        machine = manifest.describe("cpu", 1)
-        stored = results.load(ROOT).get("latency", {"tables": []})
-        new = {table["title"]: table for table in found}
-        found = [*(new.pop(t["title"], t) for t in stored["tables"]), *new.values()]
-        record = records.blank("latency", "What a person waits for", ["train --config=configs/gpicl.py:smoke"], {})
-        records.save(ROOT, cli.plain(record | {
-            "provenance": "made", "config_sha256": "", "git": machine["git"], "seeds": [0], "tables": found,
-            "seconds": round(time.monotonic() - began, 1), "machine": machine["machine"],
-            "notes": ["`python -m tests.latency --store` writes this record, in a checkout with PyTorch."]}))
+        if args.store:
+            records.store_table(ROOT, "latency", "What a person waits for", "train --config=configs/gpicl.py:smoke",
+                                "`bash launch/test.sh --latency --store` writes this record, where PyTorch is.",
+                                found[-1], time.monotonic() - began)
     cli.print_result({"tables": found})
     return 0
 

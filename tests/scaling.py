@@ -20,8 +20,8 @@ import jax
 
 from docs import records
 from metalearn import benchmark, cli
-from metalearn.reporting import results, tables
-from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, manifest, replicas, sharding
+from metalearn.reporting import tables
+from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
 from tests.faults import together
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -158,20 +158,6 @@ SECTIONS = {"size": size, "devices": devices, "replicas": together_at_once, "pro
             "plan": plan}
 
 
-def _store(table: dict, seconds: float) -> None:
-    """Puts the table into the record, in the place of the one of its title."""
-    machine = manifest.describe("cpu", 1)
-    commands = ["benchmark --config=configs/gpicl.py:shifted --config.train.devices=2"]
-    blank = records.blank("scaling", "How an update grows: size, devices, replicas, processes", commands, {})
-    stored = results.load(ROOT).get("scaling", {"tables": []})["tables"]
-    others = [t for t in stored if t["title"] != table["title"]]
-    records.save(ROOT, cli.plain(blank | {
-        "provenance": "made", "config_sha256": "", "git": machine["git"], "seeds": [0], "tables": [*others, table],
-        "seconds": round(seconds, 1), "machine": machine["machine"],
-        "notes": ["`bash launch/test.sh --scaling --store` writes this record; the command above is one of its rows. "
-                  "Time and revision are those of the table that was stored last."]}))
-
-
 def main() -> int:
     parser = cli.Parser(__doc__, prog="python -m tests.scaling")
     parser.add_argument("--only", default=",".join(SECTIONS))
@@ -184,7 +170,11 @@ def main() -> int:
         shown = table | {"rows": [["" if c is None else str(c) for c in row] for row in table["rows"]]}
         tables.show({"tables": [shown]})
         if args.store:
-            _store(found[-1], time.monotonic() - began)
+            records.store_table(
+                ROOT, "scaling", "How an update grows: size, devices, replicas, processes",
+                "benchmark --config=configs/gpicl.py:shifted --config.train.devices=2",
+                "`bash launch/test.sh --scaling --store` writes this record; the command above is one of its rows.",
+                found[-1], time.monotonic() - began)
     cli.print_result({"tables": found})
     return 0
 

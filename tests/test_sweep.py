@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from metalearn import sweep, train
-from metalearn.runtime import config as config_lib, packs, writer
+from metalearn.runtime import config as config_lib, packs, stored, writer
 from metalearn.validate import ConfigError
 
 
@@ -263,6 +263,8 @@ def sweep():
     for run, same in zip(out[2:4], alone[2:4], strict=True):
         train.run(same["config"], same["workdir"], quiet=True)
         assert sweep.done(run) is not None
+        kept, wanted = (stored.read(d["workdir"], d["config"]) for d in (run, same))
+        assert kept.spec == wanted.spec and kept.facts == wanted.facts
         for name in ("result.json", "metrics.jsonl", "eval/history.jsonl", "eval/curves.json"):
             ours, theirs = (numbers_of(os.path.join(d["workdir"], name)) for d in (run, same))
             assert ours.keys() == theirs.keys(), name

@@ -120,13 +120,13 @@ def query(options: Options, model: PyTree, adapter: PyTree | None, state: PyTree
     return feedback_nn.restore(said, state)
 
 
-def inject(options: Options, delta: PyTree, energy: Array | None, future_B: Array) -> PyTree:
+def inject(options: Options, delta: PyTree, energy: Array, future_B: Array) -> PyTree:
     """What is injected of G's answer: clipped, discounted, nothing where nothing is to come or where G does harm.
 
     energy  of `inner`, for the gate; future_B  1 where something that counts is still to come
     """
     by_B = options.gamma * future_B
-    if options.gate and energy is not None:
+    if options.gate:
         by_B = by_B * (energy[1] < energy[0])
     return synthetic.scale_B(synthetic.clip(delta, options.clip), by_B)
 

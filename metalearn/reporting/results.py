@@ -158,7 +158,7 @@ def run_directories(directory: str) -> list[str]:
     """The finished runs in a sweep's directory, or the directory itself."""
     if not is_sweep(directory):
         return [directory]
-    return [os.path.join(directory, run["workdir"]) for run in read_json(directory, "sweep")["runs"]]
+    return [os.path.join(directory, run["workdir"]) for run in json_of(directory, "sweep")["runs"]]
 
 
 def config_hash(directories: Sequence[str]) -> str:
@@ -175,7 +175,7 @@ def is_sweep(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, "sweep.json"))
 
 
-def read_json(directory: str, name: str) -> dict:
+def json_of(directory: str, name: str) -> dict:
     with open(os.path.join(directory, name + ".json"), encoding="utf-8") as file:
         return json.load(file)
 

@@ -121,7 +121,7 @@ def _rewound(state: TrainState, streak: np.int32) -> TrainState:
 
 def _report(experiment: Experiment, before: TrainState, data: PyTree, key, r: int, means) -> dict[str, Any]:
     plan = experiment.plan
-    mine = replicas.one(plan, before.replace(step=None), r).replace(step=before.step)
+    mine = replicas.state_of(plan, before, r)
     key = key if plan.num == 1 else key[r]
     batch, key_learner = jax.jit(lambda state: loop.draw(experiment, data, key, state))(mine)
     grads, _, _ = jax.jit(experiment.learner.grads)(mine.params, mine.carry, batch, key_learner)

@@ -1,8 +1,8 @@
 """Runs of a sweep that differ in nothing but what one program can vary, run as its replicas, and taken apart again.
 
 What is taken apart has what the run alone would have left, its numbers up to rounding (see `replicas`): config,
-manifest, last checkpoint, metrics, evaluations and result, without plots. So it is a run like any other: evaluated,
-loaded, taken over by `init_from`, or gone on with.
+manifest, last checkpoint, what loading needs of the task, metrics, evaluations and result, without plots. So it is a
+run like any other: evaluated, loaded, taken over by `init_from`, or gone on with.
 """
 
 import glob
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from metalearn import lookup
 from metalearn.cli import plain
-from metalearn.runtime import config as config_lib, loop, manifest, replicas, workdir as workdir_lib, writer
+from metalearn.runtime import config as config_lib, loop, manifest, replicas, stored, workdir as workdir_lib, writer
 from metalearn.runtime.checkpoint import Checkpoints
 from metalearn.runtime.experiment import build, fingerprint, with_data
 from metalearn.validate import given
@@ -59,22 +59,20 @@ def unpack(packed: dict) -> None:
     path, members = packed["workdir"], packed["members"]
     experiment = with_data(build(packed["config"]), path)
     plan, task = experiment.plan, experiment.task
-    with Checkpoints(os.path.join(path, "checkpoints")) as checkpoints:
-        template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, task.data), replicas.roots(plan))
-        state, meta = checkpoints.restore(template)
+    template = jax.eval_shape(loop.make_init(experiment), replicas.data(plan, task.data), replicas.roots(plan))
+    state, meta = Checkpoints(os.path.join(path, "checkpoints")).restore(template)
     result = _read(os.path.join(path, "result.json"))
     session = {k: v for k, v in manifest.read(path).items() if k != "history"}
     for r, run in enumerate(members):
         with workdir_lib.hold(run["workdir"], run["config"]) as held:
             own = lambda *names, held=held: os.path.join(held.path, *names)
-            mine = replicas.one(plan, state.replace(step=None), r).replace(step=state.step)
+            alone = replicas.task_of(plan, task, r)
             guard = {k: v if k == "attempt" else [v[r]] for k, v in meta["guard"].items()}
             manifest.add(held.path, session, step=meta["step"], saved=meta["step"], packed=packed["name"])
-            with Checkpoints(own("checkpoints")) as checkpoints:
-                checkpoints.save(meta["step"], mine, {
-                    "config": run["config"].to_dict(), "versions": meta["versions"], "running": {}, "guard": guard,
-                    "data_sha256": fingerprint(replicas.task_of(plan, task, r).data),
-                    "seconds": meta["seconds"] / plan.num})
+            Checkpoints(own("checkpoints")).save(meta["step"], replicas.state_of(plan, state, r), {
+                "config": run["config"].to_dict(), "versions": meta["versions"], "running": {}, "guard": guard,
+                "data_sha256": fingerprint(alone.data), "seconds": meta["seconds"] / plan.num})
+            stored.save(held.path, alone, run["config"].train.batch)
             for name, pick in (("metrics.jsonl", _of_line), (os.path.join("eval", "history.jsonl"), _of_history)):
                 writer.rewrite(own(name), [pick(line, r) for line in writer.read(os.path.join(path, name))])
             for file in glob.glob(os.path.join(glob.escape(path), "eval", "*.json")):

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from metalearn.measure import statistics
 from metalearn.runtime import config as config_lib, optimiser
-from metalearn.types import Array, PyTree, Result, TaskDist
+from metalearn.types import Array, PyTree, Result, TaskDist, TrainState
 from metalearn.validate import call, fields, positive, require, within
 
 FIELDS = ("num", "at_once", "vary")
@@ -159,6 +159,11 @@ def task_of(plan: Plan, task: TaskDist, r: int) -> TaskDist:
 def one(plan: Plan, tree: PyTree, r: int) -> PyTree:
     """Replica r's part of stacked parameters, or of a stacked carry."""
     return tree if plan.num == 1 else jax.tree.map(lambda leaf: leaf[r], tree)
+
+
+def state_of(plan: Plan, state: TrainState, r: int) -> TrainState:
+    """Replica r's part of a run's state, whose step is shared."""
+    return one(plan, state.replace(step=None), r).replace(step=state.step)
 
 
 def line(plan: Plan, numbers: Sequence[dict[str, float]]) -> dict[str, Any]:
