@@ -277,4 +277,4 @@ def sweep(arg: str = "digits"):
                    "seed": seed, "learner.backbone.norm": norm}
 
 
-SUMMARY = "fewshot.learners"
+SUMMARY = "tables.fewshot.learners"

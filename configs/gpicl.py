@@ -219,5 +219,5 @@ def sweep(arg: str = "phases"):
                "replicas.vary": vary}
 
 
-SUMMARY = {"phases": "gpicl.phases", "models": "gpicl.models", "mixture": "gpicl.pools",
-           **dict.fromkeys(("layouts", *ARMS), "gpicl.arms")}
+SUMMARY = {"phases": "tables.gpicl.phases", "models": "tables.gpicl.models", "mixture": "tables.gpicl.pools",
+           **dict.fromkeys(("layouts", *ARMS), "tables.gpicl.arms")}

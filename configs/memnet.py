@@ -376,6 +376,6 @@ def sweep(arg: str = "gated_recall"):
         common.choose(arg, dict.fromkeys(known), "")
 
 
-SUMMARY = {"gated_recall": "memnet.gated", "copy": "memnet.copy", "repeat_copy": "memnet.copy",
-           "shared": "memnet.shared", "cost": "memnet.cost",
-           **dict.fromkeys((*STREAMS, "mann_parts"), "memnet.streams")}
+SUMMARY = {"gated_recall": "tables.memnet.gated", "copy": "tables.memnet.copy", "repeat_copy": "tables.memnet.copy",
+           "shared": "tables.memnet.shared", "cost": "tables.memnet.cost",
+           **dict.fromkeys((*STREAMS, "mann_parts"), "tables.memnet.streams")}

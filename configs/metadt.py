@@ -298,4 +298,4 @@ def _units(base: str, data: dict, seeds):
             yield f"seed {seed}", data | {"seed": seed}
 
 
-SUMMARY = "metadt.returns"
+SUMMARY = "tables.metadt.returns"

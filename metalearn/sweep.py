@@ -18,8 +18,8 @@ long as any of its runs is alive.
 directories are called by it, 003-cdni-L-12, and tables find their rows by it), `_stage` (int: lower stages finish
 first) and `_config` (another FILE:argument for this run, from the repository's root). Inside a value '{dir}' is the
 sweep's directory and '{run:LABEL}' that of another run, so that a later stage can say init_from='{run:LABEL}'. The
-config's SUMMARY names the function of metalearn/reporting that turns the runs into one table, figure and RESULT line:
-"fewshot.learners", or {argument of the config: such a name}.
+config's SUMMARY names the function beside it that turns the runs into one table, figure and RESULT line:
+"tables.fewshot.learners", or {argument of the config: such a name}.
 """
 
 import concurrent.futures
@@ -191,7 +191,7 @@ def summarise(spec: str, runs: list[dict], out: str) -> dict:
             finished.append(Run(run["label"], run["overrides"], headline, run["workdir"]))
     summary = getattr(module, "SUMMARY", "")
     summary = summary if isinstance(summary, str) else summary[arg]
-    result = reporting(summary)(finished) if summary and finished else {"headline": {}}
+    result = summariser(summary)(finished) if summary and finished else {"headline": {}}
     listed = [dict(label=run.label, overrides=run.overrides, headline=run.headline,
                    workdir=os.path.basename(run.workdir)) for run in finished]
     result = cli.plain(result | {"runs": listed})
@@ -201,10 +201,10 @@ def summarise(spec: str, runs: list[dict], out: str) -> dict:
     return result["headline"] | {"runs": len(finished)}
 
 
-def reporting(name: str):
-    """The function "module.function" of metalearn/reporting."""
-    module, _, function = name.partition(".")
-    return getattr(importlib.import_module(f"metalearn.reporting.{module}"), function)
+def summariser(name: str):
+    """The function "module.function" in the folder of the config that was read last, or among the built-in ones."""
+    module, _, function = name.rpartition(".")
+    return getattr(importlib.import_module(f"configs.{module}"), function)
 
 
 def cores() -> list[int]:

@@ -204,6 +204,7 @@ class EpisodeSpec:
     shots, queries   support and query examples (per class, where there are classes); 0 where all positions are asked
     train_outputs    classes of a training episode, where training has another number of them
     max_difficulty   the highest difficulty in training, `data["difficulty"]`; 0 where tasks do not differ in it
+    longest       the highest that the split `exact` has room for
     rare_from     labels from here on are rare; None where none are
     answers_early   labels hold an answer at positions before the one where it is asked
     class_N, num_classes   the class of each meta-training example, and how many there are; for learners that name them
@@ -218,6 +219,7 @@ class EpisodeSpec:
     queries: int = 0
     train_outputs: int = 0
     max_difficulty: int = 0
+    longest: int = 0
     rare_from: int | None = None
     answers_early: bool = False
     class_N: Any = None

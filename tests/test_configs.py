@@ -52,7 +52,7 @@ def test_every_combination_of_a_sweep_loads(path):
     for arg in sweeps(path):
         assert len(sweep.expand(f"{path}:{arg}", "out")) > 0
         summary = module.SUMMARY if isinstance(module.SUMMARY, str) else module.SUMMARY[arg]
-        assert callable(sweep.reporting(summary)), summary
+        assert callable(sweep.summariser(summary)), summary
 
 
 @pytest.mark.parametrize("path", [  # the published settings of Meta-DT run what its own smoke runs

@@ -22,9 +22,9 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
     require("exact" in task.splits, "name", "length_generalisation",
             "needs a task of graded difficulty (a split `exact`)")
     require(len(lengths) > 0, "lengths", lengths, "must name at least one")
-    most = 2 * task.spec.max_difficulty
+    most = task.spec.longest
     for length in lengths:
-        require(1 <= length <= most, "lengths", length, f"must lie between 1 and {most}, twice the training length")
+        require(1 <= length <= most, "lengths", length, f"must lie between 1 and {most}, what the task has room for")
     kind = task.spec.targets
 
     @jax.jit
@@ -49,7 +49,7 @@ def make(task: TaskDist, learner: Learner, *, lengths: tuple[int, ...], solved_b
                     "episodes_sha256": digest}
         if learner.batch_schedule:  # where a curriculum stands: it has left everything easier behind as learned
             headline["difficulty"] = int(learner.batch_schedule(task.data, carry)[0]["difficulty"])
-        table = {"title": f"by length (trained up to {most // 2})",
+        table = {"title": f"by length (trained up to {task.spec.max_difficulty})",
                  "columns": ["length", "bits per target bit", "right bits"],
                  "rows": [[n, f"{b:.3f}", f"{r:.3f}"] for n, b, r in zip(lengths, bits, right, strict=True)]}
         curve = {"title": "length generalisation", "x": list(lengths), "xlabel": "length",

@@ -266,6 +266,16 @@ def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:
     out = []
     for i, (net, mine) in enumerate(zip(setup.nets, setup.parts(batch), strict=True)):
         x_TBX = setup.reader.cut(mine, jnp.int32(0), mine.mask_BT.shape[1]).x_TBX
-        _, logits_TBV = segments.run(net, params["net"][str(i)], None, x_TBX)
-        out.append(jnp.swapaxes(logits_TBV, 0, 1))
+        out.append(jnp.swapaxes(_read(net, params["net"][str(i)], x_TBX, setup.length), 0, 1))
     return out[0] if len(out) == 1 else jnp.concatenate(out)
+
+
+def _read(net: Network, params: PyTree, x_TBX: Array, most: int) -> Array:
+    """Outputs (T, B, V); of episodes longer than `most`, that many steps at a time."""
+    T, B = x_TBX.shape[:2]
+    if T <= most:
+        return segments.run(net, params, None, x_TBX)[1]
+    pieces = jnp.pad(x_TBX, ((0, -T % most), (0, 0), (0, 0))).reshape(-1, most, *x_TBX.shape[1:])
+    first = net.initial_state(params, B, len(pieces) * most)
+    _, out_NLBV = jax.lax.scan(lambda state, x: segments.run(net, params, state, x), first, pieces)
+    return out_NLBV.reshape(len(pieces) * most, B, -1)[:T]

@@ -45,5 +45,5 @@ def make(*, bits: int, rows: int, max_items: int, task_seed: int) -> TaskDist:
         return _ids.episodes(episode, data, key, split, num)
 
     spec = EpisodeSpec(length=(max_items + 1) * step + rows, features=bits + 2, targets="bits", outputs=bits,
-                       max_difficulty=max_items)
+                       max_difficulty=max_items, longest=2 * max_items)
     return TaskDist(data, sample, _ids.SPLITS, spec, {})

@@ -45,5 +45,5 @@ def make(*, bits: int, max_length: int, repeats: int, exact: bool, task_seed: in
         return _ids.episodes(episode, data, key, split, num)
 
     spec = EpisodeSpec(length=max_length * (1 + repeats) + 1, features=bits + 1, targets="bits", outputs=bits,
-                       max_difficulty=max_length)
+                       max_difficulty=max_length, longest=2 * max_length)
     return TaskDist(data, sample, _ids.SPLITS, spec, {})

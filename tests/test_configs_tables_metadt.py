@@ -2,7 +2,7 @@
 
 import json
 
-from metalearn.reporting import metadt
+from configs.tables import metadt
 from metalearn.reporting.runs import Run
 
 REFERENCES = {"few": {"oracle": 3.0, "behaviour": 0.5}, "demo": {"oracle": 2.0}}

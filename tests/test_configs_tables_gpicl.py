@@ -2,7 +2,7 @@
 
 import json
 
-from metalearn.reporting import gpicl
+from configs.tables import gpicl
 from metalearn.reporting.runs import Run
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metalearn.reporting import fewshot
+from configs.tables import fewshot
 from metalearn.reporting.runs import Run
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from configs.tables import memnet
 from metalearn.measure.statistics import text
-from metalearn.reporting import memnet
 from metalearn.reporting.runs import Run
 
 

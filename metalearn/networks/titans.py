@@ -1,0 +1,124 @@
+"""Titans (2501.00663): a neural memory that writes what surprises it, alone or beside attention over a window.
+
+The paper leaves open, and we chose: layers are square and per head, a query reads after its own token was learned, and
+within a segment of `mac` a token sees what was recalled for tokens up to its own (the paper's full causal mask over
+[persistent, recalled, segment] would show it what was recalled for later ones).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalearn import validate
+from metalearn.nn import mixing, network, transformer
+from metalearn.nn.neural_memory import NeuralMemory
+from metalearn.nn.transformer import normal
+from metalearn.types import Array, HostArray
+
+VARIANTS = ("lmm", "mac", "mag", "mal")
+
+
+class Titans(NeuralMemory):
+    """The memory and attention in one mixer: mac, mag or mal.
+
+    window       tokens that mag and mal attend over
+    first        learned tokens that attention sees from everywhere
+    """
+
+    variant: str
+    window: int
+    first: int
+
+    def setup_memory(self):
+        super().setup_memory()
+        D, small = self.width, (2 * self.depth) ** -0.5  # residual outputs start small
+        self.attention_qkv = self.param("attention_qkv", normal(1.0), (D, 3 * D))
+        self.attention_out = self.param("attention_out", normal(small), (D, D))
+        self.first_kv = self.param("persistent", normal(1.0), (2, self.first, D))
+        if self.variant == "mac":
+            self.remember = self.param("remember", normal(1.0), (D, 3 * D))
+        if self.variant == "mag":
+            start = np.array([[small], [1.0]], np.float32)
+            self.scales = self.param("scales", lambda _: jnp.broadcast_to(start, (2, D)))
+
+    def initial_memory(self, num):
+        state = super().initial_memory(num)
+        if self.variant == "mac":
+            return state
+        zeros = jnp.zeros((num, self.window - 1, self.width))
+        return state | {"attention": {"k": zeros, "v": zeros, "on": zeros[..., :1]}}
+
+    def __call__(self, state, x_BLD, fresh):
+        if self.variant == "mac":
+            return super().__call__(state, x_BLD, fresh)
+        memory = {g: s for g, s in state.items() if g != "attention"}
+        memory, o_BLD = super().__call__(memory, x_BLD, fresh)
+        if self.variant == "mal":
+            attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD)
+            return memory | {"attention": attention}, y_BLD
+        attention, y_BLD = self.look_back(state["attention"], x_BLD)
+        y_BLD, o_BLD = (scale * a * jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + 1e-6)
+                        for scale, a in zip(self.scales, (y_BLD, o_BLD), strict=True))
+        return memory | {"attention": attention}, y_BLD * jax.nn.sigmoid(o_BLD)
+
+    def look_back(self, state, x_BLD: Array):
+        """(state, what attention over the window says)."""
+        q, k, v = jnp.split(x_BLD @ self.attention_qkv, 3, -1)
+        length, kept = x_BLD.shape[1], self.window - 1
+        seen = {name: jnp.concatenate([state[name], new], 1) for name, new in
+                (("k", k), ("v", v), ("on", jnp.ones((*k.shape[:2], 1))))}
+        apart = np.arange(length)[:, None] + kept - np.arange(kept + length)  # from a key to the query
+        mask_B1LM = ((apart >= 0) & (apart <= kept)) & (seen["on"][:, None, None, :, 0] > 0)
+        y_BLD = self.attend(q, seen["k"], seen["v"], mask_B1LM)
+        return {name: a[:, length:] for name, a in seen.items()}, y_BLD
+
+    def attend(self, q_BLD: Array, k_BMD: Array, v_BMD: Array, mask_B1LM: HostArray) -> Array:
+        """With the persistent tokens in front, which every query sees."""
+        ahead = lambda first_PD, a: jnp.concatenate([jnp.broadcast_to(first_PD, (len(a), *first_PD.shape)), a], 1)
+        heads = lambda a: a.reshape(*a.shape[:2], self.num_heads, -1)
+        mask_B1LM = jnp.pad(mask_B1LM, ((0, 0),) * 3 + ((self.first, 0),), constant_values=True)
+        k, v = (heads(ahead(first, a)) for first, a in zip(self.first_kv, (k_BMD, v_BMD), strict=True))
+        return transformer.attend(heads(q_BLD), k, v, mask_B1LM).reshape(q_BLD.shape) @ self.attention_out
+
+    def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
+        if self.variant != "mac":
+            return super().mix(state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh)
+        mask_LL = np.tri(self.chunk, dtype=bool)
+        mask_11LM = np.concatenate([mask_LL, mask_LL], 1)[None, None]
+
+        def segment(memory, now):
+            recalled_BCD = self.read(memory, now["q"]).reshape(now["x"].shape)
+            (_, k, v), (q, *own) = (jnp.split(a @ self.attention_qkv, 3, -1) for a in (recalled_BCD, now["x"]))
+            k, v = (jnp.concatenate(pair, 1) for pair in zip((k, v), own, strict=True))
+            y_BCD = self.attend(q, k, v, mask_11LM)
+            memory, o_BCHK = self.write(memory, *self.cut(y_BCD @ self.remember), y_BCD)
+            return memory, y_BCD.reshape(o_BCHK.shape) * o_BCHK
+
+        return self.by_chunks(segment, state, {"q": q_BLHK, "k": k_BLHK, "v": v_BLHK, "x": x_BLD}, fresh)
+
+
+def make(spec: network.NetworkSpec, *, variant: str, depth: int, width: int, num_heads: int, mlp: int, conv: int,
+         chunk: int, layers: int, momentum: bool, decay: bool, rate: float, clip: float, persistent: int,
+         window: int) -> network.Network:
+    """variant     lmm (memory alone) | mac (recalls beside a segment, attends over both, learns what came of it) |
+                   mag (attention over a window, gated by the memory) | mal (memory, then attention over a window)
+    chunk       tokens whose gradients are all taken before the first of them: part of the method; of mac the segment
+    layers      of the memory, 1 is linear
+    momentum, decay   False takes past surprise, or forgetting, away
+    rate        largest step size
+    clip        largest norm of a token's error, 0 for none: it keeps a memory of several layers from running away
+    persistent  learned tokens: lmm begins with them, attention sees them from everywhere
+    window      tokens that mag and mal attend over
+    """
+    validate.one_of(VARIANTS, variant=variant)
+    validate.positive(chunk=chunk, layers=layers, rate=rate, window=window)
+    validate.nonnegative(clip=clip)
+    fields: dict[str, Any] = dict(depth=depth, width=width, num_heads=num_heads, mlp=mlp, conv=conv, chunk=chunk,
+                                  layers=layers, momentum=momentum, decay=decay, rate=rate, clip=clip,
+                                  by_place=False, normed=False)
+    if variant == "lmm":
+        return mixing.make(spec, NeuralMemory, persistent=persistent, **fields)
+    validate.nonnegative(persistent=persistent)
+    return mixing.make(spec, Titans, variant=variant, window=window, first=persistent, **fields)
