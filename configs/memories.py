@@ -11,25 +11,27 @@ from ml_collections import ConfigDict
 from configs import common, memnet
 
 HERE = "configs/memories.py"
-SEEDS = 3
+SEEDS = 3  # side by side
 STACK = dict(depth=2, width=32, num_heads=1, mlp=64)
-CONVOLVED = STACK | dict(conv=4, chunk=16)
-TITANS = CONVOLVED | dict(name="titans", variant="lmm", layers=2, momentum=True, decay=True, rate=0.5, clip=1.0,
-                          persistent=4, window=32)
+CHUNKS = STACK | dict(conv=4, chunk=16)
+DESCENT = dict(layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=4, window=32)
 NETWORKS = {
-    "transformer": common.NETWORKS["transformer"] | STACK | dict(positions=False),
-    "lstm": dict(name="lstm", hidden=64),
-    "linear_attention": CONVOLVED | dict(name="linear_attention", decay="none"),
-    "retention": CONVOLVED | dict(name="linear_attention", decay="head"),
-    "delta": CONVOLVED | dict(name="delta", gated=False),
-    "gated_delta": CONVOLVED | dict(name="delta", gated=True),
-    "mesa": CONVOLVED | dict(name="mesa", iterations=8),
-    "ttt": CONVOLVED | dict(name="ttt", layers=1, rate=1.0),
-    "titans": TITANS,
-    "titans_mac": TITANS | dict(variant="mac"),
-    "titans_mag": TITANS | dict(variant="mag"),
-    "titans_mal": TITANS | dict(variant="mal"),
+    "window_attention": STACK | dict(name="window_attention", conv=4, window=128),
+    "lstm": dict(name="lstm", hidden=128),
+    "linear_attention": CHUNKS | dict(name="linear_attention", decay="none"),
+    "retention": CHUNKS | dict(name="linear_attention", decay="head"),
+    "delta": CHUNKS | dict(name="delta", gated=False),
+    "gated_delta": CHUNKS | dict(name="delta", gated=True),
+    "mesa": CHUNKS | dict(name="mesa", iterations=8),
+    "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
+    **{name: CHUNKS | DESCENT | dict(name="titans", variant=variant) for name, variant in (
+        ("titans", "lmm"), ("titans_mac", "mac"), ("titans_mag", "mag"), ("titans_mal", "mal"))},
 }
+# one block, a token at a time: what a feedback model answers is then the memory alone
+ONE = dict(depth=1, width=16, num_heads=1, mlp=16, conv=1)
+CELLS = {name: memnet.MEMORIES[name] for name in ("lstm", "outer_lstm", "ntm", "nse")} | {
+    name: NETWORKS[name] | ONE | dict(chunk=1) for name in ("linear_attention", "delta", "gated_delta", "ttt", "titans")}
+CELLS["titans"] |= dict(persistent=0)
 
 
 def recall(task: dict, network: str, segment: int, lengths: tuple) -> dict:
@@ -37,20 +39,20 @@ def recall(task: dict, network: str, segment: int, lengths: tuple) -> dict:
     return dict(
         seed=0,
         init_from="",
-        replicas=common.replicas(),
+        replicas=common.replicas(SEEDS),
         task=task,
         learner=memnet.learner(NETWORKS[network], rule="bptt", segment=segment, unroll=1),
         optim=common.adam(3e-3, clip=1.0, decay="cosine", warmup_steps=100),
-        train=common.train(batch=32, steps=3000, steps_per_call=100, log_every=100, save_every=1000),
+        train=common.train(batch=32, steps=1500, steps_per_call=100, log_every=100, save_every=1500),
         evaluators=dict(length_generalisation=dict(name="length_generalisation", lengths=lengths, solved_bits=0.15,
                                                    episodes=256, seed=1)),
     )
 
 
 def mqar(network: str = "delta") -> dict:
-    """Up to 16 pairs of 64 keys and 32 values; measured up to 32."""
-    task = dict(name="mqar", keys=64, values=32, max_pairs=16, task_seed=0)
-    return recall(task, network, 48, (4, 8, 12, 16, 24, 32))
+    """Up to 32 pairs of 128 keys and 64 values; measured up to 64."""
+    task = dict(name="mqar", keys=128, values=64, max_pairs=32, task_seed=0)
+    return recall(task, network, 96, (4, 8, 16, 32, 48, 64))
 
 
 def needle(network: str = "gated_delta") -> dict:
@@ -63,6 +65,40 @@ def needle(network: str = "gated_delta") -> dict:
     return config
 
 
+def cells(network: str = "delta", arm: str = "cdni") -> dict:
+    """Gated recall through 12 steps, in segments of 3 (`configs/memnet.py`)."""
+    config = memnet.gated_recall(arm, 12)
+    config["learner"] |= dict(network=CELLS[network])
+    return config
+
+
 def get_config(arg: str = "mqar") -> ConfigDict:
-    name, known = common.words(arg, network=NETWORKS)
-    return ConfigDict(common.choose(name, {"mqar": mqar, "needle": needle}, "mqar")(**known))
+    arms = [word for word in arg.split(",") if word.startswith("arm=")]
+    name, known = common.words(arg, network=CELLS if arg.startswith("cells") else NETWORKS, arm=memnet.ARMS)
+    if arms and name != "cells":
+        common.refuse(arg, "arm= is for cells alone")
+    return ConfigDict(common.choose(name, {"mqar": mqar, "needle": needle, "cells": cells}, "mqar")(**known))
+
+
+MQAR_WIDTHS = (16, 32)
+MQAR = [name for name in NETWORKS if not name.startswith("titans_")]
+NEEDLE = ("window_attention", "lstm", "gated_delta", "titans", "titans_mac", "titans_mag")
+
+
+def sweep(arg: str = "mqar"):
+    """mqar: networks by width. needle: networks. cells: networks by what sends them credit."""
+    if arg in ("", "mqar"):
+        for name in MQAR:
+            for width in MQAR_WIDTHS:
+                size = {"learner.network.hidden": 4 * width} if name == "lstm" else {"learner.network.width": width}
+                yield {"_label": f"{name} {width}", "_config": f"{HERE}:mqar,network={name}"} | size
+    elif arg == "needle":
+        yield from ({"_label": name, "_config": f"{HERE}:needle,network={name}"} for name in NEEDLE)
+    elif arg == "cells":
+        yield from ({"_label": f"{name} {arm}", "task.length": 12, "_config": f"{HERE}:cells,network={name},arm={arm}"}
+                    for name in CELLS for arm in memnet.ARMS)
+    else:
+        common.choose(arg, dict.fromkeys(("mqar", "needle", "cells")), "")
+
+
+SUMMARY = {"mqar": "tables.memories.by_length", "needle": "tables.memories.by_length", "cells": "tables.memnet.gated"}

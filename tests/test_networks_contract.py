@@ -13,7 +13,8 @@ from metalearn.validate import ConfigError
 
 B, L, X, V = 2, 6, 4, 3
 SLOTS = dict(slots=5, width=3, hidden=4, controller="lstm", memory="learned")
-STACK = dict(depth=2, width=8, num_heads=2, mlp=8, conv=2, chunk=2)
+STACK_ALONE = dict(depth=2, width=8, num_heads=2, mlp=8, conv=2)
+STACK = STACK_ALONE | dict(chunk=2)
 TITANS = STACK | dict(layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=1, window=3)
 # name of the entry, and of its variant: (its sizes, floats of its state by hand)
 NETWORKS = {
@@ -30,6 +31,7 @@ NETWORKS = {
     "gated": (dict(width=4, bias=-1.0), 4),
     "linear_attention": (STACK | dict(decay="head"), 2 * (32 + 24)),
     "delta": (STACK | dict(gated=True), 2 * (32 + 24)),
+    "window_attention": (STACK_ALONE | dict(window=4), 2 * (3 * 2 * 8 + 3 + 24)),
     "mesa": (STACK | dict(iterations=3), 2 * (2 * 32 + 24)),
     "ttt": (STACK | dict(layers=2, rate=0.5), 2 * (2 * 32 + 33 + 24)),
     "titans": (TITANS | dict(variant="lmm"), 2 * (4 * 32 + 33 + 24)),
@@ -128,7 +130,8 @@ def test_golden_update(seen, golden):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bfloat16_where_claimed_and_a_refusal_elsewhere(name):
     if "bfloat16" not in make(name).dtypes:
-        with pytest.raises(ConfigError, match=f"dtype=bfloat16: network.name={name} computes in float32 only"):
+        entry = name.partition(",")[0]
+        with pytest.raises(ConfigError, match=f"dtype=bfloat16: network.name={entry} computes in float32 only"):
             make(name, "bfloat16")
         return
     full, half = make(name), make(name, "bfloat16")

@@ -47,8 +47,7 @@ class Titans(NeuralMemory):
         state = super().initial_memory(num)
         if self.variant == "mac":
             return state
-        zeros = jnp.zeros((num, self.window - 1, self.width))
-        return state | {"attention": {"k": zeros, "v": zeros, "on": zeros[..., :1]}}
+        return state | {"attention": mixing.seen_nothing(num, self.window, self.num_heads, self.size)}
 
     def __call__(self, state, x_BLD, fresh):
         if self.variant == "mac":
@@ -65,22 +64,21 @@ class Titans(NeuralMemory):
 
     def look_back(self, state, x_BLD: Array):
         """(state, what attention over the window says)."""
-        q, k, v = jnp.split(x_BLD @ self.attention_qkv, 3, -1)
-        length, kept = x_BLD.shape[1], self.window - 1
-        seen = {name: jnp.concatenate([state[name], new], 1) for name, new in
-                (("k", k), ("v", v), ("on", jnp.ones((*k.shape[:2], 1))))}
-        apart = np.arange(length)[:, None] + kept - np.arange(kept + length)  # from a key to the query
-        mask_B1LM = ((apart >= 0) & (apart <= kept)) & (seen["on"][:, None, None, :, 0] > 0)
-        y_BLD = self.attend(q, seen["k"], seen["v"], mask_B1LM)
-        return {name: a[:, length:] for name, a in seen.items()}, y_BLD
+        q, k, v = (self.by_head(a) for a in jnp.split(x_BLD @ self.attention_qkv, 3, -1))
+        state, k, v, mask_B1LM = mixing.look_back(state, k, v)
+        return state, self.attend(q, k, v, mask_B1LM)
 
-    def attend(self, q_BLD: Array, k_BMD: Array, v_BMD: Array, mask_B1LM: HostArray) -> Array:
-        """With the persistent tokens in front, which every query sees."""
-        ahead = lambda first_PD, a: jnp.concatenate([jnp.broadcast_to(first_PD, (len(a), *first_PD.shape)), a], 1)
-        heads = lambda a: a.reshape(*a.shape[:2], self.num_heads, -1)
+    def by_head(self, a_BLD: Array) -> Array:
+        return a_BLD.reshape(*a_BLD.shape[:2], self.num_heads, -1)
+
+    def attend(self, q_BLHK: Array, k_BMHK: Array, v_BMHK: Array, mask_B1LM: HostArray) -> Array:
+        """(B, L, D), with the persistent tokens in front, which every query sees."""
+        ahead = lambda first_PD, a: jnp.concatenate(
+            [jnp.broadcast_to(self.by_head(first_PD[None]), (len(a), self.first, *a.shape[2:])), a], 1)
+        k, v = (ahead(first, a) for first, a in zip(self.first_kv, (k_BMHK, v_BMHK), strict=True))
         mask_B1LM = jnp.pad(mask_B1LM, ((0, 0),) * 3 + ((self.first, 0),), constant_values=True)
-        k, v = (heads(ahead(first, a)) for first, a in zip(self.first_kv, (k_BMD, v_BMD), strict=True))
-        return transformer.attend(heads(q_BLD), k, v, mask_B1LM).reshape(q_BLD.shape) @ self.attention_out
+        y_BLHK = transformer.attend(q_BLHK, k, v, mask_B1LM)
+        return y_BLHK.reshape(*q_BLHK.shape[:2], self.width) @ self.attention_out
 
     def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
         if self.variant != "mac":
@@ -90,8 +88,9 @@ class Titans(NeuralMemory):
 
         def segment(memory, now):
             recalled_BCD = self.read(memory, now["q"]).reshape(now["x"].shape)
-            (_, k, v), (q, *own) = (jnp.split(a @ self.attention_qkv, 3, -1) for a in (recalled_BCD, now["x"]))
-            k, v = (jnp.concatenate(pair, 1) for pair in zip((k, v), own, strict=True))
+            (_, *recalled), (q, *own) = ([self.by_head(part) for part in jnp.split(a @ self.attention_qkv, 3, -1)]
+                                         for a in (recalled_BCD, now["x"]))
+            k, v = (jnp.concatenate(pair, 1) for pair in zip(recalled, own, strict=True))
             y_BCD = self.attend(q, k, v, mask_11LM)
             memory, o_BCHK = self.write(memory, *self.cut(y_BCD @ self.remember), y_BCD)
             return memory, y_BCD.reshape(o_BCHK.shape) * o_BCHK

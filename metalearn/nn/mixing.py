@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metalearn import validate
 from metalearn.nn import network, taps
@@ -151,6 +152,23 @@ def rows(S_BHKV: Array) -> Array:
 def matrices(rows_BMV: Array, num_heads: int) -> Array:
     """(B, H, K, V) of `rows`."""
     return rows_BMV.reshape(rows_BMV.shape[0], num_heads, -1, rows_BMV.shape[-1])
+
+
+def seen_nothing(num: int, window: int, num_heads: int, size: int) -> dict[str, Array]:
+    """The state of `look_back` before the first token, for windows of so many tokens."""
+    shape = (num, window - 1, num_heads, size)
+    return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "on": jnp.zeros(shape[:2])}
+
+
+def look_back(state: dict[str, Array], k_BLHK: Array, v_BLHK: Array) -> tuple[dict[str, Array], Array, Array, Array]:
+    """(state, k_BMHK, v_BMHK, mask (B, 1, L, M)): the keys of a segment behind those kept from before it, and which of
+    them each query's window holds."""
+    length, kept = k_BLHK.shape[1], state["on"].shape[1]
+    new = {"k": k_BLHK, "v": v_BLHK, "on": jnp.ones(k_BLHK.shape[:2])}
+    seen = {name: jnp.concatenate([state[name], a], 1) for name, a in new.items()}
+    apart = np.arange(length)[:, None] + kept - np.arange(kept + length)  # from a key to the query
+    mask = ((apart >= 0) & (apart <= kept)) & (seen["on"][:, None, None] > 0)
+    return {name: a[:, length:] for name, a in seen.items()}, seen["k"], seen["v"], mask
 
 
 def make(spec: network.NetworkSpec, mixer: Callable[..., nn.Module], *, depth: int, width: int, num_heads: int,
