@@ -30,7 +30,8 @@ NETWORKS = {
 # one block, a token at a time: what a feedback model answers is then the memory alone
 ONE = dict(depth=1, width=16, num_heads=1, mlp=16, conv=1)
 CELLS = {name: memnet.MEMORIES[name] for name in ("lstm", "outer_lstm", "ntm", "nse")} | {
-    name: NETWORKS[name] | ONE | dict(chunk=1) for name in ("linear_attention", "delta", "gated_delta", "ttt", "titans")}
+    name: NETWORKS[name] | ONE | dict(chunk=1)
+    for name in ("linear_attention", "delta", "gated_delta", "ttt", "titans")}
 CELLS["titans"] |= dict(persistent=0)
 
 

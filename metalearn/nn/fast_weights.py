@@ -147,7 +147,8 @@ def by_chunks(body: Callable, chunk: int, state: PyTree, tokens: dict[str, Array
     """
     batch, length = jax.tree.leaves(tokens)[0].shape[:2]
     tokens = tokens | {"on": jnp.ones((batch, length))}
-    first = 0 if fresh else state["begun"]["on"][0].sum().astype(jnp.int32)
+    kept = state["begun"] or jax.tree.map(lambda a: a[:, :0], tokens)
+    first = 0 if fresh else kept["on"][0].sum().astype(jnp.int32)
     num = -(-(length if fresh else chunk - 1 + length) // chunk)
     put = lambda into, a, at: jax.lax.dynamic_update_slice_in_dim(into, a.astype(into.dtype), at, 1)
 
@@ -155,7 +156,7 @@ def by_chunks(body: Callable, chunk: int, state: PyTree, tokens: dict[str, Array
         room = jnp.zeros((batch, (num + 1) * chunk, *new.shape[2:]), new.dtype)
         return put(put(room, begun, 0), new, first)
 
-    laid = jax.tree.map(lay, state["begun"], tokens)
+    laid = jax.tree.map(lay, kept, tokens)
     full = (first + length) // chunk  # chunks
     split = lambda a: jnp.moveaxis(a[:, :num * chunk].reshape(batch, num, chunk, *a.shape[2:]), 1, 0)
 
@@ -168,13 +169,14 @@ def by_chunks(body: Callable, chunk: int, state: PyTree, tokens: dict[str, Array
     inner, out = jax.lax.scan(jax.checkpoint(one), state["inner"], now)
     take = lambda a, at, size: jax.lax.dynamic_slice_in_dim(a, at, size, 1)
     join = lambda a: take(jnp.moveaxis(a, 0, 1).reshape(batch, num * chunk, *a.shape[3:]), first, length)
-    begun = {k: take(a, full * chunk, chunk - 1) for k, a in laid.items()}
+    begun = {k: take(a, full * chunk, chunk - 1) for k, a in laid.items() if chunk > 1}
     return {"inner": inner, "begun": begun}, jax.tree.map(join, out)
 
 
 def begun(num: int, chunk: int, **tails: tuple[int, ...]) -> dict[str, Array]:
-    """The state `begun` of `by_chunks` before the first token; the shape of one token of each array."""
-    return {k: jnp.zeros((num, chunk - 1, *tail)) for k, tail in (tails | {"on": ()}).items()}
+    """The state `begun` of `by_chunks` before the first token, empty for chunks of one (arrays without entries cannot be
+    stored); `tails` are the shapes of one token."""
+    return {k: jnp.zeros((num, chunk - 1, *tail)) for k, tail in (tails | {"on": ()}).items() if chunk > 1}
 
 
 def _cut(a: Array, chunk: int) -> Array:
