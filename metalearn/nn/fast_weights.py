@@ -174,7 +174,7 @@ def by_chunks(body: Callable, chunk: int, state: PyTree, tokens: dict[str, Array
 
 
 def begun(num: int, chunk: int, **tails: tuple[int, ...]) -> dict[str, Array]:
-    """The state `begun` of `by_chunks` before the first token, by the shapes of one token; nothing for chunks of one, as
+    """The state `begun` of `by_chunks` before the first token, by the shapes of one token; nothing for chunks of one:
     arrays without entries cannot be stored."""
     return {k: jnp.zeros((num, chunk - 1, *tail)) for k, tail in (tails | {"on": ()}).items() if chunk > 1}
 
