@@ -81,6 +81,7 @@ def get_config(arg: str = "mqar") -> ConfigDict:
     return ConfigDict(common.choose(name, {"mqar": mqar, "needle": needle, "cells": cells}, "mqar")(**known))
 
 
+ARMS = ("bptt", "tbptt", "dni", "cdni")
 MQAR_WIDTHS = (16, 32)
 MQAR = [name for name in NETWORKS if not name.startswith("titans_")]
 NEEDLE = ("window_attention", "lstm", "gated_delta", "titans", "titans_mac", "titans_mag")
@@ -97,7 +98,7 @@ def sweep(arg: str = "mqar"):
         yield from ({"_label": name, "_config": f"{HERE}:needle,network={name}"} for name in NEEDLE)
     elif arg == "cells":
         yield from ({"_label": f"{name} {arm}", "task.length": 12, "_config": f"{HERE}:cells,network={name},arm={arm}"}
-                    for name in CELLS for arm in memnet.ARMS)
+                    for name in CELLS for arm in ARMS)
     else:
         common.choose(arg, dict.fromkeys(("mqar", "needle", "cells")), "")
 
