@@ -73,12 +73,24 @@ def cells(network: str = "delta", arm: str = "cdni") -> dict:
     return config
 
 
+def smoke(network: str = "titans_mac") -> dict:
+    config = mqar(network)
+    config["replicas"] = common.replicas()
+    config["task"] |= dict(keys=8, values=4, max_pairs=2)
+    config["learner"] |= dict(segment=6, network=NETWORKS[network] | dict(depth=1, width=4, mlp=4, chunk=4))
+    config["optim"] |= dict(warmup_steps=1)
+    config["train"] |= dict(batch=4, steps=4, steps_per_call=2, log_every=2, save_every=2)
+    config["evaluators"]["length_generalisation"] |= dict(lengths=(2, 4), episodes=8)
+    return config
+
+
 def get_config(arg: str = "mqar") -> ConfigDict:
     arms = [word for word in arg.split(",") if word.startswith("arm=")]
     name, known = common.words(arg, network=CELLS if arg.startswith("cells") else NETWORKS, arm=memnet.ARMS)
     if arms and name != "cells":
         common.refuse(arg, "arm= is for cells alone")
-    return ConfigDict(common.choose(name, {"mqar": mqar, "needle": needle, "cells": cells}, "mqar")(**known))
+    variants = {"mqar": mqar, "needle": needle, "cells": cells, "smoke": smoke}
+    return ConfigDict(common.choose(name, variants, "mqar")(**known))
 
 
 ARMS = ("bptt", "tbptt", "dni", "cdni")

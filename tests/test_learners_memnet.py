@@ -125,6 +125,20 @@ def test_labels_stand_beside_what_is_not_asked_and_never_beside_what_is(targets)
     assert np.abs(out_BTV - shown)[:, 2:].max() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["lstm", "transformer"])
+def test_episodes_longer_than_those_of_training_are_read_in_pieces_with_their_state(name):
+    sizes = dict(lstm=dict(hidden=4), transformer=dict(depth=1, width=4, num_heads=1, mlp=4, positions=False,
+                                                       remat="none"))
+    _, learner = build(rule="bptt", segment=7, network=dict(name=name) | sizes[name])
+    long, _ = build(dict(length=17))
+    batch = draw(long)
+    params, carry = learner.init(jax.random.key(1), draw(build()[0]))
+    whole = lookup.build("learners", "memnet", long.spec, **BASE | dict(rule="bptt", segment=17, network=dict(
+        name=name) | sizes[name]))
+    np.testing.assert_allclose(learner.predict(params, carry, batch), whole.predict(params, carry, batch), rtol=1e-5,
+                               atol=1e-6)
+
+
 SEEN = FEEDBACK | dict(context="label", time_remaining=True)
 
 
