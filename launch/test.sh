@@ -6,7 +6,8 @@
 #   bash launch/test.sh tests/test_optim.py -k skip
 #   bash launch/test.sh --faults [--short]      kills, damage, full disks, hostile input: a table by number
 #   bash launch/test.sh --types                 pyright (basic) over the library, 1 minute: with the versions of Python 3.11
-#   bash launch/test.sh --scaling, --latency    tables of how updates grow and of what a person waits for (--store)
+#   bash launch/test.sh --scaling, --latency, --tokens   tables of how updates grow, of what a person waits for, of
+#                                                        tokens a second of each network (--store)
 #   bash launch/test.sh --slurm                 launch/slurm.py on a Slurm of two nodes, started here (Debian, as root)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -14,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 METALEARN_EXTRAS="${METALEARN_EXTRAS:-dev}" metalearn_setup
 cd "$metalearn_root"
 case "${1:-}" in
-  --faults|--slurm|--scaling|--latency) suite="tests.${1#--}"; shift; exec "$PYTHON_VENV" -m "$suite" "$@" ;;
+  --faults|--slurm|--scaling|--latency|--tokens) suite="tests.${1#--}"; shift; exec "$PYTHON_VENV" -m "$suite" "$@" ;;
 esac
 if [ "${1:-}" = --types ]; then  # JAX's own types differ from version to version
   "$PYTHON_VENV" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
