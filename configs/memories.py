@@ -16,7 +16,7 @@ STACK = dict(depth=2, width=32, num_heads=1, mlp=64)
 CHUNKS = STACK | dict(conv=4, chunk=16)
 DESCENT = dict(layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=4, window=32)
 NETWORKS = {
-    "window_attention": STACK | dict(name="window_attention", conv=4, window=128),
+    "window_attention": STACK | dict(name="window_attention", conv=4, window=64),
     "lstm": dict(name="lstm", hidden=128),
     "linear_attention": CHUNKS | dict(name="linear_attention", decay="none"),
     "retention": CHUNKS | dict(name="linear_attention", decay="head"),
@@ -44,7 +44,7 @@ def recall(task: dict, network: str, segment: int, lengths: tuple) -> dict:
         task=task,
         learner=memnet.learner(NETWORKS[network], rule="bptt", segment=segment, unroll=1),
         optim=common.adam(3e-3, clip=1.0, decay="cosine", warmup_steps=100),
-        train=common.train(batch=32, steps=1500, steps_per_call=100, log_every=100, save_every=1500),
+        train=common.train(batch=16, steps=1500, steps_per_call=100, log_every=100, save_every=1500),
         evaluators=dict(length_generalisation=dict(name="length_generalisation", lengths=lengths, solved_bits=0.15,
                                                    episodes=256, seed=1)),
     )
@@ -61,7 +61,6 @@ def needle(network: str = "gated_delta") -> dict:
     task = dict(name="needle", haystack="drawn", words=16, sentence=16, digits=2, length=256, longest=16384,
                 task_seed=0)
     config = recall(task, network, 256, (64, 256, 1024, 4096, 16384))
-    config["train"] |= dict(batch=16)
     config["evaluators"]["length_generalisation"] |= dict(episodes=64)
     return config
 
@@ -105,6 +104,7 @@ def sweep(arg: str = "mqar"):
         for name in MQAR:
             for width in MQAR_WIDTHS:
                 size = {"learner.network.hidden": 4 * width} if name == "lstm" else {"learner.network.width": width}
+                size |= {"learner.network.window": 192} if name == "window_attention" else {}  # all of the episode
                 yield {"_label": f"{name} {width}", "_config": f"{HERE}:mqar,network={name}"} | size
     elif arg == "needle":
         yield from ({"_label": name, "_config": f"{HERE}:needle,network={name}"} for name in NEEDLE)
