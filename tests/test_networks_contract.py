@@ -13,9 +13,9 @@ from metalearn.validate import ConfigError
 
 B, L, X, V = 2, 6, 4, 3
 SLOTS = dict(slots=5, width=3, hidden=4, controller="lstm", memory="learned")
-STACK_ALONE = dict(depth=2, width=8, num_heads=2, mlp=8, conv=2)
+STACK_ALONE = dict(depth=1, width=8, num_heads=2, mlp=8, conv=2)
 STACK = STACK_ALONE | dict(chunk=2)
-TITANS = STACK | dict(layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=1, window=3)
+TITANS = STACK | dict(layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=1, window=4)
 # name of the entry, and of its variant: (its sizes, floats of its state by hand)
 NETWORKS = {
     "transformer": (dict(depth=2, width=8, num_heads=2, mlp=8, positions=True, remat="none"), 2 * 2 * L * 8),
@@ -29,15 +29,15 @@ NETWORKS = {
     "lrua": (SLOTS | dict(reads=2, decay=0.95, adds="own"), 2 * 4 + 2 * 3 + 5 * (3 + 2 + 1)),
     "dnc": (SLOTS | dict(reads=2, links=True), 2 * 4 + 2 * 3 + 5 * (3 + 2 + 3) + 5 * 5),
     "gated": (dict(width=4, bias=-1.0), 4),
-    "linear_attention": (STACK | dict(decay="head"), 2 * (32 + 24)),
-    "delta": (STACK | dict(gated=True), 2 * (32 + 24)),
-    "window_attention": (STACK_ALONE | dict(window=4), 2 * (3 * 2 * 8 + 3 + 24)),
-    "mesa": (STACK | dict(iterations=3), 2 * (2 * 32 + 24)),
-    "ttt": (STACK | dict(layers=2, rate=0.5), 2 * (2 * 32 + 33 + 24)),
-    "titans": (TITANS | dict(variant="lmm"), 2 * (4 * 32 + 33 + 24)),
-    "titans, mac": (TITANS | dict(variant="mac"), 2 * (4 * 32 + 33 + 24)),
-    "titans, mag": (TITANS | dict(variant="mag"), 2 * (4 * 32 + 33 + 24 + 2 * 17)),
-    "titans, mal": (TITANS | dict(variant="mal"), 2 * (4 * 32 + 33 + 24 + 2 * 17)),
+    "linear_attention": (STACK | dict(decay="head"), 32 + 24),
+    "delta": (STACK | dict(gated=True, depth=2), 2 * (32 + 24)),
+    "window_attention": (STACK_ALONE | dict(window=6), 5 * 2 * 8 + 5 + 24),
+    "mesa": (STACK | dict(iterations=3), 2 * 32 + 24),
+    "ttt": (STACK | dict(layers=2, rate=0.5), 2 * 32 + 33 + 24),
+    "titans": (TITANS | dict(variant="lmm"), 4 * 32 + 33 + 24),
+    "titans, mac": (TITANS | dict(variant="mac"), 4 * 32 + 33 + 24),
+    "titans, mag": (TITANS | dict(variant="mag"), 4 * 32 + 33 + 24 + 3 * 17),
+    "titans, mal": (TITANS | dict(variant="mal"), 4 * 32 + 33 + 24 + 3 * 17),
 }
 
 
