@@ -35,6 +35,10 @@ def words(arg: str, **known) -> tuple[str, dict[str, str]]:
 
 # every network and backbone with its default sizes; others by fields, --config.learner.network.hidden=64
 SLOTS = dict(slots=32, width=16, hidden=128, reads=1, controller="lstm")
+BLOCKS = dict(depth=2, width=64, num_heads=4, mlp=256, conv=4)
+CHUNKS = BLOCKS | dict(chunk=16)
+TITANS = dict(name="titans", variant="lmm", layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=4,
+              window=32)
 NETWORKS = {
     "transformer": dict(name="transformer", depth=2, width=64, num_heads=4, mlp=256, positions=False, remat="none"),
     "lstm": dict(name="lstm", hidden=128),
@@ -47,6 +51,12 @@ NETWORKS = {
     "lrua": SLOTS | dict(name="lrua", memory="constant", decay=0.95, adds="own"),
     "dnc": SLOTS | dict(name="dnc", memory="constant", links=True),
     "gated": dict(name="gated", width=8, bias=-3.0),
+    "linear_attention": CHUNKS | dict(name="linear_attention", decay="none"),
+    "delta": CHUNKS | dict(name="delta", gated=True),
+    "mesa": CHUNKS | dict(name="mesa", iterations=16),
+    "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
+    "titans": CHUNKS | TITANS,
+    "window_attention": BLOCKS | dict(name="window_attention", window=64),
 }
 BACKBONES = {
     "conv4": dict(name="conv4", width=32, depth=2, norm="batch", conv="patches", down="max"),

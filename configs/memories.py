@@ -12,11 +12,10 @@ from configs import common, memnet
 
 HERE = "configs/memories.py"
 SEEDS = 3  # side by side
-STACK = dict(depth=2, width=32, num_heads=1, mlp=64)
-CHUNKS = STACK | dict(conv=4, chunk=16)
-DESCENT = dict(layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=4, window=32)
+SMALL = dict(width=32, num_heads=1, mlp=64)
+CHUNKS = common.CHUNKS | SMALL
 NETWORKS = {
-    "window_attention": STACK | dict(name="window_attention", conv=4, window=64),
+    "window_attention": common.NETWORKS["window_attention"] | SMALL,
     "lstm": dict(name="lstm", hidden=128),
     "linear_attention": CHUNKS | dict(name="linear_attention", decay="none"),
     "retention": CHUNKS | dict(name="linear_attention", decay="head"),
@@ -24,7 +23,7 @@ NETWORKS = {
     "gated_delta": CHUNKS | dict(name="delta", gated=True),
     "mesa": CHUNKS | dict(name="mesa", iterations=8),
     "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
-    **{name: CHUNKS | DESCENT | dict(name="titans", variant=variant) for name, variant in (
+    **{name: CHUNKS | common.TITANS | dict(variant=variant) for name, variant in (
         ("titans", "lmm"), ("titans_mac", "mac"), ("titans_mag", "mag"), ("titans_mal", "mal"))},
 }
 # one block, a token at a time: what a feedback model answers is then the memory alone
