@@ -17,10 +17,10 @@ CHUNKS = common.CHUNKS | SMALL
 NETWORKS = {
     "window_attention": common.NETWORKS["window_attention"] | SMALL,
     "lstm": dict(name="lstm", hidden=128),
-    "linear_attention": CHUNKS | dict(name="linear_attention", decay="none"),
-    "retention": CHUNKS | dict(name="linear_attention", decay="head"),
-    "delta": CHUNKS | dict(name="delta", gated=False),
-    "gated_delta": CHUNKS | dict(name="delta", gated=True),
+    "linear_attention": CHUNKS | dict(name="delta", decay="none", erase=False),
+    "retention": CHUNKS | dict(name="delta", decay="head", erase=False),
+    "delta": CHUNKS | dict(name="delta", decay="none", erase=True),
+    "gated_delta": CHUNKS | dict(name="delta", decay="token", erase=True),
     "mesa": CHUNKS | dict(name="mesa", iterations=8),
     "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
     **{name: CHUNKS | common.TITANS | dict(variant=variant) for name, variant in (

@@ -35,8 +35,7 @@ sys.path += [ROOT] if ROOT not in sys.path else []
 
 import jax  # noqa: E402
 
-from metalearn import benchmark, cli  # noqa: E402
-from metalearn.reporting.results import (  # noqa: E402
+from docs.results import (  # noqa: E402
     CLAIM,
     GRADES,
     RECORD,
@@ -53,6 +52,7 @@ from metalearn.reporting.results import (  # noqa: E402
     read,
     run_directories,
 )
+from metalearn import benchmark, cli  # noqa: E402
 from metalearn.runtime import config as config_lib, manifest, workdir as workdir_lib  # noqa: E402
 from metalearn.validate import require  # noqa: E402
 

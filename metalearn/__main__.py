@@ -8,8 +8,9 @@
 """
 
 import ast
-import importlib
-import pkgutil
+import importlib.util
+import os
+import pathlib
 import sys
 
 from metalearn import cli
@@ -17,16 +18,20 @@ from metalearn.validate import one_of
 
 # by the module that each lies in, where it has another name
 PROGRAMS = {name: f"metalearn.{name}" for name in (
-    "train", "eval", "collect", "sweep", "benchmark", "report", "reproduce", "checkpoint", "export")}
+    "train", "eval", "collect", "sweep", "benchmark", "report", "checkpoint", "export")}
 PROGRAMS |= {"datasets": "metalearn.datasets.__main__", "list": "metalearn.listing", "doctor": "metalearn.doctor"}
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if os.path.isfile(os.path.join(REPOSITORY, "docs", "reproduce.py")):  # records of results lie in a clone alone
+    sys.path += [REPOSITORY] if REPOSITORY not in sys.path else []
+    PROGRAMS["reproduce"] = "docs.reproduce"
 
 
 def usage() -> str:
     """What there is: every program with its first line, the kinds of thing that `list` lists."""
     lines = []
     for name, module in PROGRAMS.items():
-        package, _, file = module.rpartition(".")
-        doc = ast.get_docstring(ast.parse(pkgutil.get_data(package, f"{file}.py") or b"")) or ""
+        spec = importlib.util.find_spec(module)
+        doc = ast.get_docstring(ast.parse(pathlib.Path(str(spec and spec.origin)).read_text("utf-8"))) or ""
         lines.append(cli.entry(name, doc.partition("\n")[0]))
     return "\n".join([(__doc__ or "").strip(), "", *lines])
 

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from metalearn import cli
-from metalearn.reporting import results as results_lib, tables
+from metalearn.reporting import tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
 from metalearn.runtime.experiment import Experiment
 from metalearn.validate import require
@@ -146,7 +146,7 @@ def _rounds(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
 
 def _reference():
     """The module of PyTorch arms; None where the package is installed without its repository."""
-    folder = os.path.join(results_lib.ROOT, "tests")
+    folder = os.path.join(os.path.dirname(config_lib.BUILT_IN), "tests")
     if not os.path.isfile(os.path.join(folder, "torch_reference.py")):
         return None
     sys.path += [folder] if folder not in sys.path else []

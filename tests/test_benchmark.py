@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import pytest
 import torch_reference
 
-from docs import records
+from docs import records, results
 from metalearn import benchmark
-from metalearn.reporting import results
 from metalearn.validate import ConfigError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_reporting_results import CLAIM, RECORD, changed
+from test_docs_results import CLAIM, RECORD, changed
 
 from docs import records as documents
 from metalearn.validate import ConfigError

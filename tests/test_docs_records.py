@@ -9,11 +9,10 @@ import re
 import sys
 
 import pytest
-from test_reporting_results import CLAIM, changed, run_directory
+from test_docs_results import CLAIM, changed, run_directory
 
-from docs import records as program
+from docs import records as program, results
 from metalearn import cli
-from metalearn.reporting import results
 
 ROOT = pathlib.Path(__file__).parent.parent
 

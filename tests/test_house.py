@@ -24,7 +24,7 @@ FLOORS = {
     "tasks": 3, "learners": 3, "evaluators": 3,
     "runtime": 4,
     "reporting": 5,
-    "train": 6, "eval": 6, "api": 6, "collect": 6, "sweep": 6, "benchmark": 6, "report": 6, "reproduce": 6, "export": 6,
+    "train": 6, "eval": 6, "api": 6, "collect": 6, "sweep": 6, "benchmark": 6, "report": 6, "export": 6,
     "checkpoint": 6, "listing": 6, "doctor": 6, "__main__": 6,
 }
 ENTRIES = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")

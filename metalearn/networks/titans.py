@@ -21,11 +21,7 @@ VARIANTS = ("lmm", "mac", "mag", "mal")
 
 
 class Titans(NeuralMemory):
-    """The memory and attention in one mixer: mac, mag or mal.
-
-    window       tokens that mag and mal attend over
-    first        learned tokens that attention sees from everywhere
-    """
+    """The memory and attention in one mixer: mac, mag or mal; `first` is how many persistent tokens there are."""
 
     variant: str
     window: int
@@ -103,11 +99,7 @@ def make(spec: network.NetworkSpec, *, variant: str, depth: int, width: int, num
          window: int) -> network.Network:
     """variant     lmm (memory alone) | mac (recalls beside a segment, attends over both, learns what came of it) |
                    mag (attention over a window, gated by the memory) | mal (memory, then attention over a window)
-    chunk       tokens whose gradients are all taken before the first of them: part of the method; of mac the segment
-    layers      of the memory, 1 is linear
-    momentum, decay   False takes past surprise, or forgetting, away
-    rate        largest step size
-    clip        largest norm of a token's error, 0 for none: it keeps a memory of several layers from running away
+    chunk, layers, momentum, decay, rate, clip   of the memory, see `NeuralMemory`; of mac `chunk` is the segment
     persistent  learned tokens: lmm begins with them, attention sees them from everywhere
     window      tokens that mag and mal attend over
     """

@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from metalearn import benchmark, checkpoint, collect, eval as eval_program, report, reproduce, sweep, train
+from docs import reproduce
+from metalearn import benchmark, checkpoint, collect, eval as eval_program, report, sweep, train
 from metalearn.runtime import writer
 from metalearn.runtime.checkpoint import Checkpoints
 

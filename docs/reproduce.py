@@ -13,8 +13,9 @@ import shlex
 import subprocess
 import sys
 
+from docs import results as results_lib
 from metalearn import cli
-from metalearn.reporting import results as results_lib, tables
+from metalearn.reporting import tables
 from metalearn.validate import require
 
 

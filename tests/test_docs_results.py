@@ -8,8 +8,7 @@ import pathlib
 
 import pytest
 
-from docs import records
-from metalearn.reporting import results
+from docs import records, results
 from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError
 

@@ -8,10 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from test_reporting_results import CLAIM, changed
+from test_docs_results import CLAIM, changed
 
-from docs import records
-from metalearn import reproduce
+from docs import records, reproduce
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -30,7 +29,7 @@ def test_a_record_is_run_again_and_compared(tmp_path):
               CLAIM | dict(name="ways", path="state_size", scale=1, value=1e6, tolerance=1)]
     records.save(str(tmp_path), changed(claims=claims, tables=[], seconds=7))
     call = lambda name: subprocess.run(
-        [sys.executable, "-m", "metalearn.reproduce", name, f"--root={tmp_path}", f"--out={tmp_path}/out"],
+        [sys.executable, "-m", "metalearn", "reproduce", name, f"--root={tmp_path}", f"--out={tmp_path}/out"],
         capture_output=True, text=True, check=False, cwd=ROOT)
     done = call("tiny")
     assert done.returncode == 1, done.stderr

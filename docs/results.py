@@ -34,7 +34,7 @@ from metalearn.measure import statistics
 from metalearn.validate import fields, nearest, one_of, require, within
 
 Record = dict[str, Any]
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # of the repository
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the repository
 
 GRADES = {
     "X": "exact from the source named", "Q": "quoted by others", "M": "from memory, not checked",
