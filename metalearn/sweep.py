@@ -1,25 +1,19 @@
 """Run a config's sweep: every combination that its `sweep()` yields, each in a work directory of its own.
 
-  bash launch/local.sh sweep --config=configs/gpicl.py:phases --on=local --out=runs/phases [--jobs=2]
+  metalearn sweep --config=configs/gpicl.py:phases --out=runs/phases [--jobs=2] [--on=local]
 
-  --on=print   writes one train command per line (hand them to any scheduler)
-  --on=local   runs them here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
-  --on=replicas  as local, with runs that differ only in what one program can vary (`seed`, `optim.lr` and traced fields
-               of the task: see runtime/replicas.py) in one program; each has its own directory in the end
-  --on=slurm   submits them by launch/slurm.py, with --sbatch="--time=2:00:00 --gres=gpu:1" for sbatch
-  --on=table   runs nothing: the table of what has finished
+  --on=print   one train command per line          --on=table   the table of what has finished; runs nothing
+  --on=local   here, `--jobs` at a time (default: one per core, or one at a time with an accelerator)
+  --on=replicas  as local, with runs that one program can vary (see runtime/replicas.py) in one program
+  --on=slurm   submitted by launch/slurm.py, with --sbatch="--time=2:00:00 --gres=gpu:1" for sbatch
 
-The same command again skips what is done and goes on with the rest; a failed run is named and does not stop the
-others. A directory counts as done only when it was made by this very config: an edited sweep shows no old numbers. A
-signal is handed on to the runs, which save, and ends the sweep with exit code 75. One sweep at a time has its --out, as
-long as any of its runs is alive.
+The same command again skips what was done by this very config and goes on with the rest. A signal is handed on to the
+runs, which save, and ends the sweep with exit code 75. One sweep at a time has its --out.
 
-`sweep()` yields dicts of dotted overrides; three keys are for the launcher: `_label` (what the run is called, unique;
-directories are called by it, 003-cdni-L-12, and tables find their rows by it), `_stage` (int: lower stages finish
-first) and `_config` (another FILE:argument for this run, from the repository's root). Inside a value '{dir}' is the
-sweep's directory and '{run:LABEL}' that of another run, so that a later stage can say init_from='{run:LABEL}'. The
-config's SUMMARY names the function beside it that turns the runs into one table, figure and RESULT line:
-"tables.fewshot.learners", or {argument of the config: such a name}.
+`sweep()` yields dicts of dotted overrides; for the launcher are `_label` (unique: directories are called by it, tables
+find rows by it), `_stage` (lower ones finish first) and `_config` (another FILE:argument for this run). In a value
+'{dir}' is the sweep's directory, '{run:LABEL}' that of another run. The config's SUMMARY, or SUMMARY[argument], names
+the function beside it that makes one table, figure and RESULT line of the runs: "tables.fewshot.learners".
 """
 
 import concurrent.futures

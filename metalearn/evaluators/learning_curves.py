@@ -1,22 +1,17 @@
 """Accuracy by number of examples seen, on sets of frozen episodes, beside baselines on the same episodes.
 
-Definitions (V classes, chance c = 1/V; `first` is the first position, `last` the mean of the last five, or of the
-last alone where only that is scored):
+With V classes and chance c = 1/V; `first` is the first position, `last` the mean of the last five, or of the last alone
+where only that is scored:
 
-  learning        L(S) = last - first
-  generalisation  G(S) = last - c, on unseen and new
-  gap             last(seen) - last(unseen)
-  memorisation    (first(seen) - c) / (1 - c)
-  fresh           last, without the positions whose example stood in the context already: there a look-up is enough
-  ahead           last of the learner - last of the best baseline, over the same episodes. Which baseline is best is
-                  read off these episodes too, a choice in its favour
+  learning L(S) = last - first;  generalisation = last - c;  gap = last(seen) - last(unseen)
+  memorisation = (first(seen) - c) / (1 - c)
+  fresh    last, without positions whose example stood in the context already: there a look-up is enough
+  ahead    last of the learner - last of the best baseline on the same episodes, by which it is chosen too
 
-Phase of one run, tau = .05, every "at least" meant at the lower end of the one-sided 95 % interval: not trained if
-last(seen) is not at least c + tau; else general if L(unseen) >= tau (dataset-general if also L(new) >= tau); else
-identify if L(seen) >= tau; else memorise. Where `seen_random_labels` was measured and its last >= c + tau, a general
-learner also *recalls*: it gives true labels that its context does not say, so part of what it shows on trained tasks
-is memory ("general, recalls"). The share of a trained task's old labels under fresh ones is the last of
-`seen_old_labels`; a learner that only learns has chance there.
+Phase of one run, tau = .05, each bound met by the lower end of a one-sided 95 % interval: not trained if last(seen) <
+c + tau; else general if L(unseen) >= tau (dataset-general if also L(new) >= tau); else identify if L(seen) >= tau; else
+memorise. A general learner whose `seen_random_labels` ends at c + tau or above also *recalls* ("general, recalls"): it
+gives true labels that its context does not say.
 """
 
 import functools

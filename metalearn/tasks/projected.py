@@ -1,23 +1,17 @@
 """GPICL's task distribution: randomly projected, label-permuted images (arXiv 2212.04458, section on tasks).
 
-A task is (A, rho), both a function of its integer id: inputs are A x with A ~ N(0, 1/X), labels are rho(y). The
-number of meta-training tasks K is a range of ids and travels as data, so a sweep over K never recompiles.
+A task is (A, rho), both a function of its integer id: inputs are A x with A ~ N(0, 1/X), labels are rho(y). K, the
+number of meta-training tasks, is a range of ids and travels as data. Splits (all but `train` unbiased):
 
-Splits that `sample` knows (all but `train` leave the permutations unbiased):
-
-  train           ids in [0, K), meta-training images, a fraction `bias` of the batch under one fixed rho
-  seen            the same ids and images
-  seen_image      the same ids, images held out from meta-training
-  unseen          fresh ids, held-out images
-  new             fresh ids, classes or a dataset never used in meta-training
-  random          `random_points` points x ~ U(0, 1), normalised, each with a uniform label, shown again and again
-  identity        A = 1, fresh rho, held-out images
+  train       ids in [0, K), meta-training images, a fraction `bias` of the batch under one fixed rho
+  seen        the same ids and images                      seen_image  the same ids, held-out images
+  unseen      fresh ids, held-out images                   identity    A = 1, fresh rho, held-out images
+  new         fresh ids, classes or a dataset never used in meta-training
+  random      `random_points` points x ~ U(0, 1), normalised, each with a uniform label, shown again and again
   unseen_random_labels, seen_random_labels   labels of the context drawn anew, the last one true: a learner falls
-                  to chance, one that knows the task from x alone does not
-  seen_relabelled the A and the classes of a trained id under a fresh rho: an identifier keeps the old labels, a
-                  learner follows
-  seen_old_labels the same, but the last label is what the id's own rho says, and it alone is scored: chance for a
-                  learner, since old and fresh label agree as often as chance
+              to chance, one that knows the task from x alone does not
+  seen_relabelled   A and classes of a trained id, a fresh rho: an identifier keeps the old labels, a learner follows
+  seen_old_labels   the same, but the last label is the id's own and alone is scored: chance for a learner
 """
 
 import dataclasses
