@@ -33,7 +33,8 @@ def words(arg: str, **known) -> tuple[str, dict[str, str]]:
     return ",".join(plain), found
 
 
-# every network and backbone with its default sizes (and linear attention, a setting of `delta`); others by fields, --config.learner.network.hidden=64
+# every network (and linear attention, a setting of `delta`) and backbone with its default sizes; others by fields,
+# --config.learner.network.hidden=64
 SLOTS = dict(slots=32, width=16, hidden=128, reads=1, controller="lstm")
 BLOCKS = dict(depth=2, width=64, num_heads=4, mlp=256, conv=4)
 CHUNKS = BLOCKS | dict(chunk=16)

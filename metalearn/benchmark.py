@@ -3,16 +3,10 @@
   metalearn benchmark --config=configs/gpicl.py:shifted [--rounds=7]
   metalearn benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
 
-In a checkout where PyTorch is installed, the same update (`tests/torch_reference.py`) runs there in the same rounds,
-interleaved, eager and compiled, on one thread and on two, from the same parameters; loss and gradient norm on one
-batch must agree to 1e-4 before anything is timed. Times are medians over rounds, after one that does not count.
-
-FLOP are those of the matrix products in the program as written (counted in its jaxpr: forward, backward, task
-generation), convolutions as the products that they are, so neither recomputation that the compiler drops nor
-element-wise work flatters the figure. They are held against the fastest 2048^3 product of the same rounds.
-
-`--memory` compiles the update and runs nothing: the compiler's own figure of the bytes that it needs beside its
-arguments (parameters, optimiser state, datasets) and results.
+In a clone with PyTorch the same update (`tests/torch_reference.py`) runs in the same rounds, interleaved, eager and
+compiled, on one thread and two, after loss and gradient norm agreed to 1e-4. Times are medians. FLOP are those of the
+matrix products in the program as written (its jaxpr), held against the fastest 2048^3 product of the same rounds.
+`--memory` compiles alone: bytes that the update needs beside its arguments and results.
 """
 
 import importlib

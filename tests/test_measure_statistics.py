@@ -5,19 +5,20 @@ import json
 import numpy as np
 import pytest
 
+from configs.tables import metadt
 from metalearn.measure import statistics
 
 
 def test_summary_by_hand():
-    found = statistics.summary([[1.0, 2.0, 3.0, 100.0], [3.0, 4.0, 5.0, 102.0]])
+    found = metadt.summary([[1.0, 2.0, 3.0, 100.0], [3.0, 4.0, 5.0, 102.0]])
     assert found["seeds"] == [26.5, 28.5] and found["mean"] == 27.5
     task_B = np.array([2.0, 3.0, 4.0, 101.0])
     assert found["ci95"] == pytest.approx(3.182446 * task_B.std(ddof=1) / 2)
     assert found["iqm"] == 3.75  # 3, 3, 4, 5: the hundred does not count
     low, high = found["iqm_ci95"]
     assert low < found["iqm"] < high and high - found["iqm"] > 6  # two seeds say little: Student's factor is 12.7
-    assert np.isnan(statistics.summary([[1.0, 2.0]])["iqm_ci95"]).all()  # and one says nothing
-    same = statistics.summary([[1.0, 2.0, 3.0]] * 3)
+    assert np.isnan(metadt.summary([[1.0, 2.0]])["iqm_ci95"]).all()  # and one says nothing
+    same = metadt.summary([[1.0, 2.0, 3.0]] * 3)
     assert same["iqm_ci95"] == [2.0, 2.0]  # seeds that agree leave nothing to draw
 
 
@@ -25,13 +26,13 @@ def test_pairs_are_of_the_same_tasks():
     """A constant gap under huge differences between tasks: paired, its interval is zero."""
     task_B = np.array([-100.0, 0.0, 70.0])
     found = {"ours": {"few": [task_B + 2, task_B + 4], "demo": [task_B]}, "theirs": {"few": [task_B, task_B + 2]}}
-    result = statistics.compare(found, "ours", task_B, "t")
+    result = metadt.compare(found, "ours", task_B, "t")
     gaps = result["headline"]["differences"]
     assert gaps["ours-theirs, few"] == dict(mean=2.0, ci95=0.0)
     assert gaps["ours-behaviour, few"]["mean"] == 3.0 and "ours-theirs, demo" not in gaps
     assert result["headline"]["returns"]["theirs"]["few"]["mean"] == pytest.approx(-9.0)
     assert len(result["tables"][0]["rows"]) == 3 and result["tables"][0]["rows"][0][:2] == ["ours", "few"]
-    assert not any("behaviour" in k for k in statistics.compare(found, "ours", None, "t")["headline"]["differences"])
+    assert not any("behaviour" in k for k in metadt.compare(found, "ours", None, "t")["headline"]["differences"])
 
 
 def test_gather(tmp_path):
@@ -44,10 +45,10 @@ def test_gather(tmp_path):
         (tmp_path / run / "eval" / "other.json").write_text("{}")
         (tmp_path / run / "eval" / "few@step=2.json").write_text(json.dumps(few))  # not what training evaluated
     named = [("ours", str(tmp_path / "b")), ("ours", str(tmp_path / "a")), ("theirs", str(tmp_path / "a"))]
-    assert statistics.gather(named, "returns") == {"ours": {"zero": [[2.0, 2.0], [1.0, 1.0]], "demo": [[7.0], [6.0]]},
+    assert metadt.gather(named, "returns") == {"ours": {"zero": [[2.0, 2.0], [1.0, 1.0]], "demo": [[7.0], [6.0]]},
                                                    "theirs": {"zero": [[1.0, 1.0]], "demo": [[6.0]]}}
-    assert statistics.gather(named, "behaviour_returns")["ours"] == {"": [[2.0], [1.0]]}
-    assert statistics.gather(named, "successes") == {}
+    assert metadt.gather(named, "behaviour_returns")["ours"] == {"": [[2.0], [1.0]]}
+    assert metadt.gather(named, "successes") == {}
 
 
 def test_few_values_have_students_interval():
@@ -101,7 +102,7 @@ def test_the_bootstrap_of_whole_rows_covers(seeds, trials):
     """Ten tasks of their own difficulty, networks that are good or bad at all of them, and noise."""
     task_B = np.linspace(-1, 1, 10)
     draw = lambda rng: task_B + 0.3 * rng.normal(size=(seeds, 1)) + 0.1 * rng.normal(size=(seeds, 10))
-    found = lambda a_RB: (statistics.interquartile(a_RB.ravel()), statistics.rows_half_width(a_RB))
+    found = lambda a_RB: (statistics.interquartile(a_RB.ravel()), metadt.rows_half_width(a_RB))
     assert coverage(draw, found, 0.0, trials) > 0.92
 
     def redrawn(a_RB):  # seeds anew within every task

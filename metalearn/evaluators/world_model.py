@@ -1,13 +1,12 @@
 """How well a world model predicts tasks it was not trained on, and what its codes know of the task.
 
-  test_mse, validation_mse   squared error of the reward (and of the next state, per dimension in units of its spread):
-                         mean over steps, interval over tasks
-  test_mse_informed      the same over the steps that have a whole context behind them (from step `task.history` on).
-                         The number to judge a world model by: the first step, whose reward nobody can know, is most of
-                         `test_mse`, and does not shrink with training
-  test_mse_by_step       the same by step number: the first step knows nothing
-  probe_r2               share of the hidden parameters' variance that a ridge regression reads out of the code of a
-                         stretch (fitted on training tasks, scored on test tasks)
+test_mse, validation_mse   squared error of reward and next state (by their spread): mean over steps, interval over
+                       tasks
+test_mse_informed      over the steps with a whole context behind them (from step `task.history` on): the number to
+                       judge by, since the first step, whose reward nobody can know, is most of `test_mse`
+test_mse_by_step       by step number
+probe_r2               share of the hidden parameters' variance that a ridge regression reads out of a stretch's code
+                       (fitted on training tasks, scored on test tasks)
 """
 
 import math

@@ -1,12 +1,10 @@
 """Implicit MAML (Rajeswaran et al. 2019): the gradient at the inner loop's end, whatever path led there.
 
-The inner problem is the support loss plus (penalty / 2) |fast - start|^2. At its minimum the meta-gradient is
-(1 + H / penalty)^-1 g with H the Hessian of the support loss and g the query gradient; `cg_steps` of conjugate
-gradients solve it. Memory does not grow with `inner_steps`; few cg_steps are the truncated form.
-
-Both premises are reported as it trains, means over tasks: `inner_residual`, the gradient's norm at the end of the
-inner loop by that at its start (0 at the minimum); `curvature`, the least that conjugate gradients met of 1 + H /
-penalty (below 0 the matrix is indefinite and the solution means nothing: raise `penalty` or `damping`); `cg_residual`.
+At the minimum of the support loss plus (penalty / 2) |fast - start|^2 the meta-gradient is (1 + H / penalty)^-1 g, with
+H the Hessian of the support loss and g the query gradient; `cg_steps` of conjugate gradients solve it. Both premises
+are reported, means over tasks: `inner_residual`, the gradient's norm at the inner loop's end by that at its start (0 at
+the minimum); `curvature`, the least that conjugate gradients met of 1 + H / penalty (below 0 the solution means
+nothing: raise `penalty` or `damping`); `cg_residual`.
 """
 
 from collections.abc import Callable

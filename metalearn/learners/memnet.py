@@ -1,19 +1,16 @@
 """Memory networks trained online, segment by segment: truncated BPTT, synthetic gradients (DNI, cDNI), or full BPTT.
 
-One update of the train loop is one *segment* of T = `segment` steps, not one episode: the optimiser then steps as
-often as the controllers do, with all of its own settings (clipping, schedule, refused updates), and what a run holds at
-any moment is one segment. The carry keeps the recurrent state and the place in the episode; `batch_schedule` keeps the
-loop on the same batch until no position that counts is left, so a batch of short episodes costs few updates. Every
-position is read in order; an episode that does not fill its last segment is padded with positions that do not count.
+One update of the train loop is one *segment* of T = `segment` steps: the optimiser steps as often as the controllers
+do, and what a run holds at any moment is one segment. The carry keeps the recurrent state and the place in the episode;
+`batch_schedule` keeps the loop on a batch until no position that counts is left.
 
   rule     tbptt               no credit crosses a boundary
            synthetic           a feedback model predicts it (see `synthetic`, `synthesiser`)
            bptt                the whole episode, one update per batch
            bptt_equal_updates  the whole episode, as many updates on each batch as the other rules make
 
-A reconstruction of "Fast & Slow Learning" (arXiv 2011.05438) from its abstract and sources: read, write (with memory
-itself) and output states each have a feedback head. Feedback models live in the parameters beside the networks, under
-`feedback/`, so that they checkpoint, freeze and transfer like the rest; give them an optimiser group of their own.
+A reconstruction of "Fast & Slow Learning" (arXiv 2011.05438) from its abstract and sources. Feedback models live in the
+parameters under `feedback/`; give them an optimiser group of their own.
 """
 
 import functools

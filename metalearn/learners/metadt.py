@@ -1,22 +1,15 @@
 """Phase two: a decision transformer that reads a context code and a prompt (Meta-DT, arXiv 2410.11448) and its kin.
 
-  Meta-DT              context=world, prompt_select=error
-  without context      context=none, prompt_select=error needs a world model to choose by: prompts at random then
-  without complement   context=world, prompt_select=random
-  without prompt       context=world, prompt_select=none
-  Prompt-DT            context=none, prompt_select=random
-  DT                   context=none, prompt_select=none
-  behaviour cloning    the same with conditioning=none
-  Generalized DT       conditioning=histogram: the distribution of the rewards still to come, in ten bins, in the place
-                       of their sum
-  Oracle-DT            context=task: the true parameters for a code
+  Meta-DT              context=world, prompt_select=error       without complement   context=world, prompt_select=random
+  without context      context=none, prompt_select=random       without prompt       context=world, prompt_select=none
+  Prompt-DT            context=none, prompt_select=random       DT                   context=none, prompt_select=none
+  behaviour cloning    DT with conditioning=none                Oracle-DT            context=task: the true parameters
+  Generalized DT       conditioning=histogram: the distribution of the rewards still to come, in the place of their sum
   FOCAL-, CORRO-, CSRO-style DT      context=world over a world model trained with that objective
 
 The world model is part of the parameters and gets no gradient from here: with `world_training=frozen` it comes from
-another run by `init_from`; with `joint` it learns beside the policy, from the same batches by its own loss.
-
-The `gaussian` head has a spread per action beside the mean. Its use is exploration: where the data say that anything
-may be right (nothing known yet), a sample tries something, and as the code fills in the spread closes by itself.
+another run by `init_from`; with `joint` it learns beside the policy, from the same batches by its own loss. The
+`gaussian` head has a spread per action: where the data say that anything may be right, a sample tries something.
 """
 
 import dataclasses

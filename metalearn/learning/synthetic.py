@@ -1,13 +1,13 @@
 """Synthetic gradients at segment boundaries (DNI, arXiv 1608.05343): the gradient rule, its targets, its health.
 
-An episode is cut into segments of T steps; s_k is the whole recurrent state, memory included, at boundary k, and L_k
-the loss inside segment k. With a feedback model G that says what gradient the future will send back,
+s_k is the whole recurrent state, memory included, at boundary k of segments of T steps, L_k the loss inside segment k,
+G the feedback model:
 
   J_k(theta, s_k) = L_k(theta, s_k) + gamma <stop[G(s_{k+1})], s_{k+1}(theta, s_k)>     last segment: no second term
   g_theta = dJ_k/dtheta           delta*_k = dJ_k/ds_k           L_SG = |G(stop[s_k]) - delta*_k|^2
 
-Losses are sums over samples here, so that messages and targets are per sample and do not know the batch size; the
-caller divides. BP(lambda) (Pemberton & Costa, TMLR 2024) replaces the one-step target by eligibility traces.
+Losses are sums over samples, so that messages and targets do not know the batch size; the caller divides. BP(lambda)
+(Pemberton & Costa, TMLR 2024) replaces the one-step target by eligibility traces.
 """
 
 from collections.abc import Callable

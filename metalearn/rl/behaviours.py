@@ -1,21 +1,16 @@
 """Who collected the data: behaviours that fill (tasks x episodes) of trajectories, all at once under vmap.
 
-  history   the scripted stand-in for learning histories. Every episode has a skill q in [0, 1], rising within a
-            task; it acts as the expert would for a *wrong* task, the further off the lower q, and in a part of the
-            episodes turns to the right one on the way. Episodes that set off the wrong way are what a sequence model
-            needs: on data that always head for the goal it takes its own first action for evidence and runs away.
-  explore   an expert that has to find out: it pursues a task drawn from the prior for some steps, then the right one
-  search    half of the episodes `history`, half `explore`
-  expert    the right task, with little noise
-  random    uniform actions
-  scripted  `history` under the name that Meta-World's users know it by: its own experts, misled and noisy
-  gaits     simulated runners: sine gaits out of a library, refined by hill climbing (see `gaits`)
-  sac       an agent that learns on each task by soft actor-critic, all tasks at once (see `sac`)
+  history   the scripted stand-in for learning histories: an episode of skill q acts as the expert of a *wrong* task,
+            the further off the lower q, and in a part of the episodes turns to the right one on the way. On data that
+            always head for the goal a sequence model takes its own first action for evidence and runs away
+  explore   an expert that pursues a task drawn from the prior for some steps, then the right one
+  search    half `history`, half `explore`             scripted  `history` by Meta-World's own experts
+  expert    the right task, with little noise          random    uniform actions
+  gaits     sine gaits out of a library, refined by hill climbing (see `gaits`)
+  sac       an agent per task that learns by soft actor-critic (see `sac`)
 
-`history`, `scripted`, `gaits` and `sac` come in qualities: `mixed` has skill rise over a task's episodes from nothing
-to all, `medium` holds it halfway and `expert` at its best throughout.
-
-Every draw is a function of (seed, task id, episode): the logs of a task do not change with the other tasks collected.
+Those in SKILLED have qualities: `mixed` has skill rise over a task's episodes from nothing to all, `medium` holds it
+halfway, `expert` at its best. Every draw is a function of (seed, task id, episode).
 """
 
 import functools

@@ -1,13 +1,10 @@
 """Sine gaits: data for simulated runners without training a policy for every task.
 
-a_t = clip(A_i sin(2 pi f t dt + phi_i) + b_i, +-1). A library of random gaits is simulated once. The best for the first
-of `facts["targets"]` (target speeds or directions, the fastest first) is refined by climbing on the real return, and so
-is, from there, each next target with the frequency fixed. So neighbouring targets have neighbouring gaits, and their
-mean is a gait again: what a network imitates is a function of time and target. (With gaits found for each task alone it
-is not, and a decision transformer trained on those earned what zero actions do.)
-
-The logs are scripted like `history`: every episode sets off with the gait of a wrong target, the further off the lower
-its skill, and half of them turn to the right one on the way; with action noise, so that they are not open-loop copies.
+a_t = clip(A_i sin(2 pi f t dt + phi_i) + b_i, +-1). The best of a library of random gaits for the first of
+`facts["targets"]` is refined by climbing on the real return, and from there each next target with the frequency fixed:
+neighbouring targets have neighbouring gaits, so what a network imitates is a function of time and target. (On gaits
+found for each task alone a decision transformer earned what zero actions do.) The logs are scripted like `history`:
+episodes set off with the gait of a wrong target and half of them turn, with action noise.
 """
 
 from typing import Any

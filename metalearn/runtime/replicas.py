@@ -2,15 +2,11 @@
 
   replicas = {num: R, at_once: 0, vary: {"seed": (0, 1, ...), "optim.lr": (1e-3, ...), "task.num_tasks": (1, ...)}}
 
-`at_once` of them are computed together (`vmap`; 0: all), the groups one after another: together is faster on an
-accelerator and for networks so small that a core waits between operations, one after another where a single one keeps
-the core busy. Where the mesh's `data` axis divides R, its devices share the replicas out among them, each its own,
-and no batch is split.
-
-Replica r has the seed `seed + r` unless seeds are listed. It draws its own batches, has its own clipping norm and its
-own count of refused updates, and is the run that its values alone would be, up to rounding (a batched product may add
-in another order). With num = 1 nothing is mapped and every bit is that of a plain run. The step is shared; every other
-leaf of the state has a leading axis R.
+`at_once` of them are computed together (`vmap`; 0: all), the groups one after another. Where the mesh's `data` axis
+divides R, its devices share the replicas out, each its own, and no batch is split. Replica r has the seed `seed + r`
+unless seeds are listed, its own batches, clipping norm and count of refused updates, and is the run that its values
+alone would be, up to rounding. With num = 1 nothing is mapped and every bit is that of a plain run. The step is shared;
+every other leaf of the state has a leading axis R.
 """
 
 import dataclasses

@@ -1,13 +1,9 @@
 """Offline meta-reinforcement learning: windows, prompts and returns-to-go out of logged episodes of many tasks.
 
-The logs come from a file (`metalearn collect`) or, with `data=""`, from a recipe: then building checks the
-recipe and no more, and `TaskDist.collect(directory)` gives the distribution with its data and their statistics. Test
-tasks have ids of their own, so their logs stay the same whatever the number of training tasks; of a file the first
-`train_tasks` and the last `test_tasks` are taken. Splits:
-
-  train       training tasks, their training episodes
-  validation  training tasks, every tenth episode: what to select a world model on
-  test        the other tasks
+The logs come from a file (`metalearn collect`), of which the first `train_tasks` and the last `test_tasks` are taken,
+or, with `data=""`, from a recipe: then building checks it and no more, and `TaskDist.collect(directory)` gives the
+distribution with its data. Splits: `train` (training tasks), `validation` (every tenth of their episodes, to select a
+world model on), `test` (the other tasks, whose ids are their own).
 
 A window is `history` steps of context, then `window` steps; what lies outside the episode is zero and masked.
 """
