@@ -30,7 +30,7 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="module", autouse=True)
 def few_maps():
-    """Each compiled program keeps pages mapped, of which Linux gives a process 65,530: one with the whole suite's died."""
+    """A compiled program keeps pages mapped, of which Linux gives a process 65,530: one with the whole suite died."""
     yield
     maps = pathlib.Path("/proc/self/maps")
     if "jax" in sys.modules and maps.exists() and len(maps.read_text().splitlines()) > 40_000:
