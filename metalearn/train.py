@@ -220,7 +220,7 @@ def main() -> int:
         if args.process:
             return 0
         cli.print_result(headline)
-        cli.say(f"next: metalearn report {args.workdir}; metalearn eval --workdir={args.workdir} --dataset=PATH")
+        cli.say(f"next: metalearn report {args.workdir}; metalearn eval --workdir={args.workdir}")
     return 0
 
 

@@ -19,8 +19,8 @@ from metalearn.validate import given
 STYLE = """body {font: 15px/1.5 sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222}
 table {border-collapse: collapse; margin: .5em 0 1.5em} td, th {border-bottom: 1px solid #ccc; padding: .2em .8em;
 text-align: left} pre {background: #f4f4f4; padding: .6em; white-space: pre-wrap; overflow-wrap: anywhere}
-img {max-width: 100%}
-.runs {display: flex; flex-wrap: wrap; gap: 2em} svg {border: 1px solid #ccc; margin: .3em}"""
+img {max-width: 100%} svg {border: 1px solid #ccc; margin: .3em}
+.runs {display: flex; flex-wrap: wrap; gap: 2em} .runs > * {min-width: 0; max-width: 100%; overflow-x: auto}"""
 PAGE = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         "<style>{style}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n")
 _plain = lambda value: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
