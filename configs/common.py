@@ -54,7 +54,6 @@ NETWORKS = {
     "gated": dict(name="gated", width=8, bias=-3.0),
     "linear_attention": CHUNKS | dict(name="delta", decay="none", erase=False),
     "delta": CHUNKS | dict(name="delta", decay="token", erase=True),
-    "mesa": CHUNKS | dict(name="mesa", iterations=16),
     "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
     "titans": CHUNKS | TITANS,
     "window_attention": BLOCKS | dict(name="window_attention", window=64),

@@ -1,4 +1,4 @@
-"""Memories that learn at test time: linear attention, delta rules, mesa, TTT and Titans beside a Transformer and LSTM.
+"""Memories that learn at test time: linear attention, delta rules, TTT and Titans beside a Transformer and LSTM.
 
   python -m metalearn.sweep --config=configs/memories.py:mqar --out=runs/mqar            # minutes in docs/memory.md
   python -m metalearn.train --config=configs/memories.py:needle,network=titans --workdir=runs/needle
@@ -21,7 +21,6 @@ NETWORKS = {
     "retention": CHUNKS | dict(name="delta", decay="head", erase=False),
     "delta": CHUNKS | dict(name="delta", decay="none", erase=True),
     "gated_delta": CHUNKS | dict(name="delta", decay="token", erase=True),
-    "mesa": CHUNKS | dict(name="mesa", iterations=8),
     "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
     **{name: CHUNKS | common.TITANS | dict(variant=variant) for name, variant in (
         ("titans", "lmm"), ("titans_mac", "mac"), ("titans_mag", "mag"), ("titans_mal", "mal"))},

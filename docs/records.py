@@ -35,19 +35,15 @@ sys.path += [ROOT] if ROOT not in sys.path else []
 
 import jax  # noqa: E402
 
+from docs.fields import CLAIM, GRADES, RECORD, check, load  # noqa: E402
 from docs.results import (  # noqa: E402
-    CLAIM,
-    GRADES,
-    RECORD,
     Record,
     by_replica,
-    check,
     commands,
     config_hash,
     find,
     is_sweep,
     json_of,
-    load,
     measured,
     read,
     run_directories,

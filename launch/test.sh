@@ -32,7 +32,8 @@ for argument in "$@"; do
 done
 "$PYTHON_VENV" -m ruff check --quiet .
 # one thread per worker: two workers share two cores. Compiling is most of the work: level 0 halves it, LLVM's cheap passes
-# and loops emitted without MLIR take another two fifths off
+# and loops emitted without MLIR take another two fifths off, one LLVM module in the place of 32 a tenth
 flags="--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+flags="$flags --xla_cpu_parallel_codegen_split_count=1"
 export XLA_FLAGS="${XLA_FLAGS:-$flags --xla_llvm_disable_expensive_passes=true}"
 exec "$PYTHON_VENV" -m pytest -q -m "$marker" "${arguments[@]}"

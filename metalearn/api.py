@@ -11,8 +11,7 @@
   outputs = learner.write(batch, {"blocks_0": lambda value, position: value * 0})
 
 Inputs are as the run's task gives them to its learner: `learner.normalise(images)` resizes, normalises and projects
-as it does; observations, actions and rewards as they are. Nothing of this needs the data that the run was trained on,
-but `sample` and `experiment`, which holds the evaluators.
+as it does. `sample` and `experiment`, which holds the evaluators, alone need the data that the run was trained on.
 """
 
 import dataclasses

@@ -2,11 +2,9 @@
 
   metalearn eval --workdir=runs/gpicl [--dataset=NAME|FILE.npz|FOLDER] [--step=N]
 
-`--dataset` evaluates on a dataset that was never trained on, alone (any image size: it is resized and normalised as the
-training dataset was). Reads the config out of the work directory; never runs Python from it.
-
-An evaluation that differs from training's own, by its step or by fields of the config, is written beside it and says
-how in its name and in its field `evaluated`: eval/curves@seed=3,step=500.json.
+`--dataset` evaluates on a dataset that was never trained on, alone, resized and normalised as the training dataset was.
+Reads the config out of the work directory; never runs Python from it. An evaluation that differs from training's own
+says how in its name and in its field `evaluated`: eval/curves@seed=3,step=500.json.
 """
 
 import hashlib

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -21,12 +22,20 @@ gc.set_threshold(100_000, 50, 50)
 
 
 def pytest_sessionfinish(session):
-    import shutil
-
     if not hasattr(session.config, "workerinput"):  # the last one out
         folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
         if os.path.basename(folder).startswith("metalearn-tests-"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_maps():
+    """A compiled program keeps pages mapped, of which Linux gives a process 65,530: one with the whole suite died."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and len(maps.read_text().splitlines()) > 40_000:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
@@ -102,22 +111,67 @@ def handlers():
         signal.signal(number, handler)
 
 
+def shared(monkeypatch, build=None, made=None) -> None:
+    """Runs of one config have one experiment, whose programs are compiled once.
+
+    build  makes one, of a config; made  what was made before, by others who keep to it
+    """
+    from metalearn.runtime import config as config_lib, experiment, loop, session
+
+    made = {} if made is None else made
+
+    def once(function, key):
+        def cached(*args, **kw):
+            at = function, key(*args, **kw)
+            if at not in made:  # with its arguments, whose ids are in the keys
+                made[at] = function(*args, **kw), args
+            return made[at][0]
+
+        return cached
+
+    text = lambda config, task=None, evaluators=True: (config_lib.to_json(config), id(task), evaluators)
+    monkeypatch.setattr(experiment, "build", once(build or experiment.build, text))
+    with_data = once(experiment.with_data, lambda experiment, directory: id(experiment))
+    for module in (experiment, session, loop):
+        monkeypatch.setattr(module, "with_data", with_data)
+    monkeypatch.setattr(loop, "make_init", once(loop.make_init, id))
+    monkeypatch.setattr(loop, "make_update", once(loop.make_update, lambda experiment, mesh: (id(experiment), mesh)))
+
+
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """Runs of one config within the test have one experiment."""
+    shared(monkeypatch)
+
+
+TOYS = {}  # what `shared` made for tests of toys.py
+
+
 @pytest.fixture
 def toys(monkeypatch):
     """Every config builds the task and the learner of toys.py."""
     from toys import toy
 
-    from metalearn.runtime import experiment
-
-    monkeypatch.setattr(experiment, "build", toy)
+    shared(monkeypatch, toy, TOYS)
 
 
-@pytest.fixture
-def whole(toys, tmp_path):
-    """What an uninterrupted run of toys.RUN leaves, in `whole`."""
-    from toys import RUN, final, settings
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory):
+    from toys import RUN, settings, toy
 
     from metalearn import train
 
-    train.run(settings(*RUN), str(tmp_path / "whole"), quiet=True)
+    path = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shared(monkeypatch, toy, TOYS)
+        train.run(settings(*RUN), str(path), quiet=True)
+    return path
+
+
+@pytest.fixture
+def whole(toys, whole_run, tmp_path):
+    """What an uninterrupted run of toys.RUN leaves, in `whole`."""
+    from toys import final
+
+    shutil.copytree(whole_run, tmp_path / "whole")
     return final(tmp_path / "whole")

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from conftest import shared
 
 import metalearn
 from metalearn import api, train
@@ -14,6 +15,13 @@ from metalearn.measure import frozen
 from metalearn.rl import acting
 from metalearn.runtime import config as config_lib, experiment as experiment_lib
 from metalearn.validate import ConfigError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shared(monkeypatch)
+        yield
 
 
 def trained(tmp_path_factory, spec, overrides=()):
@@ -24,7 +32,7 @@ def trained(tmp_path_factory, spec, overrides=()):
 
 @pytest.fixture(scope="module")
 def protonet(tmp_path_factory):
-    return trained(tmp_path_factory, "configs/fewshot.py:smoke,protonet")
+    return trained(tmp_path_factory, "configs/fewshot.py:smoke,protonet", ["learner.backbone.depth=1"])
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,7 @@ def test_support_and_query_are_the_episode(protonet):
     learner, _ = protonet
     x, y, batch = one_episode(learner, "test")
     S = batch.support
-    together = np.asarray(learner.experiment.learner.predict(learner.params, learner.carry, batch))[0, S:]
+    together = np.asarray(jax.jit(learner.experiment.learner.predict)(learner.params, learner.carry, batch))[0, S:]
     np.testing.assert_allclose(learner.predict(x[:S], y[:S], x[S:]), together, rtol=1e-5, atol=1e-5)
 
 
@@ -60,7 +68,7 @@ def test_any_number_of_shots_queries_and_classes(protonet):
 def test_in_context_a_query_after_the_support_is_the_last_position(incontext):
     learner, _ = incontext
     x, y, batch = one_episode(learner, "unseen")
-    whole = np.asarray(learner.experiment.learner.predict(learner.params, learner.carry, batch))[0]
+    whole = np.asarray(jax.jit(learner.experiment.learner.predict)(learner.params, learner.carry, batch))[0]
     found = learner.predict(x[:-1], y[:-1], x[-1:])
     np.testing.assert_allclose(found[0], whole[-1], rtol=1e-4, atol=1e-5)
 
@@ -165,7 +173,7 @@ def test_a_policy_that_is_told_the_task_cannot_act_alone(policy):
     config.learner.update(context="task", prompt_select="none")
     oracle = experiment_lib.build(config, policy.experiment.task)
     batch = policy.sample("train", 1)
-    params, carry = oracle.learner.init(jax.random.key(0), batch)
+    params, carry = jax.jit(oracle.learner.init)(jax.random.key(0), batch)
     with pytest.raises(ConfigError, match="hidden parameters"):
         told = dataclasses.replace(policy, learner=oracle.learner, params=params, carry=carry)
         told.act(np.zeros((1, 2)), [], [])

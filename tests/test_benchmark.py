@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 import torch_reference
 
-from docs import records, results
+from docs import fields, records
 from metalearn import benchmark
 from metalearn.validate import ConfigError
 
@@ -40,7 +40,7 @@ def test_rows_are_stored_by_name(monkeypatch, tmp_path):
     assert row["model_gflop_per_step"] > 0 and row["tasks_per_second"] > 0 and "torch_best" not in row
     for name, ms in (("one", 1.0), ("two", 2.0), ("one", 3.0)):
         records.store_row(str(tmp_path), "speed", name, row | {"ms_per_step": ms}, f"benchmark {name}", "0" * 16, 1.0)
-    record = results.load(str(tmp_path))["speed"]
+    record = fields.load(str(tmp_path))["speed"]
     assert [r[:2] for r in record["tables"][0]["rows"]] == [["one", 3.0], ["two", 2.0]]
     assert record["commands"] == ["benchmark one", "benchmark two"] and "| one |" in records.section(record)
 

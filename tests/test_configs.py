@@ -57,7 +57,7 @@ def test_every_combination_of_a_sweep_loads(path):
 
 @pytest.mark.parametrize("path", [  # the published settings of Meta-DT run what its own smoke runs
     pytest.param(p, marks=[pytest.mark.slow] * p.stem.endswith("_paper"), id=p.stem) for p in FILES])
-def test_smoke_stopped_and_resumed_ends_in_the_same_bits(path, tmp_path, monkeypatch):
+def test_smoke_stopped_and_resumed_ends_in_the_same_bits(path, tmp_path, monkeypatch, compiled_once):
     config = config_lib.load(f"{path}:smoke")
     assert config.train.steps > config.train.save_every, "the smoke must save at least once on the way"
     train.run(config, str(tmp_path / "whole"), quiet=True)

@@ -11,7 +11,7 @@ import sys
 import pytest
 from test_docs_results import CLAIM, changed, run_directory
 
-from docs import records as program, results
+from docs import fields, records as program
 from metalearn import cli
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -23,7 +23,7 @@ def test_committed_documents_agree_with_the_records():
 
 def test_numbers_in_config_headers_are_those_of_the_records():
     """Lines `results/ID: CLAIM NUMBER`, one at least per family."""
-    records = results.load(str(ROOT))
+    records = fields.load(str(ROOT))
     for family in ("gpicl", "fewshot", "memnet", "metadt"):
         header = ast.get_docstring(ast.parse((ROOT / "configs" / f"{family}.py").read_text()))
         lines = re.findall(r"results/(\w+): (.+)", header)
@@ -65,7 +65,7 @@ def test_a_finished_run_is_stored_and_shown(tmp_path, call):
     root, run = house(tmp_path), run_directory(tmp_path / "run", 0, 0.7)
     code, output, _ = call("store", f"--root={root}", "--id=tiny", f"--workdir={run}")
     assert code == 0 and json.loads(output.split("RESULT ")[1]) == {"id": "tiny", "accuracy": 70.0}
-    stored = results.load(str(root))["tiny"]
+    stored = fields.load(str(root))["tiny"]
     assert stored["provenance"] == "made" and stored["claims"][0]["value"] == 70.0
     assert "70.0 ± 1.0" in (root / "README.md").read_text()
     code, _, error = call("store", f"--root={root}", "--id=tiny")
@@ -79,5 +79,5 @@ def test_a_new_record_is_stored_by_one_command(tmp_path, call):
     code, _, error = call("store", f"--root={root}", *new)
     assert code == 2 and "--tolerance" in error
     assert call("store", f"--root={root}", *new, "--tolerance=2")[0] == 0
-    stored = results.load(str(root))["fewshot_new"]
+    stored = fields.load(str(root))["fewshot_new"]
     assert (stored["family"], stored["claims"][0]["value"], stored["claims"][0]["tolerance"]) == ("fewshot", 70.0, 2.0)

@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from docs import records, results
+from docs import fields, records, results
 from metalearn.runtime import config as config_lib
 from metalearn.validate import ConfigError
 
@@ -27,9 +27,9 @@ def changed(**changes) -> dict:
 
 
 def test_a_good_record_passes_and_comes_back_from_its_file(tmp_path):
-    assert results.check(RECORD) == RECORD
+    assert fields.check(RECORD) == RECORD
     records.save(str(tmp_path), RECORD)
-    assert results.load(str(tmp_path)) == {"tiny": RECORD}
+    assert fields.load(str(tmp_path)) == {"tiny": RECORD}
 
 
 @pytest.mark.parametrize("changes, field", [
@@ -45,17 +45,17 @@ def test_a_good_record_passes_and_comes_back_from_its_file(tmp_path):
 ])
 def test_what_is_wrong_is_named(changes, field):
     with pytest.raises(ConfigError) as refused:
-        results.check(changed(**changes))
+        fields.check(changed(**changes))
     assert refused.value.field.endswith(f".json.{field}")
 
 
 def test_a_missing_field_and_a_wrong_file_name_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="notes"):
-        results.check({k: v for k, v in RECORD.items() if k != "notes"})
+        fields.check({k: v for k, v in RECORD.items() if k != "notes"})
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "other.json").write_text(json.dumps(RECORD))
     with pytest.raises(ConfigError, match="must be the file's name"):
-        results.load(str(tmp_path))
+        fields.load(str(tmp_path))
 
 
 def test_the_nearest_name_is_given():
@@ -64,7 +64,7 @@ def test_the_nearest_name_is_given():
 
 
 def test_committed_records_are_as_the_program_writes_them_and_name_configs_that_load():
-    stored = results.load(str(ROOT))
+    stored = fields.load(str(ROOT))
     assert len(stored) > 20
     for name, record in stored.items():
         assert (ROOT / "results" / f"{name}.json").read_text() == records.to_json(record), name
@@ -82,7 +82,7 @@ def test_claims_of_sweeps_name_runs_that_the_sweep_has():
     """One part of each path is the label of a run, or what stands before its comma; or it has two, differences/a-b, x;
     or it is a line that has none; or the number of a set of data, of every run."""
     shared = ("references", "learning_unseen", "newclass_last")
-    for name, record in results.load(str(ROOT)).items():
+    for name, record in fields.load(str(ROOT)).items():
         program, *words = record["commands"][-1].split()
         if program != "sweep":
             continue

@@ -16,8 +16,8 @@ from metalearn.validate import ConfigError
 pytest.importorskip("safetensors")
 RUNS = {  # by what a learner carries: nothing; batch-norm statistics; memories, in two replicas
     "none": ("gpicl:smoke", "evaluators.curves.sets=('unseen',)"),
-    "statistics": ("fewshot:smoke,protonet", "learner.backbone.norm=running"),
-    "memory": ("memnet:smoke",),
+    "statistics": ("fewshot:smoke,protonet", "learner.backbone.norm=running", "learner.backbone.depth=1"),
+    "memory": ("memnet:smoke,network=lstm",),
 }
 
 

@@ -150,9 +150,9 @@ def test_one_episode_is_learned_by_heart(golden):
 def test_masked_positions_do_not_count():
     learner, batch = build("mlp", "shifted"), draw()
     cut = batch.replace(mask_BT=batch.mask_BT.at[:, :-1].set(0.0))
-    params, carry = learner.init(jax.random.key(0), batch)
-    means = learner.grads(params, carry, cut, jax.random.key(0))[2]
-    logp = jax.nn.log_softmax(learner.predict(params, carry, batch))[:, -1]
+    params, carry = jax.jit(learner.init)(jax.random.key(0), batch)
+    means = jax.jit(learner.grads)(params, carry, cut, jax.random.key(0))[2]
+    logp = jax.nn.log_softmax(jax.jit(learner.predict)(params, carry, batch))[:, -1]
     expected = -np.mean([logp[b, batch.y_BT[b, -1]] for b in range(2)])
     np.testing.assert_allclose(means["loss"].compute(), expected, rtol=1e-5)
     assert means["accuracy"].count == 2 and means["accuracy"].compute() == means["last"].compute()

@@ -1,5 +1,7 @@
 """The world model: what its code may see, its loss by hand, and the contrastive objectives' signs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,14 +32,15 @@ def batch(task):
 @pytest.fixture(scope="module")
 def made(task, batch):
     learner = lookup.build("learners", "world", task.spec, **FIELDS)
+    learner = dataclasses.replace(learner, predict=jax.jit(learner.predict))
     return learner, *jax.jit(learner.init)(jax.random.key(1), batch)
 
 
 def test_a_code_reads_the_h_steps_before_it(made, batch):
     learner, params, carry = made
     t, h = 2, 3
-    slope = jax.grad(lambda rew: learner.predict(
-        params, carry, batch.replace(body=batch.body.replace(rew_BT=rew)))["code_BTC"][0, t].sum())(batch.body.rew_BT)
+    slope = jax.jit(jax.grad(lambda rew: learner.predict(
+        params, carry, batch.replace(body=batch.body.replace(rew_BT=rew)))["code_BTC"][0, t].sum()))(batch.body.rew_BT)
     touched = np.flatnonzero(np.abs(np.asarray(slope[0])))
     assert set(touched) <= set(range(t, t + h)) and len(touched) >= 2  # a ReLU may be shut for one of them
     assert not np.asarray(slope[1:]).any()
@@ -70,9 +73,9 @@ def test_loss_and_errors_by_hand(task, made, batch, golden):
 def test_changes_of_state_are_in_units_of_their_spread(task, batch):
     """A decoder that says nothing predicts that nothing moves, and its error is the change itself."""
     learner = lookup.build("learners", "world", task.spec, **(FIELDS | dict(decoders="change")))
-    params, carry = learner.init(jax.random.key(1), batch)
+    params, carry = jax.jit(learner.init)(jax.random.key(1), batch)
     params["world"]["transition"]["out"] = jax.tree.map(jnp.zeros_like, params["world"]["transition"]["out"])
-    out = jax.device_get(learner.predict(params, carry, batch))
+    out = jax.device_get(jax.jit(learner.predict)(params, carry, batch))
     now = jax.device_get(jax.tree.map(lambda a: a[:, 3:], batch.body))
     np.testing.assert_array_equal(out["next_BTS"], now.obs_BTS)
     error = np.abs((now.next_BTS - now.obs_BTS) / task.spec.statistics.change_std_S).mean(-1) * now.mask_BT
@@ -110,16 +113,17 @@ def test_objectives_want_tasks_apart():
     task_B, weight_B = jnp.array([0, 0, 1, 1]), jnp.ones(4)
     apart = jnp.array([[1.0, 0], [1, 0.1], [-1, 0], [-1, 0.1]])
     mixed = apart[jnp.array([0, 2, 1, 3])]
-    assert world._metric(apart, task_B, weight_B) < world._metric(mixed, task_B, weight_B)
+    metric, contrast = jax.jit(world._metric), jax.jit(world._contrast)
+    assert metric(apart, task_B, weight_B) < metric(mixed, task_B, weight_B)
     wrong = jnp.array([[0.0, -1.0]] * 4)
-    assert world._contrast(apart, task_B, weight_B, wrong) < world._contrast(mixed, task_B, weight_B, wrong)
+    assert contrast(apart, task_B, weight_B, wrong) < contrast(mixed, task_B, weight_B, wrong)
 
 
 def test_a_first_step_leaves_the_contrast_finite():
     """Its code is exactly zero and counts for nothing; its slope must not be NaN all the same."""
     code_BC = jnp.array([[0.0, 0.0], [1, 0.1], [-1, 0], [-1, 0.1]])
     task_B, weight_B = jnp.array([0, 0, 1, 1]), jnp.array([0.0, 1, 1, 1])
-    slope = jax.grad(world._contrast)(code_BC, task_B, weight_B, -code_BC)
+    slope = jax.jit(jax.grad(world._contrast))(code_BC, task_B, weight_B, -code_BC)
     assert np.isfinite(np.asarray(slope)).all() and np.asarray(slope[1:]).any()
 
 

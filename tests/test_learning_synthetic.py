@@ -43,24 +43,28 @@ def parts():
 def test_a_perfect_feedback_model_makes_segments_sum_to_full_backpropagation(parts, T):
     params, state, segment_of = parts
     segment, num = segment_of(T), LENGTH // T
-    full = jax.grad(lambda p: segment_of(LENGTH)(p, state, 0)[0].sum())(params)
-    truth = synthetic.boundary_gradients(segment, params, state, num)
-    total, s = jax.tree.map(jnp.zeros_like, params), state
-    for k in range(num):
-        out = synthetic.grads_by_synthetic(lambda p, s, k=k: segment(p, s, k), params, s, lambda *_, k=k: truth[k + 1])
-        for got, want in zip(jax.tree.leaves(out.target), jax.tree.leaves(truth[k]), strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-13)
-        total, s = jax.tree.map(jnp.add, total, out.grads), out.state
+
+    @jax.jit
+    def everything(params, state):
+        full = jax.grad(lambda p: segment_of(LENGTH)(p, state, 0)[0].sum())(params)
+        truth = synthetic.boundary_gradients(segment, params, state, num)
+        total, plain, s, targets = *[jax.tree.map(jnp.zeros_like, params)] * 2, state, []
+        for k in range(num):
+            one = lambda p, s, k=k: segment(p, s, k)
+            out = synthetic.grads_by_synthetic(one, params, s, lambda *_, k=k: truth[k + 1])
+            plain = jax.tree.map(jnp.add, plain, synthetic.grads_by_synthetic(one, params, s, None).grads)
+            total, s, targets = jax.tree.map(jnp.add, total, out.grads), out.state, [*targets, out.target]
+        return full, truth[:-1], targets, total, plain
+
+    full, truth, targets, total, plain = everything(params, state)
+    for got, want in zip(jax.tree.leaves(targets), jax.tree.leaves(truth), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-13)
     gap = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), total, full)
     size = jax.tree.map(lambda b: jnp.square(b).sum(), full)
     assert float(size["initial_memory"]["M"]) > 1e-8  # M_0 is learned, and among what is compared
     assert (sum(jax.tree.leaves(gap)) / sum(jax.tree.leaves(size))) ** 0.5 < 1e-10
     assert (gap["initial_memory"]["M"] / size["initial_memory"]["M"]) ** 0.5 < 1e-10
     if T < LENGTH:  # the same sum without feedback is another gradient, so the test can fail
-        plain, s = jax.tree.map(jnp.zeros_like, params), state
-        for k in range(num):
-            out = synthetic.grads_by_synthetic(lambda p, s, k=k: segment(p, s, k), params, s, None)
-            plain, s = jax.tree.map(jnp.add, plain, out.grads), out.state
         away = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), plain, full)
         assert (sum(jax.tree.leaves(away)) / sum(jax.tree.leaves(size))) ** 0.5 > 1e-3
 
@@ -141,18 +145,20 @@ def test_gradients_stop_both_ways_and_samples_keep_their_scale(parts):
         out = synthetic.grads_by_synthetic(segment, params, state, lambda s, _: answer(phi, s))
         return synthetic.inner(out.delta, out.delta)
 
-    assert objective(phi, params) > 0
-    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(jax.grad(objective)(phi, params)))
+    value, slope = jax.jit(jax.value_and_grad(objective))(phi, params)
+    assert value > 0 and all((np.asarray(g) == 0).all() for g in jax.tree.leaves(slope))
     target = jax.tree.map(jnp.ones_like, state)
     loss = lambda params, s: synthetic.regression(answer(phi, jax.lax.stop_gradient(s)), target, jnp.ones(B))
-    g = jax.grad(lambda p: loss(p, segment(p, state)[1]))(params)
+    g = jax.jit(jax.grad(lambda p: loss(p, segment(p, state)[1])))(params)
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(g))
 
-    one = synthetic.grads_by_synthetic(segment, params, state, lambda s, _: answer(phi, s))
+    of = lambda segment, state: jax.jit(lambda params, state: synthetic.grads_by_synthetic(
+        segment, params, state, lambda s, _: answer(phi, s)))(params, state)
+    one = of(segment, state)
     twice = lambda tree: jax.tree.map(lambda a: jnp.concatenate([a, a]), tree)
     halves = lambda s: (jax.tree.map(lambda a: a[:B], s), jax.tree.map(lambda a: a[B:], s))
     double = lambda p, s: jax.tree.map(lambda *a: jnp.concatenate(a), *(segment(p, half) for half in halves(s)))
-    two = synthetic.grads_by_synthetic(double, params, twice(state), lambda s, _: answer(phi, s))
+    two = of(double, twice(state))
     for a, b in zip(jax.tree.leaves(one.target), jax.tree.leaves(two.target), strict=True):
         np.testing.assert_allclose(b[:B], a, rtol=1e-10, atol=1e-12)
     for a, b in zip(jax.tree.leaves(one.grads), jax.tree.leaves(two.grads), strict=True):

@@ -32,7 +32,6 @@ NETWORKS = {
     "delta": (STACK | dict(decay="token", erase=True, depth=2), 2 * (32 + 24)),
     "delta, retention": (STACK | dict(decay="head", erase=False), 32 + 24),
     "window_attention": (STACK_ALONE | dict(window=6), 5 * 2 * 8 + 5 + 24),
-    "mesa": (STACK | dict(iterations=3), 2 * 32 + 24),
     "ttt": (STACK | dict(layers=2, rate=0.5), 2 * 32 + 33 + 24),
     "titans": (TITANS | dict(variant="lmm"), 4 * 32 + 33 + 24),
     "titans, mac": (TITANS | dict(variant="mac"), 4 * 32 + 33 + 24),

@@ -42,7 +42,7 @@ def test_features_are_as_many_as_said(down, side, left):
     block = dict(name="conv4", width=4, depth=4, norm="batch", conv="patches", down=down)
     net = backbone.make(block, _images(side))
     x_NX = _normal(0, 2, side, side, 1)
-    h_ND, stats = net.apply(net.init(jax.random.key(0), x_NX), x_NX)
+    h_ND, stats = jax.eval_shape(lambda x_NX: net.apply(net.init(jax.random.key(0), x_NX), x_NX), x_NX)
     assert h_ND.shape == (2, net.features) == (2, left * left * 4) and len(stats) == 4
 
 
@@ -50,8 +50,8 @@ def test_a_context_of_zeros_is_none_and_each_entry_of_another_counts():
     block = dict(name="conv4", width=4, depth=1, norm="batch", conv="patches", down="max")
     net = backbone.make(block, _images(8))
     x_NX, none_C = _normal(0, 3, 8, 8, 1), jnp.zeros(20)
-    params = net.init(jax.random.key(0), x_NX, none_C)
-    of_context = lambda context_C: net.apply(params, x_NX, None, context_C)[0]
-    np.testing.assert_array_equal(of_context(none_C), net.apply(params, x_NX)[0])
+    params = jax.jit(net.init)(jax.random.key(0), x_NX, none_C)
+    of_context = jax.jit(lambda context_C: net.apply(params, x_NX, None, context_C)[0])
+    np.testing.assert_allclose(of_context(none_C), jax.jit(net.apply)(params, x_NX)[0], rtol=1e-6, atol=1e-6)
     # scale and shift of 4 channels leave 8 directions of the 20
-    assert np.linalg.matrix_rank(jax.jacobian(of_context)(none_C).reshape(-1, 20), tol=1e-3) == 20
+    assert np.linalg.matrix_rank(jax.jit(jax.jacobian(of_context))(none_C).reshape(-1, 20), tol=1e-3) == 20

@@ -54,20 +54,6 @@ def test_delta_is_its_recurrence_in_every_chunk_with_its_gradient(erase):
         jax.tree.map(close, mine(asked), pull(asked))
 
 
-def test_mesa_with_as_many_iterations_as_a_key_has_entries_is_the_solve():
-    (q, k, v), log_decay, beta, ridge = tokens(K), jnp.log(gate(4)), gate(5), 0.25 + jnp.abs(draw(H, K))
-    zeros = jnp.zeros((B, H, K, K))
-    state, found = fast_weights.mesa({"R": zeros, "G": zeros}, q, k, v, log_decay, beta, ridge, iterations=K, chunk=4)
-    R = G = zeros
-    for t in range(L):
-        a, b = jnp.exp(log_decay[:, :, t])[..., None, None], beta[:, :, t, None, None]
-        R, G = (a * S + b * jnp.einsum("bhk,bhv->bhkv", k[:, :, t], x[:, :, t]) for S, x in ((R, k), (G, v)))
-        solved = jnp.linalg.solve(R + jax.vmap(jnp.diag)(ridge), q[:, :, t, :, None])[..., 0]
-        close(found[:, :, t], jnp.einsum("bhk,bhkv->bhv", solved, G), rtol=1e-7)
-    close(state["R"], R)
-    close(state["G"], G)
-
-
 def layers(depth):
     return [draw(B, H, K, K, seed=10 + i) / 2 for i in range(depth)]
 

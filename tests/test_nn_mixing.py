@@ -12,7 +12,7 @@ SPEC = network.NetworkSpec(3, 4, "x", 8, "float32", 1)
 BLOCK = dict(depth=1, width=8, num_heads=2, mlp=8, conv=2)
 FIELDS = {
     "delta": BLOCK | dict(chunk=4, decay="token", erase=True),
-    "mesa": BLOCK | dict(chunk=4, iterations=2), "ttt": BLOCK | dict(chunk=4, layers=1, rate=1.0),
+    "ttt": BLOCK | dict(chunk=4, layers=1, rate=1.0),
     "window_attention": BLOCK | dict(window=3),
     "titans": BLOCK | dict(chunk=4, variant="lmm", layers=1, momentum=True, decay=True, rate=0.5, clip=1.0,
                            persistent=1, window=3)}
@@ -31,7 +31,7 @@ def test_a_window_holds_the_newest_keys_wherever_segments_are_cut():
 @pytest.mark.parametrize("name,field,value", [
     ("delta", "width", 7), ("delta", "num_heads", 0), ("delta", "chunk", 0), ("delta", "conv", 0),
     ("delta", "decay", "some"),
-    ("mesa", "iterations", 0), ("ttt", "layers", 0), ("ttt", "rate", 0.0), ("titans", "variant", "mad"),
+    ("ttt", "layers", 0), ("ttt", "rate", 0.0), ("titans", "variant", "mad"),
     ("titans", "persistent", -1), ("titans", "clip", -1.0), ("titans", "window", 0), ("window_attention", "window", 0)])
 def test_bad_input_is_one_clear_line(name, field, value):
     with pytest.raises(ConfigError, match=f"network.{field}"):

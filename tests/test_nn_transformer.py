@@ -1,5 +1,7 @@
 """The Transformer against a loop in numpy; the attention weights that pictures show are those it computes with."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ MASK = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]], bool)
 def made():
     sizes = dict(name="transformer", depth=2, width=8, num_heads=2, mlp=8, positions=False, remat="none")
     net = network.make(sizes, network.NetworkSpec(2, 3, "shifted", 4, "float32", 1))
-    return net, net.init(jax.random.key(1), TOKENS)
+    return net, jax.jit(net.init)(jax.random.key(1), TOKENS)
 
 
 @pytest.mark.parametrize("mask_LL", [None, MASK])
@@ -101,11 +103,16 @@ def test_attention_and_its_gradient_are_those_of_jax(dtype, tolerance):
                zip(jax.random.split(jax.random.key(0), 3), (4, 6, 6), strict=True))
     each = np.random.default_rng(0).random((2, 1, 4, 6)) < 0.5
     each[..., 0] = True
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def with_gradient(fn, q, k, v):
+        out, pull = jax.vjp(fn, q, k, v)
+        return out, *pull(q)
+
     for mask in (np.tri(4, 6, 2, dtype=bool)[None, None], each):
-        found, theirs = (jax.vjp(fn, q, k, v) for fn in (
-            lambda *a, mask=mask: transformer.attend(*a, mask),
-            lambda *a, mask=mask: jax.nn.dot_product_attention(*a, mask=jnp.asarray(mask))))
-        for a, b in zip((found[0], *found[1](q)), (theirs[0], *theirs[1](q)), strict=True):
+        found = with_gradient(lambda *a, mask=mask: transformer.attend(*a, mask), q, k, v)
+        theirs = with_gradient(lambda *a, mask=mask: jax.nn.dot_product_attention(*a, mask=jnp.asarray(mask)), q, k, v)
+        for a, b in zip(found, theirs, strict=True):
             assert a.dtype == b.dtype == dtype
             np.testing.assert_allclose(np.float32(a), np.float32(b), atol=tolerance)
 
@@ -117,7 +124,7 @@ def test_remat_gives_the_same_gradient_from_less_memory():
     for remat in transformer.REMAT:
         sizes = dict(name="transformer", depth=4, width=16, num_heads=2, mlp=32, positions=False, remat=remat)
         net = network.make(sizes, network.NetworkSpec(2, 3, "shifted", 64, "float32", 1))
-        params = net.init(jax.random.key(1), tokens) if params is None else params
+        params = jax.jit(net.init)(jax.random.key(1), tokens) if params is None else params
         step = jax.jit(jax.grad(lambda p, net=net: (net.apply(p, None, tokens)[1] ** 2).mean())).lower(params).compile(
             {"xla_disable_hlo_passes": "cse_barrier_expander"})  # else the CPU's compiler undoes it
         found[remat] = step(params), step.memory_analysis().temp_size_in_bytes
@@ -128,12 +135,12 @@ def test_remat_gives_the_same_gradient_from_less_memory():
 
 def test_dropout_drops_the_same_when_a_block_is_computed_again():
     x_BLD, block = jax.random.normal(jax.random.key(0), (2, 4, 8)), transformer.Block(2, 8, 1, dropout=0.5)
-    params = block.init(jax.random.key(1), x_BLD)
+    params = jax.jit(block.init)(jax.random.key(1), x_BLD)
 
     def grad(remat):
         run = lambda p: block.apply(p, x_BLD, rngs={"dropout": jax.random.key(2)},
                                     method=lambda module, x: transformer.run(module, remat, x, train=True)).std()
-        return jax.grad(run)(params)
+        return jax.jit(jax.grad(run))(params)
 
     first, *others = (grad(remat) for remat in transformer.REMAT)
     for other in others:

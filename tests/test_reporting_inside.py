@@ -9,12 +9,13 @@ from metalearn.runtime import config as config_lib
 
 RUNS = {"gpicl:smoke": ["attention over an episode"], "fewshot:smoke,maml": ["few-shot adaptation"],
         "memnet:smoke": ["memory over an episode", "synthetic and true gradients"]}
+SMALL = {"fewshot:smoke,maml": ["learner.backbone.depth=1"], "memnet:smoke": ["replicas.num=1"]}
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_each_learner_shows_what_it_has(name, tmp_path, capsys):
+def test_each_learner_shows_what_it_has(name, tmp_path, monkeypatch):
     workdir, out = str(tmp_path / "run"), tmp_path / "page.html"
-    train.run(config_lib.load(name, ["train.steps=2"]), workdir, quiet=True)
+    train.run(config_lib.load(name, ["train.steps=2", *SMALL.get(name, ())]), workdir, quiet=True)
     trained = api.load(workdir)
     found = inside.pictures(trained)
     assert list(found) == RUNS[name]
@@ -35,6 +36,7 @@ def test_each_learner_shows_what_it_has(name, tmp_path, capsys):
         out_BTV = trained.learner.path(trained.params, trained.carry, batch, inside.STEPS)[4]
         right = (out_BTV.argmax(-1) == batch.y_BT)[:, batch.support:].mean()
         assert line[4] == pytest.approx(float(right)) and len(line) == inside.STEPS + 1
+    monkeypatch.setattr(inside, "pictures", lambda trained: found)
     assert report.write_page([workdir], "", str(out)) == 0
     assert all(f"<h3>{title}</h3><img" in out.read_text() for title in RUNS[name])
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import shared
 
 from metalearn import eval as eval_program, train
 from metalearn.measure import statistics
@@ -69,9 +70,12 @@ def vary(num, **fields):
     return f"replicas.num={num}", f"replicas.vary={ {k.replace('__', '.'): v for k, v in fields.items()} }"
 
 
+TOYS = {}  # experiments of this file
+
+
 @pytest.fixture
 def toys(monkeypatch):
-    monkeypatch.setattr(experiment_lib, "build", toy)
+    shared(monkeypatch, toy, TOYS)
 
 
 def final(workdir) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import jax, numpy as np
 from metalearn.runtime import config, experiment, loop, replicas, sharding
 for fields in sys.argv[1:]:
     fields = [f if f.startswith("replicas") else f"train.{f}" for f in fields.split()]
-    fields.append("optim.name=sgd")  # Adam would divide by noise
+    fields += ["learner.network.depth=1", "optim.name=sgd"]  # Adam would divide by noise
     parts = experiment.build(config.load("configs/gpicl.py:smoke", fields))
     train = parts.config.train
     mesh = sharding.make_mesh(train.devices, train.mesh.model)

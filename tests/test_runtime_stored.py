@@ -1,6 +1,7 @@
 """What is kept of a run's task: once its data are gone, predictions are the same bits, and what needs them says so."""
 
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -12,14 +13,15 @@ from metalearn.runtime import config as config_lib, experiment as experiment_lib
 from metalearn.validate import ConfigError
 
 CONFIGS = {
-    "few": ("configs/fewshot.py:smoke,protonet", ["learner.backbone.norm=running"]),
+    "few": ("configs/fewshot.py:smoke,protonet", ["learner.backbone.norm=running", "learner.backbone.depth=1"]),
     "projected": ("configs/gpicl.py:smoke", ["task.pca=12", "evaluators.curves.episodes=16"]),
 }
 
 
-@pytest.fixture(params=CONFIGS)
-def gone(request, tmp_path):
+@pytest.fixture(params=CONFIGS, scope="module")
+def gone(request, tmp_path_factory):
     """(work directory, batch, its images, what the run predicted of it while its data, an npz, were there)."""
+    tmp_path = tmp_path_factory.mktemp("gone")
     rng, path = np.random.default_rng(0), tmp_path / "own.npz"
     y = np.repeat(np.arange(10), 12)
     x = ((rng.random((10, 8, 8))[y] + 0.3 * rng.random((120, 8, 8))) / 1.3).astype(np.float32)
@@ -49,13 +51,13 @@ def test_predictions_need_no_data_and_are_the_same_bits(gone):
         eval.run(workdir)
 
 
-def test_a_damaged_file_is_said_and_the_data_are_read(gone, capsys):
-    workdir = gone[0]
+def test_a_damaged_file_is_said_and_the_data_are_read(gone, tmp_path, capsys):
+    workdir = shutil.copytree(gone[0], tmp_path / "run")
     path = os.path.join(workdir, stored.FILE)
     with open(path, "rb+") as file:
         file.truncate(os.path.getsize(path) // 2)
     with pytest.raises(ConfigError, match="own.npz"):
-        api.load(workdir)
+        api.load(str(workdir))
     assert "task.npz is damaged" in capsys.readouterr().err
 
 

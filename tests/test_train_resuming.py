@@ -1,5 +1,6 @@
 """What a run may be gone on with, what it answers when it is done, and changes that must not pass unseen."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -124,8 +125,8 @@ def test_other_data_than_before_are_refused(toys, monkeypatch, tmp_path):
 
     def other(config):
         experiment = build(config)
-        experiment.task.data["bad"] = np.float32(0.25)
-        return experiment
+        task = dataclasses.replace(experiment.task, data={"bad": np.float32(0.25)})
+        return dataclasses.replace(experiment, task=task)
 
     monkeypatch.setattr(experiment_lib, "build", other)
     with pytest.raises(ConfigError, match="its data are not those that the run was trained on"):

@@ -34,7 +34,6 @@ NETWORKS = {
     "linear_attention": CHUNKS | dict(name="delta", decay="none", erase=False),
     "delta": CHUNKS | dict(name="delta", decay="none", erase=True),
     "gated delta": CHUNKS | dict(name="delta", decay="token", erase=True),
-    "mesa, 8 iterations": CHUNKS | dict(name="mesa", iterations=8),
     "ttt, linear": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
     "titans lmm, linear": DESCENT | dict(variant="lmm", layers=1),
     "titans lmm": DESCENT | dict(variant="lmm", layers=2),

@@ -2,8 +2,7 @@
 
 Token layouts, one option for every sequence network:
 
-  shifted     the paper's (A): [x_t, y_{t-1}], first label slot zero. Needs a previous-token head and a matching head,
-              hence a long plateau; with learned absolute positions.
+  shifted     the paper's (A): [x_t, y_{t-1}], first label slot zero; needs two heads in a row, hence a long plateau
   previous_example   ours (B): [x_t, x_{t-1}, y_{t-1}]; example and label meet in one token, no positional code.
   query       ours (C, the form of prior-fitted networks): supports [x_s, y_s] and queries [x_t, 0] side by side, 2T
               tokens; query t sees supports s < t and itself. Transformer only: others read tokens one after another.

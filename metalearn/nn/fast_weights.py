@@ -1,9 +1,9 @@
-"""Matrices that a sequence writes as it is read, computed a chunk at a time: the linear and the delta family, mesa, and
-memories that learn by gradient descent (Titans, TTT).
+"""Matrices that a sequence writes as it is read, a chunk at a time: the linear and the delta family, and memories that
+learn by gradient descent (Titans, TTT).
 
 Letters: B sequences, H heads, L tokens, C tokens of a chunk, K entries of a key, V of a value. A memory maps keys to
-values as rows, o_V = q_K S_KV. Sources: Yang et al. 2406.06484 and 2412.06464 (delta rule and its chunks), von Oswald
-et al. 2506.05233 (mesa), Behrouz et al. 2501.00663 (Titans), Sun et al. 2407.04620 (TTT).
+values as rows, o_V = q_K S_KV. Sources: Yang et al. 2406.06484 and 2412.06464 (delta rule and its chunks),
+Behrouz et al. 2501.00663 (Titans), Sun et al. 2407.04620 (TTT).
 """
 
 from collections.abc import Callable
@@ -47,31 +47,6 @@ def delta(S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_
 
     S_BHKV, o = jax.lax.scan(one, S_BHKV, (written, by_state, q * from_start, k * to_end, inside, decay))
     return S_BHKV, _join(o)[:, :, :length]
-
-
-def mesa(state: dict[str, Array], q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_BHL: Array, beta_BHL: Array,
-         ridge_HK: Array, *, iterations: int, chunk: int) -> tuple[dict[str, Array], Array]:
-    """(state, o_BHLV): o_t = q_t (R_t + diag(ridge))^-1 G_t, R = a R + b k k^T, G = a G + b k v^T, state {R, G}.
-
-    The inverse is `iterations` conjugate gradients from 0, of all tokens at once: R_t p_t is linear attention with
-    queries p and values k. As many as a key has entries solve it.
-    """
-    attend = lambda S, q, v: delta(S, q, k_BHLK, v, log_decay_BHL, beta_BHL, erase=False, chunk=chunk)
-    times = lambda p: attend(state["R"], p, k_BHLK)[1] + ridge_HK[:, None] * p
-    dot = lambda a, b: (a * b).sum(-1, keepdims=True)
-    tiny = jnp.finfo(q_BHLK.dtype).tiny ** 0.5
-
-    def step(now, _):
-        x, r, p, rr = now
-        Ap = times(p)
-        x, r = x + (rr / (dot(p, Ap) + tiny)) * p, r - (rr / (dot(p, Ap) + tiny)) * Ap
-        return (x, r, r + (dot(r, r) / (rr + tiny)) * p, dot(r, r)), None
-
-    first = (jnp.zeros_like(q_BHLK), q_BHLK, q_BHLK, dot(q_BHLK, q_BHLK))
-    (solved, *_), _ = jax.lax.scan(step, first, length=iterations)
-    R, _ = attend(state["R"], q_BHLK, k_BHLK)
-    G, o_BHLV = attend(state["G"], solved, v_BHLV)
-    return {"R": R, "G": G}, o_BHLV
 
 
 def descend(memory: dict[str, Any], q_BHCK: Array, k_BHCK: Array, v_BHCV: Array, rates: dict[str, Array],

@@ -3,9 +3,8 @@
 A task is a set of classes and drawings, a function of (task_seed, id, split) alone: classes without replacement,
 then `shots + queries` examples of each without replacement. The classes of train, val and test are disjoint.
 
-Worked example, ways=2, shots=1, queries=2, form=support_query: support [a0 b0], queries [b1 a1 a2 b2] in random order;
-y = [0 1 1 0 0 1], mask = [0 0 1 1 1 1]. The same episode as form=stream: all six in random order, mask 1
-everywhere; a learner reads the label of position t one step late, together with x at t + 1.
+ways=2, shots=1, queries=2, form=support_query: support [a0 b0], queries [b1 a1 a2 b2] in random order; y = [0 1 1 0 0
+1], mask = [0 0 1 1 1 1]. As form=stream: all six in random order, mask 1 everywhere; labels are read one step late.
 
 Several datasets joined by `+` are several sources: each task takes its classes from one of them, uniformly, and
 results are tabled by source.
