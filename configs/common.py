@@ -33,8 +33,7 @@ def words(arg: str, **known) -> tuple[str, dict[str, str]]:
     return ",".join(plain), found
 
 
-# every network (and linear attention, a setting of `delta`) and backbone with its default sizes; others by fields,
-# --config.learner.network.hidden=64
+# every network and backbone with its default sizes; others by fields, --config.learner.network.hidden=64
 SLOTS = dict(slots=32, width=16, hidden=128, reads=1, controller="lstm")
 BLOCKS = dict(depth=2, width=64, num_heads=4, mlp=256, conv=4)
 CHUNKS = BLOCKS | dict(chunk=16)
@@ -52,7 +51,6 @@ NETWORKS = {
     "lrua": SLOTS | dict(name="lrua", memory="constant", decay=0.95, adds="own"),
     "dnc": SLOTS | dict(name="dnc", memory="constant", links=True),
     "gated": dict(name="gated", width=8, bias=-3.0),
-    "linear_attention": CHUNKS | dict(name="delta", decay="none", erase=False),
     "delta": CHUNKS | dict(name="delta", decay="token", erase=True),
     "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
     "titans": CHUNKS | TITANS,

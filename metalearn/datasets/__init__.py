@@ -3,8 +3,7 @@
   digits                 scikit-learn's 1,797 digits of 8x8, built in
   strokes                600 made-up characters of 8x8 with 20 drawings each, made when asked for
   textures, blobs        300 made-up patterns of 8x8 with 30 drawings each, classes divided into train, val and test
-  FILE.npz               `x` (N, height, width[, channels]) or (N, features), `y` (N,) numbers or text; optional x_test,
-                         y_test
+  FILE.npz               x (N, height, width[, channels]) or (N, features), y (N,) numbers or text[, x_test, y_test]
   a folder's path        CLASS/*.png, or {train,val,test}/CLASS/*.png (jpg, bmp, gif)
   a folder of idx files  METALEARN_DATA/NAME with the four files of MNIST's format: mnist, fashion_mnist, emnist/letters
   omniglot, cifar_fs     the .npz files under METALEARN_DATA
