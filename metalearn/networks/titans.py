@@ -1,8 +1,7 @@
 """Titans (2501.00663): a neural memory that writes what surprises it, alone or beside attention over a window.
 
-The paper leaves open, and we chose: layers are square and per head, a query reads after its own token was learned, and
-within a segment of `mac` a token sees what was recalled for tokens up to its own (the paper's full causal mask over
-[persistent, recalled, segment] would show it what was recalled for later ones).
+Ours, where the paper leaves it open: layers are square and per head, a query reads after its own token was learned, and
+in a segment of `mac` a token sees what was recalled for tokens up to its own (the paper's mask shows it later ones).
 """
 
 from typing import Any
@@ -88,7 +87,8 @@ class Titans(NeuralMemory):
                                          for a in (recalled_BCD, now["x"]))
             k, v = (jnp.concatenate(pair, 1) for pair in zip(recalled, own, strict=True))
             y_BCD = self.attend(q, k, v, mask_11LM)
-            memory, o_BCHK = self.write(memory, *self.cut(y_BCD @ self.remember), y_BCD)
+            q, k, v = self.cut(y_BCD @ self.remember)
+            memory, o_BCHK = self.write(memory, q, k, v, y_BCD)
             return memory, y_BCD.reshape(o_BCHK.shape) * o_BCHK
 
         return self.by_chunks(segment, state, {"q": q_BLHK, "k": k_BLHK, "v": v_BLHK, "x": x_BLD}, fresh)

@@ -167,7 +167,7 @@ def look_back(state: dict[str, Array], k_BLHK: Array, v_BLHK: Array) -> tuple[di
     new = {"k": k_BLHK, "v": v_BLHK, "on": jnp.ones(k_BLHK.shape[:2])}
     seen = {name: jnp.concatenate([state[name], a], 1) for name, a in new.items()}
     apart = np.arange(length)[:, None] + kept - np.arange(kept + length)  # from a key to the query
-    mask = ((apart >= 0) & (apart <= kept)) & (seen["on"][:, None, None] > 0)
+    mask = jnp.asarray((apart >= 0) & (apart <= kept)) & (seen["on"][:, None, None] > 0)
     return {name: a[:, length:] for name, a in seen.items()}, seen["k"], seen["v"], mask
 
 

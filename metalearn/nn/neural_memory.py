@@ -70,8 +70,8 @@ class NeuralMemory(mixing.Heads):
         rates = {k: jax.nn.sigmoid(x_BCD @ w + b).swapaxes(1, 2) for k, (w, b) in self.gates.items()}
         rates["rate"] *= self.rate * (self.place if self.by_place else 1.0)
         M, S = self.unpack(memory)
-        by_head = (a.swapaxes(1, 2) for a in (q_BCHK, k_BCHK, v_BCHK))
-        new, o_BHCK = fast_weights.descend({"M": M, "S": S}, *by_head, rates, self.finish, self.clip)
+        q, k, v = (a.swapaxes(1, 2) for a in (q_BCHK, k_BCHK, v_BCHK))
+        new, o_BHCK = fast_weights.descend({"M": M, "S": S}, q, k, v, rates, self.finish, self.clip)
         named = {f"M{i}": mixing.rows(a) for i, a in enumerate(new["M"])}
         if self.momentum:
             named |= {f"S{i}": mixing.rows(a) for i, a in enumerate(new["S"])}
@@ -84,7 +84,7 @@ class NeuralMemory(mixing.Heads):
             h = (h if i == 0 else jax.nn.silu(h)) @ layer
         return self.finish(h, q_BHCK).swapaxes(1, 2)
 
-    def unpack(self, memory: PyTree) -> tuple[list[Array], list[Array | None]]:
+    def unpack(self, memory: PyTree) -> tuple[list[Array], list[Any]]:
         M = [mixing.matrices(memory[f"M{i}"], self.num_heads) for i in range(self.layers)]
         S = [mixing.matrices(memory[f"S{i}"], self.num_heads) for i in range(self.layers)] if self.momentum else []
         return M, S or [None] * self.layers

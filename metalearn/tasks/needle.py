@@ -33,7 +33,7 @@ def make(*, haystack: str, words: int, sentence: int, digits: int, length: int, 
             most = jnp.maximum(data["difficulty"], shortest)
             n = most if split == "exact" else jax.random.randint(key_number, (), shortest, most + 1)
             size = (sentence if haystack == "repeated" else room,)
-            word_T = jnp.resize(jax.random.randint(key_words, size, 0, words), room)
+            word_T = jnp.resize(jax.random.randint(key_words, size, 0, words), (room,))
             digit_K = jax.random.randint(key_digits, (digits,), 0, 10)
             place = jax.random.randint(key_place, (), 0, n - shortest + 1)
             t = jnp.arange(room)
