@@ -201,7 +201,7 @@ def test_an_edited_sweep_shows_no_old_numbers_under_new_settings(config, tmp_pat
 
 def test_the_config_names_the_table_by_its_argument(config, tmp_path):
     with open(config, "a", encoding="utf-8") as file:
-        file.write("\nSUMMARY = {'': 'memnet.copy'}\n")
+        file.write("\nSUMMARY = {'': 'tables.memnet.copy'}\n")
     out = str(tmp_path / "out")
     runs = sweep.expand(config, out)
     finish(runs)

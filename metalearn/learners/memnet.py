@@ -268,9 +268,9 @@ def _predict(setup: Setup, params: PyTree, batch: Episodes) -> Array:
 
 
 def _read(net: Network, params: PyTree, x_TBX: Array, most: int) -> Array:
-    """Outputs (T, B, V); of episodes longer than `most`, that many steps at a time."""
+    """Outputs (T, B, V); of episodes more than twice as long as `most`, that many steps at a time."""
     T, B = x_TBX.shape[:2]
-    if T <= most:
+    if T <= 2 * most:
         return segments.run(net, params, None, x_TBX)[1]
     pieces = jnp.pad(x_TBX, ((0, -T % most), (0, 0), (0, 0))).reshape(-1, most, *x_TBX.shape[1:])
     first = net.initial_state(params, B, len(pieces) * most)
