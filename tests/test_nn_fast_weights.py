@@ -43,12 +43,13 @@ def delta_by_token(S, q, k, v, log_decay, beta, erase):
 
 
 @pytest.mark.parametrize("erase", [True, False])
-def test_delta_is_its_recurrence_in_every_chunk_with_its_gradient(erase):
+def test_delta_is_its_recurrence_in_every_chunk_with_its_gradient(erase, monkeypatch):
     inputs = (draw(B, H, K, V), *tokens(), jnp.log(gate(4)), gate(5))
     of = lambda form: jax.vjp(lambda *a: form(*a, erase=erase), *inputs)
     want, pull = of(delta_by_token)
     asked = jax.tree.map(lambda a: draw(*a.shape, seed=6), want)
-    for chunk in (1, 4, 64):
+    for chunk, piece in ((1, 256), (4, 256), (64, 256), (2, 2)):
+        monkeypatch.setattr(fast_weights, "PIECE", piece)
         found, mine = of(functools.partial(fast_weights.delta, chunk=chunk))
         jax.tree.map(close, found, want)
         jax.tree.map(close, mine(asked), pull(asked))

@@ -1,9 +1,8 @@
 """Matrices that a sequence writes as it is read, a chunk at a time: the linear and the delta family, and memories that
 learn by gradient descent (Titans, TTT).
 
-Letters: B sequences, H heads, L tokens, C tokens of a chunk, K entries of a key, V of a value. A memory maps keys to
-values as rows, o_V = q_K S_KV. Sources: Yang et al. 2406.06484 and 2412.06464 (delta rule and its chunks),
-Behrouz et al. 2501.00663 (Titans), Sun et al. 2407.04620 (TTT).
+B sequences, H heads, L tokens, C tokens of a chunk, K entries of a key, V of a value; o_V = q_K S_KV. Sources:
+2406.06484, 2412.06464 (delta rule and its chunks), 2501.00663 (Titans), 2407.04620 (TTT).
 """
 
 from collections.abc import Callable
@@ -15,6 +14,8 @@ import numpy as np
 
 from metalearn.types import Array, PyTree
 
+PIECE = 256  # chunks at once: memory stays flat past it, and of 1,024 triangular systems XLA's CPU runtime never ends
+
 
 def delta(S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_BHL: Array, beta_BHL: Array, *,
           erase: bool, chunk: int) -> tuple[Array, Array]:
@@ -25,6 +26,11 @@ def delta(S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_
     writes U at once (the WY form), where A holds the decays between two tokens; chunks follow each other in a scan.
     """
     length, chunk = q_BHLK.shape[2], min(chunk, q_BHLK.shape[2])
+    if length > PIECE * chunk:
+        pieces = tuple(_cut(a, PIECE * chunk) for a in (q_BHLK, k_BHLK, v_BHLV, log_decay_BHL, beta_BHL))
+        one_piece = jax.checkpoint(lambda S, now: delta(S, *now, erase=erase, chunk=chunk))
+        S_BHKV, o = jax.lax.scan(one_piece, S_BHKV, pieces)
+        return S_BHKV, _join(o)[:, :, :length]
     q, k, v, g, b = (_cut(a, chunk) for a in (q_BHLK, k_BHLK, v_BHLV, log_decay_BHL, beta_BHL))
     g = jnp.cumsum(g, -1)  # (N, B, H, C): from here on N chunks first
     below, upto = (np.tri(chunk, k=i, dtype=bool) for i in (-1, 0))
@@ -149,8 +155,7 @@ def by_chunks(body: Callable, chunk: int, state: PyTree, tokens: dict[str, Array
 
 
 def begun(num: int, chunk: int, **tails: tuple[int, ...]) -> dict[str, Array]:
-    """The state `begun` of `by_chunks` before the first token, by the shapes of one token; nothing for chunks of one:
-    arrays without entries cannot be stored."""
+    """The state `begun` of `by_chunks` at first, by shapes of one token; no empty arrays, which cannot be stored."""
     return {k: jnp.zeros((num, chunk - 1, *tail)) for k, tail in (tails | {"on": ()}).items() if chunk > 1}
 
 

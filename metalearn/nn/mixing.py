@@ -21,11 +21,8 @@ HEAD_SCALE = 0.1  # the head starts small, as residual outputs do
 
 
 class Stack(nn.Module):
-    """(state, tokens_BLI) -> (state, outputs_BLV): x + mixer(norm(x)), then x + mlp(norm(x)), `depth` times.
-
-    mixer        (depth) -> module
-    persistent   learned tokens that every sequence begins with (Titans, section 3.3)
-    """
+    """(state, tokens_BLI) -> (state, outputs_BLV): x + mixer(norm(x)), then x + mlp(norm(x)), `depth` times, after
+    `persistent` learned tokens that every sequence begins with (Titans, section 3.3); mixer(depth) -> module."""
 
     outputs: int
     depth: int
@@ -83,7 +80,6 @@ class Heads(nn.Module):
     """A mixer of heads: q, k and v are products, each convolved over the last `conv` tokens (depthwise, causal) and
     bent by SiLU, q and k then of unit length; what the heads say is normed, gated by the token, and projected.
     Subclasses define
-
       initial_memory(num) -> state                 without the group `window`, which the convolution has
       mix(state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh) -> (state, o_BLHK)
     """

@@ -3,8 +3,7 @@
   tokens = words .. [needle] d1 .. dk words .. [asked] blank .. blank, n of them; at [asked] and after it d1 .. dk are
   to be said. The haystack is one sentence over and over (`repeated`: pass-key) or words drawn freely (`drawn`).
 
-Splits: `train` draws n from the shortest possible to the difficulty (training: `length`); `exact` has n = difficulty in
-room for `longest`.
+Splits: `train` draws n up to the difficulty (training: `length`); `exact` has n = difficulty in room for `longest`.
 """
 
 import jax
