@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 from tests.faults import processes, together
 
-LONGER = 70  # seconds of a run that a limit of one minute is sure to meet
+LONGER = 90  # seconds of a run that a limit of one minute is sure to meet, if the machine is busier now than then
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "munged")
 # cred_expire: a job that is put back waits for so many seconds; ReturnToService: nodes that were thought lost come back
 CONF = """ClusterName=two
@@ -127,7 +127,7 @@ def time_limit(folder: str) -> Iterator[processes.Case]:
     """A run of two nodes that lasts longer than its time limit, against one of two processes without Slurm."""
     def plain(steps: int) -> tuple[str, float]:
         began, path = time.monotonic(), os.path.join(folder, f"plain-{steps}")
-        codes, said = together._ends(together._both(path, *changes(steps), devices=1, timeout=120))
+        codes, said = together._ends(together._both(path, *changes(steps), devices=1, timeout=400))
         assert codes == [0, 0], f"{codes}: {said}"
         return path, time.monotonic() - began
 
