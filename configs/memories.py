@@ -1,7 +1,9 @@
 """Memories that learn at test time: linear attention, delta rules, TTT and Titans beside a Transformer and LSTM.
 
-  python -m metalearn.sweep --config=configs/memories.py:mqar --out=runs/mqar            # minutes in docs/memory.md
-  python -m metalearn.train --config=configs/memories.py:needle,network=titans --workdir=runs/needle
+  bash launch/local.sh sweep --config=configs/memories.py:cells --out=runs/cells    40 minutes; mqar 60, needle 65
+  bash launch/local.sh --config=configs/memories.py:needle,network=titans --workdir=runs/needle      10 minutes
+
+results/memories_cells, memories_mqar, memories_needle; equations in docs/families/memories.md.
 """
 
 from __future__ import annotations

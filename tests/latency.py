@@ -19,16 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from docs import records
-from metalearn import cli
 from metalearn.nn import network as network_lib
-from metalearn.reporting import tables
 from metalearn.rl import acting, rollout
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas
 from metalearn.types import named_leaves
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 import torch_reference  # noqa: E402  (found beside this file, as the benchmark finds it)
+
+from tests import measured  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -234,24 +233,7 @@ def _episode(torch, net, spec, statistics_of, goal_BX, target: float):
 SECTIONS = {"startup": startup, "streaming": streaming, "evaluation": evaluation}
 
 
-def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m tests.latency")
-    parser.add_argument("--only", default=",".join(SECTIONS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--store", action="store_true")
-    args = parser.parse()
-    found = []
-    for name in args.only.split(","):
-        began, table = time.monotonic(), SECTIONS[name](args.rounds)
-        found.append(table | {"digits": 3})
-        tables.show({"tables": [table | {"rows": [["" if c is None else str(c) for c in r] for r in table["rows"]]}]})
-        if args.store:
-            records.store_table(ROOT, "latency", "What a person waits for", "train --config=configs/gpicl.py:smoke",
-                                "`bash launch/test.sh --latency --store` writes this record, where PyTorch is.",
-                                found[-1], time.monotonic() - began)
-    cli.print_result({"tables": found})
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured.main(
+        __doc__, "latency", "What a person waits for", "train --config=configs/gpicl.py:smoke",
+        "`bash launch/test.sh --latency --store` writes this record, where PyTorch is.", SECTIONS, digits=3, rounds=7))

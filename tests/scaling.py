@@ -18,10 +18,9 @@ import time
 
 import jax
 
-from docs import records
-from metalearn import benchmark, cli
-from metalearn.reporting import tables
+from metalearn import benchmark
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
+from tests import measured
 from tests.faults import together
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -158,26 +157,9 @@ SECTIONS = {"size": size, "devices": devices, "replicas": together_at_once, "pro
             "plan": plan}
 
 
-def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m tests.scaling")
-    parser.add_argument("--only", default=",".join(SECTIONS))
-    parser.add_argument("--store", action="store_true")
-    args = parser.parse()
-    found = []
-    for name in args.only.split(","):
-        began, table = time.monotonic(), SECTIONS[name]()
-        found.append(table | {"digits": 1})
-        shown = table | {"rows": [["" if c is None else str(c) for c in row] for row in table["rows"]]}
-        tables.show({"tables": [shown]})
-        if args.store:
-            records.store_table(
-                ROOT, "scaling", "How an update grows: size, devices, replicas, processes",
-                "benchmark --config=configs/gpicl.py:shifted --config.train.devices=2",
-                "`bash launch/test.sh --scaling --store` writes this record; the command above is one of its rows.",
-                found[-1], time.monotonic() - began)
-    cli.print_result({"tables": found})
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured.main(
+        __doc__, "scaling", "How an update grows: size, devices, replicas, processes",
+        "benchmark --config=configs/gpicl.py:shifted --config.train.devices=2",
+        "`bash launch/test.sh --scaling --store` writes this record; the command above is one of its rows.", SECTIONS,
+        digits=1))

@@ -17,11 +17,8 @@ import time
 import jax
 import numpy as np
 
-from docs import records
-from metalearn import cli
 from metalearn.nn import fast_weights, network
-from metalearn.reporting import tables
-from tests.latency import ROOT
+from tests import measured
 
 LENGTHS = (512, 4096, 32768)
 BLOCK = dict(depth=1, width=64, num_heads=1, mlp=64, conv=4)
@@ -151,24 +148,7 @@ def torch_delta(q, k, v, decay, beta) -> float:
 SECTIONS = {"networks": networks, "chunks": chunks}
 
 
-def main() -> int:
-    parser = cli.Parser(__doc__, prog="python -m tests.tokens")
-    parser.add_argument("--only", default=",".join(SECTIONS))
-    parser.add_argument("--store", action="store_true")
-    args = parser.parse()
-    found = []
-    for name in args.only.split(","):
-        began, table = time.monotonic(), SECTIONS[name]()
-        found.append(table | {"digits": 0 if name == "networks" else 1})
-        tables.show({"tables": [table | {"rows": [["" if c is None else str(c) for c in r] for r in table["rows"]]}]})
-        if args.store:
-            records.store_table(ROOT, "tokens", "Tokens a second of every network",
-                                "train --config=configs/memories.py:smoke",
-                                "`bash launch/test.sh --tokens --store` writes this record.",
-                                found[-1], time.monotonic() - began)
-    cli.print_result({"tables": found})
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured.main(
+        __doc__, "tokens", "Tokens a second of every network", "train --config=configs/memories.py:smoke",
+        "`bash launch/test.sh --tokens --store` writes this record.", SECTIONS, digits=1))

@@ -97,7 +97,7 @@ class Heads(nn.Module):
         self.gate = Dense(self.width, kernel_init=normal(1.0))
         self.norm = nn.RMSNorm()
         self.out = Dense(self.width, use_bias=False, kernel_init=normal((2 * self.depth) ** -0.5))
-        self.site = taps.Site()
+        self.heads = taps.Site()
         self.setup_memory()
 
     def __call__(self, state: PyTree, x_BLD: Array, fresh: bool) -> tuple[PyTree, Array]:
@@ -119,7 +119,7 @@ class Heads(nn.Module):
         return [unit(q), unit(k), v]
 
     def say(self, o_BLHK: Array, x_BLD: Array) -> Array:
-        o_BLD = self.norm(self.site(o_BLHK)).reshape(*x_BLD.shape[:2], self.width)
+        o_BLD = self.norm(self.heads(o_BLHK)).reshape(*x_BLD.shape[:2], self.width)
         return self.out(o_BLD * nn.silu(self.gate(x_BLD)))
 
     def initial_state(self, num: int) -> PyTree:
