@@ -51,9 +51,12 @@ NETWORKS = {
     "lrua": SLOTS | dict(name="lrua", memory="constant", decay=0.95, adds="own"),
     "dnc": SLOTS | dict(name="dnc", memory="constant", links=True),
     "gated": dict(name="gated", width=8, bias=-3.0),
+    "global_workspace": dict(name="global_workspace", width=32, hidden=32, maps=1, ticks=1),
     "delta": CHUNKS | dict(name="delta", decay="token", erase=True),
+    "mesa": CHUNKS | dict(name="mesa", steps=15, ridge=0.25),
     "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
     "titans": CHUNKS | TITANS,
+    "pmi": CHUNKS | dict(name="pmi", window=64, slots=8, long=5, top=5, keep=0.7, outer="code", reads="corrected"),
     "window_attention": BLOCKS | dict(name="window_attention", window=64),
 }
 BACKBONES = {

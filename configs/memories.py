@@ -1,9 +1,10 @@
-"""Memories that learn at test time: linear attention, delta rules, TTT and Titans beside a Transformer and LSTM.
+"""Memories that learn at test time: linear attention, delta rules, mesa, TTT and Titans beside a Transformer and LSTM.
 
-  bash launch/local.sh sweep --config=configs/memories.py:cells --out=runs/cells    40 minutes; mqar 60, needle 65
+  bash launch/local.sh sweep --config=configs/memories.py:cells --out=runs/cells    40 minutes; mqar 40, needle 65
+  bash launch/local.sh sweep --config=configs/memories.py:ablation --out=runs/ablation    25 minutes: of Titans, on text
   bash launch/local.sh --config=configs/memories.py:needle,network=titans --workdir=runs/needle      10 minutes
 
-results/memories_cells, memories_mqar, memories_needle; equations in docs/families/memories.md.
+results/memories_cells, memories_mqar, memories_needle, memories_ablation; equations in docs/families/memories.md.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ NETWORKS = {
     "retention": CHUNKS | dict(name="delta", decay="head", erase=False),
     "delta": CHUNKS | dict(name="delta", decay="none", erase=True),
     "gated_delta": CHUNKS | dict(name="delta", decay="token", erase=True),
+    "mesa": CHUNKS | dict(name="mesa", steps=16, ridge=0.25),
     "ttt": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
     **{name: CHUNKS | common.TITANS | dict(variant=variant) for name, variant in (
         ("titans", "lmm"), ("titans_mac", "mac"), ("titans_mag", "mag"), ("titans_mal", "mal"))},
@@ -51,9 +53,11 @@ def recall(task: dict, network: str, segment: int, lengths: tuple) -> dict:
 
 
 def mqar(network: str = "delta") -> dict:
-    """Up to 32 pairs of 128 keys and 64 values; measured up to 64."""
-    task = dict(name="mqar", keys=128, values=64, max_pairs=32, task_seed=0)
-    return recall(task, network, 96, (4, 8, 16, 32, 48, 64))
+    """Up to 16 pairs of 64 keys and 32 values, where a head's matrix is 16 x 16; measured up to 32."""
+    task = dict(name="mqar", keys=64, values=32, max_pairs=16, task_seed=0)
+    config = recall(task, network, 48, (2, 4, 8, 16, 24, 32))
+    config["train"] |= dict(batch=32, steps=4000, save_every=4000)
+    return config
 
 
 def needle(network: str = "gated_delta") -> dict:
@@ -69,6 +73,18 @@ def cells(network: str = "delta", arm: str = "cdni") -> dict:
     """Gated recall through 12 steps, in segments of 3 (`configs/memnet.py`)."""
     config = memnet.gated_recall(arm, 12)
     config["learner"] |= dict(network=CELLS[network])
+    return config
+
+
+TITANS_PARTS = {"Titans": {}, "linear memory": dict(layers=1), "no convolution": dict(conv=1),
+                "no momentum": dict(momentum=False), "no decay": dict(decay=False),
+                "no persistent tokens": dict(persistent=0)}
+
+
+def ablation(network: str = "titans") -> dict:
+    """Windows of 128 characters of English, the memory alone."""
+    config = recall(dict(name="char_lm", length=128, task_seed=0), network, 128, ())
+    config["evaluators"] = dict(by_split=dict(name="by_split", splits=(), episodes=512, chunk=128, seed=1))
     return config
 
 
@@ -88,31 +104,34 @@ def get_config(arg: str = "mqar") -> ConfigDict:
     name, known = common.words(arg, network=CELLS if arg.startswith("cells") else NETWORKS, arm=memnet.ARMS)
     if arms and name != "cells":
         common.refuse(arg, "arm= is for cells alone")
-    variants = {"mqar": mqar, "needle": needle, "cells": cells, "smoke": smoke}
+    variants = {"mqar": mqar, "needle": needle, "cells": cells, "ablation": ablation, "smoke": smoke}
     return ConfigDict(common.choose(name, variants, "mqar")(**known))
 
 
 ARMS = ("bptt", "tbptt", "dni", "cdni")
-MQAR_WIDTHS = (16, 32)
 MQAR = [name for name in NETWORKS if not name.startswith("titans_")]
 NEEDLE = ("window_attention", "lstm", "gated_delta", "titans", "titans_mac", "titans_mag")
 
 
 def sweep(arg: str = "mqar"):
-    """mqar: networks by width. needle: networks. cells: networks by what sends them credit."""
+    """mqar, needle: networks. cells: networks by what sends them credit. ablation: parts of Titans."""
     if arg in ("", "mqar"):
         for name in MQAR:
-            for width in MQAR_WIDTHS:
-                size = {"learner.network.hidden": 4 * width} if name == "lstm" else {"learner.network.width": width}
-                size |= {"learner.network.window": 192} if name == "window_attention" else {}  # all of the episode
-                yield {"_label": f"{name} {width}", "_config": f"{HERE}:mqar,network={name}"} | size
+            size = {"learner.network.hidden": 64} if name == "lstm" else {"learner.network.width": 16}
+            size |= {"learner.network.window": 96} if name == "window_attention" else {}  # all of the episode
+            yield {"_label": name, "_config": f"{HERE}:mqar,network={name}"} | size
+    elif arg == "ablation":
+        for name, parts in TITANS_PARTS.items():
+            changes = {f"learner.network.{field}": value for field, value in parts.items()}
+            yield {"_label": name, "_config": f"{HERE}:ablation"} | changes
     elif arg == "needle":
         yield from ({"_label": name, "_config": f"{HERE}:needle,network={name}"} for name in NEEDLE)
     elif arg == "cells":
         yield from ({"_label": f"{name} {arm}", "task.length": 12, "_config": f"{HERE}:cells,network={name},arm={arm}"}
                     for name in CELLS for arm in ARMS)
     else:
-        common.choose(arg, dict.fromkeys(("mqar", "needle", "cells")), "")
+        common.choose(arg, dict.fromkeys(("mqar", "needle", "cells", "ablation")), "")
 
 
-SUMMARY = {"mqar": "tables.memories.by_length", "needle": "tables.memories.by_length", "cells": "tables.memnet.gated"}
+SUMMARY = {"mqar": "tables.memories.by_length", "needle": "tables.memories.by_length", "cells": "tables.memnet.gated",
+           "ablation": "tables.memories.by_split"}

@@ -48,9 +48,10 @@ from docs.results import (  # noqa: E402
     read,
     run_directories,
 )
-from metalearn import benchmark, cli  # noqa: E402
+from metalearn import cli  # noqa: E402
 from metalearn.runtime import config as config_lib, manifest, workdir as workdir_lib  # noqa: E402
 from metalearn.validate import require  # noqa: E402
+from tests import benchmark  # noqa: E402
 
 WIDTH = 110  # of a line of JSON
 BLOCK = re.compile(r"<!-- results:([^\n>]+?) -->(.*?)<!-- /results -->", re.S)

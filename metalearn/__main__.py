@@ -18,12 +18,12 @@ from metalearn.validate import one_of
 
 # by the module that each lies in, where it has another name
 PROGRAMS = {name: f"metalearn.{name}" for name in (
-    "train", "eval", "collect", "sweep", "benchmark", "report", "checkpoint", "export")}
+    "train", "eval", "collect", "sweep", "report", "checkpoint", "export")}
 PROGRAMS |= {"datasets": "metalearn.datasets.__main__", "list": "metalearn.listing", "doctor": "metalearn.doctor"}
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if os.path.isfile(os.path.join(REPOSITORY, "docs", "reproduce.py")):  # records of results lie in a clone alone
+if os.path.isfile(os.path.join(REPOSITORY, "docs", "reproduce.py")):  # in a clone alone
     sys.path += [REPOSITORY] if REPOSITORY not in sys.path else []
-    PROGRAMS["reproduce"] = "docs.reproduce"
+    PROGRAMS |= {"reproduce": "docs.reproduce", "benchmark": "tests.benchmark"}
 
 
 def usage() -> str:

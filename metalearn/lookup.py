@@ -1,11 +1,13 @@
 """Find a thing by its name: a folder listing is the registry.
 
 `build("tasks", "projected", **kw)` imports `metalearn.tasks.projected` and calls its `make(**kw)`; `of_block` takes the
-name out of a config's block.
+name out of a config's block. Folders `tasks/`, `networks/`, ... beside the built-in configs, and in every folder that
+METALEARN_PATH names (several with ':' between), hold entries too: a new task of one's own needs no change here.
 An unknown name lists its neighbours; an unknown, missing or mistyped keyword is a `ConfigError`.
 """
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +15,20 @@ from typing import Any
 from metalearn import validate
 
 KINDS = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+# where the built-in configs lie: inside an installed package, beside the package in the repository
+CONFIGS = next((d for d in (os.path.join(_PACKAGE, "configs"), os.path.join(os.path.dirname(_PACKAGE), "configs"))
+                if os.path.isdir(d)), "")
 
 
 def names(kind: str) -> list[str]:
-    """The entries of one folder, sorted: every module in it that is not private."""
+    """The entries of one kind, sorted: every module in its folders that is not private."""
     package = importlib.import_module(f"metalearn.{kind}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    for root in filter(None, (CONFIGS, *os.environ.get("METALEARN_PATH", "").split(os.pathsep))):
+        validate.require(os.path.isdir(root), "METALEARN_PATH", root, "no such folder")
+        folder = os.path.join(os.path.abspath(root), kind)
+        package.__path__ += [folder] if folder not in package.__path__ else []
+    return sorted({m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")})
 
 
 def module(kind: str, name: str):

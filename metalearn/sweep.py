@@ -32,7 +32,7 @@ import time
 
 import jax
 
-from metalearn import cli
+from metalearn import cli, lookup
 from metalearn.reporting import plots, tables
 from metalearn.reporting.runs import Run
 from metalearn.runtime import config as config_lib, signals, workdir as workdir_lib
@@ -223,7 +223,7 @@ def main() -> int:
             print(shlex.join(["python", *run["command"][1:]]))
         return 0
     if args.on == "slurm":
-        launcher = os.path.join(os.path.dirname(config_lib.BUILT_IN), "launch", "slurm.py")
+        launcher = os.path.join(os.path.dirname(lookup.CONFIGS), "launch", "slurm.py")
         require(os.path.isfile(launcher), "--on", "slurm", f"needs a clone of the repository: there is no {launcher}")
         words = [sys.executable, launcher, *shlex.split(args.sbatch), "--", "sweep", f"--config={args.config}",
                  f"--out={out}"]

@@ -23,11 +23,7 @@ from metalearn.nn import network as network_lib
 from metalearn.rl import acting, rollout
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas
 from metalearn.types import named_leaves
-
-sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-import torch_reference  # noqa: E402  (found beside this file, as the benchmark finds it)
-
-from tests import measured  # noqa: E402
+from tests import benchmark, measured
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -176,7 +172,7 @@ def evaluation(rounds: int) -> dict:
     def ours():
         return np.asarray(play(state.params, state.carry))
 
-    other = torch_reference.Reference(config, spec, state.params, {})
+    other = benchmark.torch_reference.Reference(config, spec, state.params, {})
     statistics_of = [torch.from_numpy(np.array(a)) for a in (spec.statistics.obs_mean_S, spec.statistics.obs_std_S)]
     goals, target = torch.from_numpy(np.array(goal_BX)), -5.0
     arms = {"ours": ours}

@@ -18,9 +18,8 @@ import time
 
 import jax
 
-from metalearn import benchmark
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
-from tests import measured
+from tests import benchmark, measured
 from tests.faults import together
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -32,7 +31,7 @@ def bench(config: str, *changes: str, devices: int = 1, memory: bool = True) -> 
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     found = []
     for extra in (["--rounds=5"], ["--memory"])[:1 + memory]:
-        words = [sys.executable, "-m", "metalearn.benchmark", f"--config={config}", *extra,
+        words = [sys.executable, "-m", "tests.benchmark", f"--config={config}", *extra,
                  *(f"--config.{change}" for change in changes)]
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=os.environ | {
             "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"})

@@ -8,8 +8,8 @@ import pytest
 import torch_reference
 
 from docs import fields, records
-from metalearn import benchmark
 from metalearn.validate import ConfigError
+from tests import benchmark
 
 
 def test_count_matmuls_by_hand():

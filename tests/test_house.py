@@ -24,7 +24,7 @@ FLOORS = {
     "tasks": 3, "learners": 3, "evaluators": 3,
     "runtime": 4,
     "reporting": 5,
-    "train": 6, "eval": 6, "api": 6, "collect": 6, "sweep": 6, "benchmark": 6, "report": 6, "export": 6,
+    "train": 6, "eval": 6, "api": 6, "collect": 6, "sweep": 6, "report": 6, "export": 6,
     "checkpoint": 6, "listing": 6, "doctor": 6, "__main__": 6,
 }
 ENTRIES = ("tasks", "envs", "networks", "backbones", "learners", "evaluators")
@@ -90,7 +90,8 @@ def test_imports_go_down(path):
 def test_the_wheel_has_every_room():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     rooms = [f"metalearn.{m.removesuffix('.__init__')}" for m, path in MODULES.items() if path.name == "__init__.py"]
-    configs = ["metalearn.configs", "metalearn.configs.tables"]
+    beside = [f"metalearn.configs.{p.name}" for p in (ROOT / "configs").iterdir() if list(p.glob("*.py"))]
+    configs = ["metalearn.configs", *beside]
     assert sorted(packages) == sorted(["metalearn", *configs, *set(rooms) - {"metalearn.__init__"}])
 
 
@@ -111,7 +112,7 @@ def test_doors(path):
     assert not used & {"pickle", "dill", "cloudpickle", "marshal"}, "nothing that unpickles"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "configs").glob("*/*.py"))], ids=name)
 def test_habits(path):
     text = path.read_text()
     lines = text.count("\n")
@@ -161,7 +162,7 @@ def test_everything_is_reached_by_a_test_or_a_config():
 def test_entries_have_make_with_documented_keywords():
     """Folders reached by lookup hold nothing but entries, each with a make(...) whose configuration is keyword-only."""
     for folder in ENTRIES:
-        for path in sorted((ROOT / "metalearn" / folder).glob("*.py")):
+        for path in sorted(p for root in ("metalearn", "configs") for p in (ROOT / root / folder).glob("*.py")):
             if path.name.startswith("_"):  # the package itself, or what two of its entries share
                 continue
             makes = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef) and n.name == "make"]

@@ -5,15 +5,31 @@ import os
 import pytest
 
 import metalearn
+import metalearn.tasks
 from metalearn import lookup
 from metalearn.validate import ConfigError
 
 
 @pytest.mark.parametrize("kind", lookup.KINDS)
 def test_names_are_the_files(kind):
-    folder = os.path.join(os.path.dirname(metalearn.__file__), kind)
-    files = sorted(f[:-3] for f in os.listdir(folder) if f.endswith(".py") and not f.startswith("_"))
+    package = os.path.dirname(metalearn.__file__)
+    folders = [f for f in (os.path.join(root, kind) for root in (package, lookup.CONFIGS)) if os.path.isdir(f)]
+    files = sorted(f[:-3] for folder in folders for f in os.listdir(folder) if f.endswith(".py") and f[0] != "_")
     assert lookup.names(kind) == files and files
+
+
+def test_folders_of_ones_own_hold_entries(tmp_path, monkeypatch):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "mine.py").write_text('"""My task."""\n\ndef make(*, size: int):\n    return size + 1\n')
+    monkeypatch.setattr(metalearn.tasks, "__path__", [*metalearn.tasks.__path__])
+    assert "mine" not in lookup.names("tasks")
+    monkeypatch.setenv("METALEARN_PATH", f"{tmp_path}")
+    assert "mine" in lookup.names("tasks") and lookup.build("tasks", "mine", size=1) == 2
+    with pytest.raises(ConfigError, match="size='x'|size=x"):
+        lookup.build("tasks", "mine", size="x")
+    monkeypatch.setenv("METALEARN_PATH", f"{tmp_path}{os.pathsep}{tmp_path}/nowhere")
+    with pytest.raises(ConfigError, match="METALEARN_PATH=.*nowhere: no such folder"):
+        lookup.names("tasks")
 
 
 @pytest.mark.parametrize("kind", lookup.KINDS)

@@ -20,7 +20,8 @@ def run(monkeypatch, capsys, *argv):
 def test_every_program_has_a_name():
     """A module with a `main` that no name leads to would be found by nobody."""
     with_main = {path.stem for path in (ROOT / "metalearn").glob("*.py") if "\ndef main() -> int:" in path.read_text()}
-    assert {module.split(".")[1] for module in command.PROGRAMS.values()} == with_main | {"datasets", "reproduce"}
+    elsewhere = {"datasets", "reproduce", "benchmark"}
+    assert {module.split(".")[1] for module in command.PROGRAMS.values()} == with_main | elsewhere
 
 
 @pytest.mark.parametrize("argv, code", [((), cli.EXIT_CONFIG), (("--help",), 0)])

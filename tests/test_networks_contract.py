@@ -16,6 +16,7 @@ SLOTS = dict(slots=5, width=3, hidden=4, controller="lstm", memory="learned")
 STACK_ALONE = dict(depth=1, width=8, num_heads=2, mlp=8, conv=2)
 STACK = STACK_ALONE | dict(chunk=2)
 TITANS = STACK | dict(layers=2, momentum=True, decay=True, rate=0.5, clip=1.0, persistent=1, window=4)
+PMI = STACK | dict(window=6, slots=2, long=3, top=1, keep=0.7)
 # name of the entry, and of its variant: (its sizes, floats of its state by hand)
 NETWORKS = {
     "transformer": (dict(depth=2, width=8, num_heads=2, mlp=8, positions=True, remat="none"), 2 * 2 * L * 8),
@@ -33,6 +34,10 @@ NETWORKS = {
     "delta, retention": (STACK | dict(decay="head", erase=False), 32 + 24),
     "window_attention": (STACK_ALONE | dict(window=6), 5 * 2 * 8 + 5 + 24),
     "ttt": (STACK | dict(layers=2, rate=0.5), 2 * 32 + 33 + 24),
+    "mesa": (STACK | dict(steps=4, ridge=0.25), 2 * 32 + 24),
+    "pmi": (PMI | dict(outer="code", reads="corrected"), 5 * 2 * 8 + 5 + 24 + 2 * 8 + 3 * 2 * 8 + 9),
+    "pmi, uncorrected": (PMI | dict(outer="full", reads="sum"), 5 * 2 * 8 + 5 + 24 + 2 * 8 + 3 * 2 * 8 + 9),
+    "global_workspace": (dict(width=4, hidden=3, maps=2, ticks=2), 2 * 3 + 4),
     "titans": (TITANS | dict(variant="lmm"), 4 * 32 + 33 + 24),
     "titans, mac": (TITANS | dict(variant="mac"), 4 * 32 + 33 + 24),
     "titans, mag": (TITANS | dict(variant="mag"), 4 * 32 + 33 + 24 + 3 * 17),
@@ -157,7 +162,10 @@ def test_bfloat16_where_claimed_and_a_refusal_elsewhere(name):
     ("ntm", dict(shifts=3), "network.shifts"), ("ntm", dict(memory="ones"), "network.memory"),
     ("lrua", dict(decay=2.0), "network.decay"), ("lrua", dict(adds="sum"), "network.adds"),
     ("lrua", dict(reads=6), "network.reads"), ("dnc", dict(reads=0), "network.reads"),
-    ("gated", dict(width=0), "network.width")])
+    ("gated", dict(width=0), "network.width"), ("global_workspace", dict(ticks=0), "network.ticks=0"),
+    ("pmi", dict(top=3), "network.top=3.*chunk=2"), ("pmi", dict(outer="half"), "network.outer"),
+    ("pmi", dict(keep=1.5), "network.keep"), ("pmi", dict(reads="all"), "network.reads"),
+    ("mesa", dict(ridge=0.0), "network.ridge"), ("mesa", dict(steps=0), "network.steps")])
 def test_bad_sizes_are_one_clear_line(name, changes, text):
     with pytest.raises(ConfigError, match=text):
         make(name, **changes)

@@ -55,6 +55,29 @@ def test_delta_is_its_recurrence_in_every_chunk_with_its_gradient(erase, monkeyp
         jax.tree.map(close, mine(asked), pull(asked))
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_mesa_in_as_many_steps_as_keys_have_entries_is_the_linear_solve(chunk):
+    """Also where a sequence is cut; in fewer steps it is another answer."""
+    (q, k, v), decay, beta, ridge = tokens(), gate(4), gate(5), 0.3 + gate(6)[0, :, :K]
+    start = jnp.zeros((B, H, K, K)), jnp.zeros((B, H, K, V))
+    H_BHKK, S, want = *start, []
+    for t in range(L):
+        put = lambda old, value, t=t: (decay[:, :, t, None, None] * old + beta[:, :, t, None, None]
+                                       * jnp.einsum("bhk,bhv->bhkv", k[:, :, t], value))
+        H_BHKK, S = put(H_BHKK, k[:, :, t]), put(S, v[:, :, t])
+        x = jnp.linalg.solve(H_BHKK + jax.vmap(jnp.diag)(ridge), q[:, :, t][..., None])[..., 0]
+        want.append(jnp.einsum("bhk,bhkv->bhv", x, S))
+    all_ = q, k, v, jnp.log(decay), beta
+    read = lambda state, part, steps=K: fast_weights.mesa(*state, *(a[:, :, part] for a in all_), ridge, steps=steps,
+                                                          chunk=chunk)
+    whole = read(start, slice(None))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-7), whole,
+                 (H_BHKK, S, jnp.stack(want, 2)))
+    *middle, first = read(start, slice(0, 5))
+    close(jnp.concatenate([first, read(middle, slice(5, None))[2]], 2), whole[2])
+    assert np.abs(read(start, slice(None), 1)[2] - whole[2]).max() > 1e-3
+
+
 def layers(depth):
     return [draw(B, H, K, K, seed=10 + i) / 2 for i in range(depth)]
 

@@ -7,8 +7,9 @@ import importlib.util
 import pytest
 import torch_reference
 
-from metalearn import benchmark, cli
+from metalearn import cli
 from metalearn.runtime import config as config_lib
+from tests import benchmark
 
 
 def test_who_has_an_arm(monkeypatch):

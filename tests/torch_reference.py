@@ -1,4 +1,4 @@
-"""The same update in PyTorch, as the arm that `metalearn.benchmark` runs beside ours; the only file with torch.
+"""The same update in PyTorch, as the arm that `tests/benchmark.py` runs beside ours; the only file with torch.
 
 Plain, as a practitioner writes it: fused attention (`scaled_dot_product_attention`), the library's own convolutions and
 norms, clipping, fused Adam; MAML as a loop over tasks, which is the fastest form there (functorch's vmap pays for

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from metalearn.measure.statistics import interval, text
 from metalearn.reporting.runs import Run, single
 from metalearn.types import Result
@@ -24,3 +26,25 @@ def by_length(runs: Sequence[Run]) -> Result:
     table = {"title": "accuracy by length, ± 95 % over seeds",
              "columns": ["network", "seeds", "parameters", "state", *lengths], "rows": rows}
     return {"headline": headline, "tables": [table], "curves": [curve]}
+
+
+def by_split(runs: Sequence[Run]) -> Result:
+    """A row for each split and their mean, a column for each network; then what each has above the first, pair by pair
+    of seeds."""
+    found = {run.name: [row["by_split"] for _, row, _ in single([run])] for run in runs}
+    splits = list(next(iter(found.values()))[0]["accuracy"])
+    of = {name: {split: [one["accuracy"][split] for one in seeds] for split in splits} | {
+        "mean": [one["mean_accuracy"] for one in seeds]} for name, seeds in found.items()}
+    host = runs[0].name
+    above = {name: [a - b for a, b in zip(values["mean"], of[host]["mean"], strict=True)]
+             for name, values in of.items() if name != host}
+    rows = [[split, *(text(*interval(values[split]), 3) for values in of.values())] for split in (*splits, "mean")]
+    rows += [[f"above {host}", "", *(text(*interval(diff), 3) for diff in above.values())]]
+    nats = {name: [float(np.mean(list(one["nats"].values()))) for one in seeds] for name, seeds in found.items()}
+    rows += [["mean nats", *(text(*interval(values), 3) for values in nats.values())]]
+    rows += [["parameters", *(str(run.headline["parameters"]) for run in runs)]]
+    headline = {run.name: of[run.name] | {"nats": nats[run.name], "parameters": run.headline["parameters"]}
+                for run in runs}
+    return {"headline": headline | {"above": above},
+            "tables": [{"title": f"accuracy by split, ± 95 % over {len(above[runs[-1].name])} seeds",
+                        "columns": ["split", *of], "rows": rows}]}

@@ -2,7 +2,7 @@
 learn by gradient descent (Titans, TTT).
 
 B sequences, H heads, L tokens, C tokens of a chunk, K entries of a key, V of a value; o_V = q_K S_KV. Sources:
-2406.06484, 2412.06464 (delta rule and its chunks), 2501.00663 (Titans), 2407.04620 (TTT).
+2406.06484, 2412.06464 (delta rule and its chunks), 2506.05233 (mesa), 2501.00663 (Titans), 2407.04620 (TTT).
 """
 
 from collections.abc import Callable
@@ -53,6 +53,27 @@ def delta(S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_
 
     S_BHKV, o = jax.lax.scan(one, S_BHKV, (written, by_state, q * from_start, k * to_end, inside, decay))
     return S_BHKV, _join(o)[:, :, :length]
+
+
+def mesa(H_BHKK: Array, S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_BHL: Array,
+         beta_BHL: Array, ridge_HK: Array, *, steps: int, chunk: int) -> tuple[Array, Array, Array]:
+    """(H, S, o_BHLV): o_t = q_t (H_t + diag(ridge))^-1 S_t by so many conjugate gradients for each token, where linear
+    attention writes H of (k, k) and S of (k, v): the least-squares answer to all that was read, exact in K steps."""
+    sums = lambda S, q, v: delta(S, q, k_BHLK, v, log_decay_BHL, beta_BHL, erase=False, chunk=chunk)
+    dot = lambda a, b: (a * b).sum(-1, keepdims=True)
+
+    @jax.checkpoint
+    def one(found, _):
+        x, rest, way, size = found
+        image = sums(H_BHKK, way, k_BHLK)[1] + ridge_HK[:, None] * way
+        rate = size / (dot(way, image) + 1e-12)  # of a token that is done 0
+        x, rest = x + rate * way, rest - rate * image
+        return (x, rest, rest + dot(rest, rest) / (size + 1e-12) * way, dot(rest, rest)), None
+
+    start = jnp.zeros_like(q_BHLK), q_BHLK, q_BHLK, dot(q_BHLK, q_BHLK)
+    (x_BHLK, *_), _ = jax.lax.scan(one, start, length=steps)
+    S_BHKV, o_BHLV = sums(S_BHKV, x_BHLK, v_BHLV)
+    return sums(H_BHKK, q_BHLK, k_BHLK)[0], S_BHKV, o_BHLV
 
 
 def descend(memory: dict[str, Any], q_BHCK: Array, k_BHCK: Array, v_BHCV: Array, rates: dict[str, Array],

@@ -17,13 +17,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from metalearn import cli
+from metalearn import cli, lookup
 from metalearn.validate import ConfigError, nearest, require
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# where the built-in configs lie: inside an installed package, beside the package in the repository
-BUILT_IN = next((d for d in (os.path.join(_PACKAGE, "configs"), os.path.join(os.path.dirname(_PACKAGE), "configs"))
-                 if os.path.isdir(d)), "")
 # fields that saved configs of earlier versions lack
 SINCE = (("train", None, "accumulate", 1), ("train", None, "mesh", {"model": 1, "params": "replicated"}),
          ("task", "projected", "projection", "gaussian"),
@@ -35,7 +31,7 @@ GONE = (("learner", "memnet", "fast_weights", {"scope": "persistent", "fast_rate
 
 def built_in() -> dict[str, str]:
     """{name: path} of the built-in configs."""
-    paths = sorted(glob.glob(os.path.join(glob.escape(BUILT_IN), "*.py")))
+    paths = sorted(glob.glob(os.path.join(glob.escape(lookup.CONFIGS), "*.py")))
     return {os.path.basename(p)[:-3]: p for p in paths if not p.endswith(("__init__.py", "common.py"))}
 
 
@@ -72,7 +68,7 @@ def import_file(path: str):
     for name in [n for n in sys.modules if n.partition(".")[0] == "configs"]:  # of another folder, perhaps
         del sys.modules[name]
     package = sys.modules["configs"] = types.ModuleType("configs")
-    package.__path__ = [os.path.dirname(path), BUILT_IN]
+    package.__path__ = [os.path.dirname(path), lookup.CONFIGS]
     sys.modules[module.__name__] = module  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)

@@ -5,6 +5,7 @@ devices hold. The first one alone writes: the others keep what they would write 
 with them, and read the run's checkpoints. With one process nothing here does anything.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -49,6 +50,7 @@ def join(address: str, num: int, index: int, timeout: int) -> None:
                       f"({' '.join(str(error).split())[:150]})") from None
     Watch.of_run = Watch(num, index, timeout)
     Watch.of_run.start()
+    atexit.register(Watch.of_run.end)
 
 
 class Watch(threading.Thread):
@@ -63,13 +65,13 @@ class Watch(threading.Thread):
     def __init__(self, num: int, index: int, timeout: int):
         super().__init__(name="hosts", daemon=True)
         self.num, self.index, self.timeout, self.scratch = num, index, timeout, ""
+        self._over = threading.Event()
         self._client: Any = distributed.global_state.client
         self._folder = "metalearn/alive/"
 
     def run(self) -> None:
         last, heard = {}, dict.fromkeys(map(str, range(self.num)), time.monotonic())
-        while True:
-            time.sleep(1)
+        while not self._over.wait(1):
             now = time.monotonic()
             try:
                 self._client.key_value_set(f"{self._folder}{self.index}", str(now), allow_overwrite=True)
@@ -84,6 +86,13 @@ class Watch(threading.Thread):
                     "commands go on from the last checkpoint")
                 shutil.rmtree(self.scratch, ignore_errors=True)
                 os._exit(1)
+
+    def end(self) -> None:
+        """Leaves together with the others. A thread that came back from JAX's client into an interpreter that is gone
+        would abort the process, after its work was done."""
+        jax.distributed.shutdown()
+        self._over.set()
+        self.join(self.timeout)
 
 
 def wait_for_watch() -> None:

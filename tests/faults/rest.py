@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterator
 
 from docs import reproduce
-from metalearn import benchmark, checkpoint, collect, eval as eval_program, report, sweep, train
+from metalearn import checkpoint, collect, eval as eval_program, report, sweep, train
 from metalearn.runtime import writer
 from metalearn.runtime.checkpoint import Checkpoints
+from tests import benchmark
 
 from . import damage, kills, processes
 from .processes import Case

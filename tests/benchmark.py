@@ -1,15 +1,16 @@
 """How fast a config's update is on this device: against PyTorch, and as a share of the device's matrix rate.
 
   metalearn benchmark --config=configs/gpicl.py:shifted [--rounds=7]
-  metalearn benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat
+  metalearn benchmark --memory --config=configs/fewshot.py:memory,plain --config=...:memory,remat      (in a clone)
 
-In a clone with PyTorch the same update (`tests/torch_reference.py`) runs in the same rounds, interleaved, eager and
-compiled, on one thread and two, after loss and gradient norm agreed to 1e-4. Times are medians. FLOP are those of the
+With PyTorch the same update (`torch_reference.py`) runs in the same rounds, interleaved, eager and compiled, on one
+thread and two, after loss and gradient norm agreed to 1e-4. Times are medians. FLOP are those of the
 matrix products in the program as written (its jaxpr), held against the fastest 2048^3 product of the same rounds.
 `--memory` compiles alone: bytes that the update needs beside its arguments and results.
 """
 
-import importlib
+from __future__ import annotations
+
 import math
 import os
 import statistics
@@ -29,6 +30,9 @@ from metalearn.reporting import tables
 from metalearn.runtime import config as config_lib, experiment as experiment_lib, loop, replicas, sharding
 from metalearn.runtime.experiment import Experiment
 from metalearn.validate import require
+
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+import torch_reference  # noqa: E402  (beside this file, wherever the command is called)
 
 
 def count_matmuls(jaxpr) -> Counter:
@@ -92,8 +96,7 @@ def measure(spec: str, overrides: list[str], rounds: int) -> dict:
     state = sharding.place(state, loop.place_of(experiment, state, mesh))
     update, num = loop.make_update(experiment, mesh), config.train.steps_per_call
     work = flop(count_matmuls(jax.make_jaxpr(lambda *a: update(*a, num))(state, data, key).jaxpr)) / num
-    theirs = _reference()
-    arms, checked = theirs.arms(spec, overrides, experiment, data, key, state) if theirs else ({}, {})
+    arms, checked = torch_reference.arms(spec, overrides, experiment, data, key, state)
     began = time.perf_counter()
     compiled = update.lower(state, data, key, num).compile()
     compile_seconds = time.perf_counter() - began
@@ -136,15 +139,6 @@ def _rounds(runs: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
             times = [_time(runs[name]) for _ in range(num)]
             seconds.setdefault(name, []).append(statistics.median(times))
     return seconds
-
-
-def _reference():
-    """The module of PyTorch arms; None where the package is installed without its repository."""
-    folder = os.path.join(os.path.dirname(config_lib.BUILT_IN), "tests")
-    if not os.path.isfile(os.path.join(folder, "torch_reference.py")):
-        return None
-    sys.path += [folder] if folder not in sys.path else []
-    return importlib.import_module("torch_reference")
 
 
 def _matmul(size: int):
