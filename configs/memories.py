@@ -56,7 +56,7 @@ def mqar(network: str = "delta") -> dict:
     """Up to 16 pairs of 64 keys and 32 values, where a head's matrix is 16 x 16; measured up to 32."""
     task = dict(name="mqar", keys=64, values=32, max_pairs=16, task_seed=0)
     config = recall(task, network, 48, (2, 4, 8, 16, 24, 32))
-    config["train"] |= dict(batch=32, steps=4000, save_every=4000)
+    config["train"] |= dict(batch=32, steps=2000, save_every=2000)
     return config
 
 

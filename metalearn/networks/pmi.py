@@ -53,7 +53,7 @@ class Pmi(mixing.Heads):
         return rest | {"memory": kept["inner"], "begun": kept["begun"]}, y_BLD + u_BLD
 
     def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
-        seen, k_BMHK, v_BMHK, mask = mixing.look_back(state["seen"], k_BLHK, v_BLHK)
+        seen, k_BMHK, v_BMHK, mask = mixing.look_back(state["seen"], k_BLHK, v_BLHK, fresh)
         return {"seen": seen}, transformer.attend(q_BLHK * self.size, k_BMHK, v_BMHK, mask)
 
     def write(self, memory: PyTree, h_BCD: Array) -> PyTree:

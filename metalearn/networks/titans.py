@@ -50,17 +50,17 @@ class Titans(NeuralMemory):
         memory = {g: s for g, s in state.items() if g != "attention"}
         memory, o_BLD = super().__call__(memory, x_BLD, fresh)
         if self.variant == "mal":
-            attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD)
+            attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD, fresh)
             return memory | {"attention": attention}, y_BLD
-        attention, y_BLD = self.look_back(state["attention"], x_BLD)
+        attention, y_BLD = self.look_back(state["attention"], x_BLD, fresh)
         y_BLD, o_BLD = (scale * a * jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + 1e-6)
                         for scale, a in zip(self.scales, (y_BLD, o_BLD), strict=True))
         return memory | {"attention": attention}, y_BLD * jax.nn.sigmoid(o_BLD)
 
-    def look_back(self, state, x_BLD: Array):
+    def look_back(self, state, x_BLD: Array, fresh: bool):
         """(state, what attention over the window says)."""
         q, k, v = (self.by_head(a) for a in jnp.split(x_BLD @ self.attention_qkv, 3, -1))
-        state, k, v, mask_B1LM = mixing.look_back(state, k, v)
+        state, k, v, mask_B1LM = mixing.look_back(state, k, v, fresh)
         return state, self.attend(q, k, v, mask_B1LM)
 
     def by_head(self, a_BLD: Array) -> Array:

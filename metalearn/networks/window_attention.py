@@ -11,7 +11,7 @@ class WindowAttention(mixing.Heads):
         return {"seen": mixing.seen_nothing(num, self.window, self.num_heads, self.size)}
 
     def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
-        seen, k_BMHK, v_BMHK, mask = mixing.look_back(state["seen"], k_BLHK, v_BLHK)
+        seen, k_BMHK, v_BMHK, mask = mixing.look_back(state["seen"], k_BLHK, v_BLHK, fresh)
         return {"seen": seen}, transformer.attend(q_BLHK * self.size, k_BMHK, v_BMHK, mask)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from metalearn import validate
 from metalearn.nn import network, taps
 from metalearn.nn.transformer import Dense, normal
-from metalearn.types import Array, PyTree
+from metalearn.types import Array, HostArray, PyTree
 
 HEAD_SCALE = 0.1  # the head starts small, as residual outputs do
 
@@ -156,15 +156,18 @@ def seen_nothing(num: int, window: int, num_heads: int, size: int) -> dict[str, 
     return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "on": jnp.zeros(shape[:2])}
 
 
-def look_back(state: dict[str, Array], k_BLHK: Array, v_BLHK: Array) -> tuple[dict[str, Array], Array, Array, Array]:
-    """(state, k_BMHK, v_BMHK, mask (B, 1, L, M)): the keys of a segment behind those kept from before it, and which of
-    them each query's window holds."""
+def look_back(state: dict[str, Array], k_BLHK: Array, v_BLHK: Array,
+              fresh: bool) -> tuple[dict[str, Array], Array, Array, HostArray]:
+    """(state, k_BMHK, v_BMHK, mask (B or 1, 1, L, M)): the keys of a segment behind those kept from before it, of which
+    there are none when `fresh`, and which of them each query's window holds."""
     length, kept = k_BLHK.shape[1], state["on"].shape[1]
     new = {"k": k_BLHK, "v": v_BLHK, "on": jnp.ones(k_BLHK.shape[:2])}
     seen = {name: jnp.concatenate([state[name], a], 1) for name, a in new.items()}
     apart = np.arange(length)[:, None] + kept - np.arange(kept + length)  # from a key to the query
-    mask = jnp.asarray((apart >= 0) & (apart <= kept)) & (seen["on"][:, None, None] > 0)
-    return {name: a[:, length:] for name, a in seen.items()}, seen["k"], seen["v"], mask
+    state, mask = {name: a[:, length:] for name, a in seen.items()}, (apart >= 0) & (apart <= kept)
+    if fresh:
+        return state, k_BLHK, v_BLHK, mask[None, None, :, kept:]
+    return state, seen["k"], seen["v"], jnp.asarray(mask) & (seen["on"][:, None, None] > 0)
 
 
 def make(spec: network.NetworkSpec, mixer: Callable[..., nn.Module], *, depth: int, width: int, num_heads: int,
