@@ -1,7 +1,8 @@
 """Modules around a workspace (2503.01906): an LSTM decides, each tick, whose word is broadcast to all of them.
 
-The workspace is one vector, as wide as a word. Modules: what the token says, learned maps of the workspace (one of them
-can become "plus one"), and holding still; the outputs are read from the workspace.
+The workspace is one vector, as wide as a word, with an RMS of 1 at most: no map that is applied over and over makes it
+grow. Modules: what the token says, learned maps of the workspace (one of them can become "plus one"), and holding
+still; the outputs are read from the workspace.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class GlobalWorkspace(recurrent.Recurrent):
             changed_BMD = jnp.einsum("bd,mde->bme", held_BD, self.change)
             words_BMD = jnp.concatenate([held_BD[:, None], word_BD[:, None], changed_BMD], 1)
             held_BD = jnp.einsum("bm,bmd->bd", share_BM, words_BMD)
+            held_BD = held_BD * jax.lax.rsqrt(jnp.maximum((held_BD**2).mean(-1, keepdims=True), 1.0))
         return {"router": router, "memory": {"workspace": held_BD[:, None]}}, held_BD
 
 

@@ -2,8 +2,9 @@
 
   tokens = [a] [mark] .. [mark] [asked], and before a as many blanks as fill the episode, so that the answer comes last
 
-Splits: train draws a and b below `trained`, but no pair of two multiples of three; `held_out` has those pairs alone;
-`more` has b from `trained` on, more marks than any in training, with sums that are as large as training's at most.
+Splits: train draws a and b below `trained`, but no pair with a = `task_seed` and b = `task_seed` // 3 modulo 3;
+`held_out` has those pairs alone; `more` has b from `trained` on, more marks than any in training, with sums that are as
+large as training's at most.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ def make(*, trained: int, task_seed: int) -> TaskDist:
         def episode(key):
             key_a, key_b = jax.random.split(key)
             a, b = (jax.random.randint(k, (), 0, trained) for k in (key_a, key_b))
+            of_a, of_b = data["task_seed"] % 3, data["task_seed"] // 3 % 3
             if split == "train":
-                b = jnp.where((a % 3 == 0) & (b % 3 == 0), jnp.where(b + 1 < trained, b + 1, b - 1), b)
+                out = (a % 3 == of_a) & (b % 3 == of_b)
+                b = jnp.where(out, jnp.where(b + 1 < trained, b + 1, b - 1), b)
             elif split == "held_out":
-                a, b = a - a % 3, b - b % 3
+                a, b = (3 * jax.random.randint(k, (), 0, (trained - of + 2) // 3) + of
+                        for k, of in ((key_a, of_a), (key_b, of_b)))
             else:
                 b = jax.random.randint(key_b, (), trained, numbers)
                 a = jax.random.randint(key_a, (), 0, numbers - b)
