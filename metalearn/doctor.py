@@ -8,10 +8,10 @@ import sys
 
 import jax
 
-from metalearn import cli
+from metalearn import cli, lookup
 from metalearn.datasets import preparing
 from metalearn.datasets.catalogue import data_root, entries, prepared_root
-from metalearn.runtime import config as config_lib, manifest
+from metalearn.runtime import manifest
 
 
 def report() -> dict[str, dict[str, str]]:
@@ -25,7 +25,7 @@ def report() -> dict[str, dict[str, str]]:
         "devices": {str(d.id): f"{d.device_kind} ({d.platform})" for d in jax.devices()},
         "places": {"METALEARN_DATA": place(data_root()), "prepared sets": place(prepared_root()),
                    "compiled programs": jax_cache or "not kept (METALEARN_COMPILED=off)",
-                   "built-in configs": place(config_lib.BUILT_IN)},
+                   "built-in configs": place(lookup.CONFIGS)},
         "data": {c["name"]: " ".join([state[c["state"]], c["where"], *c["problems"]]).strip() for c in checks},
     }
 

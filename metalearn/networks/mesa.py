@@ -25,11 +25,12 @@ class Mesa(mixing.Heads):
         return {"memory": {name: jnp.zeros((num, self.width, self.size)) for name in "HS"}}
 
     def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
-        parts = (a.swapaxes(1, 2) for a in (q_BLHK, k_BLHK, v_BLHK, -jax.nn.softplus(self.rate(x_BLD)),
-                                            jax.nn.sigmoid(self.strength(x_BLD))))
+        q, k, v, log_decay, beta = (a.swapaxes(1, 2) for a in (
+            q_BLHK, k_BLHK, v_BLHK, -jax.nn.softplus(self.rate(x_BLD)), jax.nn.sigmoid(self.strength(x_BLD))))
         H_BHKK, S_BHKV = (mixing.matrices(state["memory"][name], self.num_heads) for name in "HS")
         ridge_HK = self.ridge + jax.nn.softplus(self.above)
-        *new, o_BHLV = fast_weights.mesa(H_BHKK, S_BHKV, *parts, ridge_HK, steps=self.steps, chunk=self.chunk)
+        *new, o_BHLV = fast_weights.mesa(H_BHKK, S_BHKV, q, k, v, log_decay, beta, ridge_HK, steps=self.steps,
+                                         chunk=self.chunk)
         return {"memory": dict(zip("HS", map(mixing.rows, new), strict=True))}, o_BHLV.swapaxes(1, 2)
 
 

@@ -92,7 +92,7 @@ class Pmi(mixing.Heads):
         ask, kv, out = self.readers[reader]
         by_head = lambda a: a.reshape(*a.shape[:2], self.num_heads, -1)
         k, v = jnp.split(slots_BND @ kv, 2, -1)
-        return transformer.attend(*map(by_head, (h_BCD @ ask, k, v)), mask).reshape(h_BCD.shape) @ out
+        return transformer.attend(by_head(h_BCD @ ask), by_head(k), by_head(v), mask).reshape(h_BCD.shape) @ out
 
 
 def _norm(a: Array) -> Array:
