@@ -56,7 +56,7 @@ def reading(task: dict, length: int, chunk: int, network: dict, **changes) -> di
 def babi(network: str = "pmi") -> dict:
     """All tasks whose 10,000 training questions are at hand (19), read jointly, of each story the last 72 words."""
     task = dict(name="babi", source="en-10k", tasks=(), length=72, task_seed=0)
-    return reading(task, 72, 12, dict(NETWORKS[network]), batch=16, steps=6000)
+    return reading(task, 72, 12, dict(NETWORKS[network]), batch=16, steps=3000)
 
 
 def clevr(network: str = "pmi") -> dict:

@@ -17,8 +17,8 @@ class Delta(mixing.Heads):
     erase: bool
 
     def setup_memory(self):
-        if self.decay == "token":  # a = exp(-softplus(w x + c)), .999 to .9 at the start
-            self.rate = nn.Dense(self.num_heads, bias_init=lambda *_: jnp.linspace(-6.9, -2.3, self.num_heads))
+        if self.decay == "token":
+            self.rate = mixing.decay(self.num_heads)
         if self.erase:
             self.strength = nn.Dense(self.num_heads)
 

@@ -16,9 +16,7 @@ class Mesa(mixing.Heads):
     ridge: float
 
     def setup_memory(self):
-        # a = exp(-softplus(w x + c)), .999 to .9 at the start
-        self.rate = nn.Dense(self.num_heads, bias_init=lambda *_: jnp.linspace(-6.9, -2.3, self.num_heads))
-        self.strength = nn.Dense(self.num_heads)
+        self.rate, self.strength = mixing.decay(self.num_heads), nn.Dense(self.num_heads)
         self.above = self.param("ridge", nn.initializers.zeros, (self.num_heads, self.size))
 
     def initial_memory(self, num):
@@ -37,8 +35,7 @@ class Mesa(mixing.Heads):
 def make(spec: network.NetworkSpec, *, depth: int, width: int, num_heads: int, mlp: int, conv: int, chunk: int,
          steps: int, ridge: float) -> network.Network:
     """steps   of conjugate gradients for each token: with width / num_heads of them the solution is exact
-    ridge   the least that is added to the keys' matrix; what is learned comes on top
-    chunk   tokens that are computed at once, which changes no result
+    ridge   the least that is added to the keys' matrix; what is learned comes on top. chunk: as of `delta`
     """
     validate.positive(chunk=chunk, steps=steps, ridge=ridge)
     return mixing.make(spec, Mesa, depth=depth, width=width, num_heads=num_heads, mlp=mlp, conv=conv, chunk=chunk,

@@ -1,9 +1,8 @@
 """PMI (2310.09297): attention over a window beside a working and a long-term memory that segments compete to write.
 
-Of each segment the k most relevant tokens per slot are written into the working memory, which is consolidated into
-several long-term ones; tokens read both, and what the long-term memory says is corrected by what the working one does.
-Ours, so that it is causal: a segment reads what the segments before it wrote, and each block has its own memories (in
-the paper a segment reads after it wrote, and layers share them). With a window of one token it is the memory alone.
+The k most relevant tokens of a segment per slot go into the working memory, which is consolidated into long-term ones;
+tokens read both, and what the long-term memory says is corrected by the working one. Ours, so that it is causal: a
+segment reads what those before it wrote, and blocks have memories of their own. Window 1 is the memory alone.
 """
 
 import jax
@@ -49,7 +48,7 @@ class Pmi(mixing.Heads):
         kept = {"inner": state["memory"], "begun": state["begun"]}
         rest, y_BLD = super().__call__({g: state[g] for g in ("seen", "window")}, x_BLD, fresh)
         segment = lambda memory, now: (self.write(memory, now["x"]), self.read(memory, now["x"]))
-        kept, u_BLD = fast_weights.by_chunks(segment, self.chunk, kept, {"x": _norm(x_BLD + y_BLD)}, fresh)
+        kept, u_BLD = fast_weights.by_chunks(segment, self.chunk, kept, {"x": mixing.norm(x_BLD + y_BLD)}, fresh)
         return rest | {"memory": kept["inner"], "begun": kept["begun"]}, y_BLD + u_BLD
 
     def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
@@ -62,8 +61,8 @@ class Pmi(mixing.Heads):
         share_BNC = jax.nn.softmax((old_BND @ K["ask"]) @ (h_BCD @ K["key"]).swapaxes(1, 2))
         least = jax.lax.top_k(share_BNC, min(self.top, self.chunk))[0][..., -1:]
         won_BNC = jnp.where(share_BNC >= least, share_BNC, 0.0)
-        new_BND = _norm(old_BND + won_BNC @ (h_BCD @ K["value"]))
-        new_BND = _norm(new_BND + jax.nn.relu(jax.nn.relu(new_BND @ K["up"]) @ K["down"]) @ K["again"])
+        new_BND = mixing.norm(old_BND + won_BNC @ (h_BCD @ K["value"]))
+        new_BND = mixing.norm(new_BND + jax.nn.relu(jax.nn.relu(new_BND @ K["up"]) @ K["down"]) @ K["again"])
         gates = jax.nn.relu(self.weights["tokens"] * h_BCD).mean(1, keepdims=True) @ K["by_tokens"]
         put, stay = jnp.split(gates + jnp.tanh(old_BND) @ K["by_slot"], 2, -1)
         working_BND = jax.nn.sigmoid(stay + 1) * old_BND + jax.nn.sigmoid(put) * jnp.tanh(new_BND)
@@ -72,7 +71,7 @@ class Pmi(mixing.Heads):
             outer_BMND = long_BMND.sum(-1, keepdims=True) * new_BND[:, None]
         else:
             outer_BMND = long_BMND @ (long_BMND.swapaxes(-1, -2) @ new_BND[:, None]) / self.slots
-        return {"working": working_BND, "long": _norm(long_BMND + outer_BMND).reshape(memory["long"].shape)}
+        return {"working": working_BND, "long": mixing.norm(long_BMND + outer_BMND).reshape(memory["long"].shape)}
 
     def read(self, memory: PyTree, h_BCD: Array) -> Array:
         """What each token hears of memories that it does not write."""
@@ -93,11 +92,6 @@ class Pmi(mixing.Heads):
         by_head = lambda a: a.reshape(*a.shape[:2], self.num_heads, -1)
         k, v = jnp.split(slots_BND @ kv, 2, -1)
         return transformer.attend(by_head(h_BCD @ ask), by_head(k), by_head(v), mask).reshape(h_BCD.shape) @ out
-
-
-def _norm(a: Array) -> Array:
-    a = a - a.mean(-1, keepdims=True)
-    return a * jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + 1e-6)
 
 
 def make(spec: network.NetworkSpec, *, depth: int, width: int, num_heads: int, mlp: int, conv: int, window: int,

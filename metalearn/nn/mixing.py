@@ -135,9 +135,20 @@ class Heads(nn.Module):
         return self.width // self.num_heads
 
 
+def decay(num_heads: int) -> nn.Dense:
+    """w x + c of decays exp(-softplus(w x + c)), from .999 to .9 at the start."""
+    return nn.Dense(num_heads, bias_init=lambda *_: jnp.linspace(-6.9, -2.3, num_heads))
+
+
 def unit(a: Array) -> Array:
     """Of length 1 along the last axis; 0 stays 0, with a gradient."""
     return a * jax.lax.rsqrt((a**2).sum(-1, keepdims=True) + 1e-6)
+
+
+def norm(a: Array) -> Array:
+    """With mean 0 and mean square 1 along the last axis."""
+    a = a - a.mean(-1, keepdims=True)
+    return a * jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + 1e-6)
 
 
 def rows(S_BHKV: Array) -> Array:

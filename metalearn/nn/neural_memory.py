@@ -90,7 +90,4 @@ class NeuralMemory(mixing.Heads):
         return M, S or [None] * self.layers
 
     def finish(self, h: Array, x: Array) -> Array:
-        if not self.normed:
-            return h
-        h = h - h.mean(-1, keepdims=True)
-        return x + self.scale * h * jax.lax.rsqrt((h**2).mean(-1, keepdims=True) + 1e-6)
+        return x + self.scale * mixing.norm(h) if self.normed else h

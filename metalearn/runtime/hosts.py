@@ -88,8 +88,7 @@ class Watch(threading.Thread):
                 os._exit(1)
 
     def end(self) -> None:
-        """Leaves together with the others. A thread that came back from JAX's client into an interpreter that is gone
-        would abort the process, after its work was done."""
+        """Leaves with the others. A thread inside JAX's client when the interpreter goes would abort the process."""
         jax.distributed.shutdown()
         self._over.set()
         self.join(self.timeout)
