@@ -55,11 +55,24 @@ def test_ntm_pieces():
         assert (out >= 0).all()
 
 
+def test_several_heads_at_once_are_each_alone():
+    keys, before, beta = jax.random.normal(jax.random.key(7), (B, 3, W)), simplex(6, B, 3, M), jnp.ones((B, 3, 1)) * 2
+    moves = simplex(8, B, 3, 3)
+    at_once = [a.content(MEMORY, keys, beta), a.interpolate(before, 1 - before, beta / 3), a.shift(before, moves),
+               a.sharpen(before, beta)]
+    for h in range(3):
+        w, b = before[:, h], beta[:, h]
+        alone = [a.content(MEMORY, keys[:, h], b), a.interpolate(w, 1 - w, b / 3), a.shift(w, moves[:, h]),
+                 a.sharpen(w, b)]
+        for many, one in zip(at_once, alone, strict=True):
+            np.testing.assert_allclose(many[:, h], one, rtol=1e-5, atol=1e-7)
+
+
 def test_least_used_marks_exactly_n():
     usage = jnp.asarray([[0.0, 0.0, 1.0, 2.0, 0.0, 3.0]])
     for n in (1, 2, 3):
         assert a.least_used(usage, n).sum() == n
-    np.testing.assert_array_equal(a.least_used(usage, 2), [[1, 1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(a.least_used(usage, 2), [[[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]]])
 
 
 def test_dnc_pieces():
@@ -80,7 +93,8 @@ def test_dnc_pieces():
     np.testing.assert_allclose(a.allocate(full), [[0, 1, 0]], atol=1e-4)
 
 
-@pytest.mark.parametrize("f", [a.allocate, lambda u: a.least_used(u, 2), lambda u: a.sharpen(u, jnp.full((B, 1), 2.0))])
+@pytest.mark.parametrize("f", [a.allocate, lambda u: a.least_used(u, 2).sum(1),
+                               lambda u: a.sharpen(u, jnp.full((B, 1), 2.0))])
 def test_permuting_slots_permutes_weights(f):
     w, order = simplex(30, B, M), jnp.array([3, 1, 5, 0, 4, 2])
     np.testing.assert_allclose(f(w[:, order]), f(w)[:, order], rtol=1e-5, atol=1e-6)

@@ -1,5 +1,6 @@
-"""Sort-of-CLEVR (Santoro et al. 1706.01427), drawn on the device: six objects, each a square or a circle in a colour of
-its own, and a question about one of them alone (unary) or about it among the others (relational).
+"""Sort-of-CLEVR (Santoro et al. 1706.01427), drawn on the device: six squares and circles, and a question.
+
+Each object has a colour of its own; asked is about one alone (unary) or about it among the others (relational).
 
   tokens = patches of the image with their row and column, then the question: colour, kind, which of three
   unary        its shape? left or right half? upper or lower half?

@@ -32,8 +32,7 @@ class DNC(memory_nn.Slots):
         by_content_BM = addressing.content(M_BMW, wk, 1 + jax.nn.softplus(wb))
         write_BM = write_B1 * addressing.interpolate(addressing.allocate(usage_BM), by_content_BM, allocate_B1)
         M_BMW = addressing.erase_add(M_BMW, write_BM, jax.nn.sigmoid(erase), value)
-        read_BMR = jnp.stack([addressing.content(M_BMW, k, 1 + jax.nn.softplus(b)) for k, b in zip(
-            jnp.split(rk, R, -1), jnp.split(rb, R, -1), strict=True)], -1)
+        read_BMR = addressing.content(M_BMW, rk.reshape(-1, R, W), 1 + jax.nn.softplus(rb[..., None])).swapaxes(1, 2)
         linked = {}
         if self.links:
             L_BMM = addressing.link(state["link"]["L"], slots["precedence"][..., 0], write_BM)

@@ -28,12 +28,11 @@ class LRUA(memory_nn.Slots):
         keys_BRW = jnp.tanh(keys_BX.reshape(-1, R, W))
         adds_BRW = jnp.tanh(adds_BX.reshape(-1, R, W)) if own else keys_BRW
         M_BMW, usage_BM = slots["M"], slots["usage"][..., 0]
-        upto = [jnp.zeros_like(usage_BM)] + [addressing.least_used(usage_BM, i + 1) for i in range(R)]
-        least_BMR = jax.lax.stop_gradient(jnp.stack([b - a for a, b in zip(upto[:-1], upto[1:], strict=True)], -1))
+        least_BMR = jax.lax.stop_gradient(addressing.least_used(usage_BM, R)).swapaxes(1, 2)
         mix_B1R = jax.nn.sigmoid(alpha_BR)[:, None]
         write_BMR = mix_B1R * slots["read"] + (1 - mix_B1R) * least_BMR
         M_BMW = M_BMW * (1 - least_BMR[..., :1]) + jnp.einsum("bmr,brw->bmw", write_BMR, adds_BRW)
-        read_BMR = jnp.stack([addressing.content(M_BMW, keys_BRW[:, i], 1.0 * W**0.5) for i in range(R)], -1)
+        read_BMR = addressing.content(M_BMW, keys_BRW, W**0.5).swapaxes(1, 2)
         self.sow("intermediates", "read_weights_BMR", read_BMR)
         self.sow("intermediates", "write_weights_BMR", write_BMR)
         usage_BM = self.decay * usage_BM + read_BMR.sum(-1) + write_BMR.sum(-1)

@@ -22,14 +22,12 @@ class NTM(memory_nn.Slots):
         slots = state["memory"]
         heads_BX, erase_BW, add_BW = memory_nn.split(e_BX, (R + 1) * (W + 3 + S), W, W)
         heads = heads_BX.reshape(-1, R + 1, W + 3 + S)
-        M_BMW, weights = slots["M"], []
-        for i, before_BM in enumerate([*jnp.unstack(slots["read"], axis=-1), slots["write"][..., 0]]):
-            key, beta, gate, shift, gamma = memory_nn.split(heads[:, i], W, 1, 1, S, 1)
-            w_BM = addressing.content(M_BMW, jnp.tanh(key), jax.nn.softplus(beta))
-            w_BM = addressing.interpolate(w_BM, before_BM, jax.nn.sigmoid(gate))
-            w_BM = addressing.shift(w_BM, jax.nn.softmax(shift))
-            weights.append(addressing.sharpen(w_BM, 1 + jax.nn.softplus(gamma)))
-        read_BMR, write_BM = jnp.stack(weights[:-1], -1), weights[-1]
+        key, beta, gate, shift, gamma = memory_nn.split(heads, W, 1, 1, S, 1)
+        M_BMW, before_BMH = slots["M"], jnp.concatenate([slots["read"], slots["write"]], -1)
+        w_BHM = addressing.content(M_BMW, jnp.tanh(key), jax.nn.softplus(beta))
+        w_BHM = addressing.interpolate(w_BHM, before_BMH.swapaxes(1, 2), jax.nn.sigmoid(gate))
+        w_BHM = addressing.sharpen(addressing.shift(w_BHM, jax.nn.softmax(shift)), 1 + jax.nn.softplus(gamma))
+        read_BMR, write_BM = w_BHM[:, :-1].swapaxes(1, 2), w_BHM[:, -1]
         self.sow("intermediates", "read_weights_BMR", read_BMR)
         self.sow("intermediates", "write_weights_BMR", write_BM[..., None])
         r_BRW = memory_nn.read(M_BMW, read_BMR)

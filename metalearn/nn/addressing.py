@@ -1,6 +1,7 @@
 """How a memory M_BMW is addressed, read and written: pure functions, one per rule.
 
-Weightings are non-negative; those that say so sum to 1 over slots. `n` slots, M letters them.
+Weightings are non-negative; those that say so sum to 1 over slots. `n` slots, M letters them. Weights and keys may be
+those of several heads, (B, H, M) and (B, H, W): one product over the memory then serves all.
 """
 
 import jax
@@ -21,9 +22,9 @@ def cosine(M_BMW: Array, k_BW: Array) -> Array:
 
     The small constant stands under the root: a norm has no gradient at zero.
     """
-    dot_BM = jnp.einsum("bmw,bw->bm", M_BMW, k_BW)
-    norms = (jnp.square(M_BMW).sum(-1) + EPS) * (jnp.square(k_BW).sum(-1)[:, None] + EPS)
-    return dot_BM * jax.lax.rsqrt(norms)
+    dot_BM = jnp.einsum("bmw,b...w->b...m", M_BMW, k_BW)
+    size_BM = jnp.square(M_BMW).sum(-1).reshape(len(M_BMW), *(1,) * (k_BW.ndim - 2), -1)
+    return dot_BM * jax.lax.rsqrt((size_BM + EPS) * (jnp.square(k_BW).sum(-1, keepdims=True) + EPS))
 
 
 def content(M_BMW: Array, k_BW: Array, beta: Array) -> Array:
@@ -56,7 +57,7 @@ def shift(w_BM: Array, shift_BS: Array) -> Array:
     """NTM: circular convolution with a distribution over shifts -k..k, S = 2k + 1."""
     reach = shift_BS.shape[-1] // 2
     rolled = [jnp.roll(w_BM, by, axis=-1) for by in range(-reach, reach + 1)]
-    return jnp.einsum("sbm,bs->bm", jnp.stack(rolled), shift_BS)
+    return jnp.einsum("s...m,...s->...m", jnp.stack(rolled), shift_BS)
 
 
 def sharpen(w_BM: Array, gamma_B1: Array) -> Array:
@@ -68,9 +69,8 @@ def sharpen(w_BM: Array, gamma_B1: Array) -> Array:
 
 
 def least_used(usage_BM: Array, num: int) -> Array:
-    """MANN: ones at the `num` least used slots, exactly `num` of them (the first among equals), zeros elsewhere."""
-    order_BM = jnp.argsort(usage_BM, axis=-1, stable=True)
-    return jax.nn.one_hot(order_BM[..., :num], usage_BM.shape[-1]).sum(-2)
+    """MANN: (B, num, M), a one at each of the `num` least used slots (the first among equals), zeros elsewhere."""
+    return jax.nn.one_hot(jax.lax.top_k(-usage_BM, num)[1], usage_BM.shape[-1])
 
 
 def retain_usage(usage_BM: Array, write_BM: Array, free_BH: Array, read_BMH: Array) -> Array:
