@@ -101,7 +101,7 @@ def get_config(arg: str = "babi") -> ConfigDict:
     return ConfigDict(common.choose(name, VARIANTS, "babi")(**known))
 
 
-ARMS = {"babi": ("transformer", "wide", "pmi", "workspace"), "clevr": tuple(NETWORKS),
+ARMS = {"babi": ("transformer", "wide", "pmi", "workspace"), "clevr": ("transformer", "wide", "pmi", "workspace", "long"),
         "triangle": ("transformer", "wide", "pmi", "workspace"), "addition": tuple(COUNTERS)}
 
 
