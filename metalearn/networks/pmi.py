@@ -59,7 +59,7 @@ class Pmi(mixing.Heads):
         """What a whole segment leaves."""
         K, old_BND = self.kernels, memory["working"]
         share_BNC = jax.nn.softmax((old_BND @ K["ask"]) @ (h_BCD @ K["key"]).swapaxes(1, 2))
-        least = jax.lax.top_k(share_BNC, min(self.top, self.chunk))[0][..., -1:]
+        least = jax.lax.top_k(share_BNC, self.top)[0][..., -1:]
         won_BNC = jnp.where(share_BNC >= least, share_BNC, 0.0)
         new_BND = mixing.norm(old_BND + won_BNC @ (h_BCD @ K["value"]))
         new_BND = mixing.norm(new_BND + jax.nn.relu(jax.nn.relu(new_BND @ K["up"]) @ K["down"]) @ K["again"])
