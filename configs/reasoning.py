@@ -101,8 +101,8 @@ def get_config(arg: str = "babi") -> ConfigDict:
     return ConfigDict(common.choose(name, VARIANTS, "babi")(**known))
 
 
-ARMS = {"babi": ("transformer", "wide", "pmi", "workspace"), "clevr": ("transformer", "wide", "pmi", "workspace", "long"),
-        "triangle": ("transformer", "wide", "pmi", "workspace"), "addition": tuple(COUNTERS)}
+READERS = ("transformer", "wide", "pmi", "workspace")
+ARMS = {"babi": READERS, "clevr": (*READERS, "long"), "triangle": READERS, "addition": tuple(COUNTERS)}
 
 
 def sweep(arg: str = "clevr"):

@@ -32,7 +32,7 @@ def execute(command: str, out: str) -> tuple[int, dict]:
     program, *words = shlex.split(command)
     words = [word.replace("{out}", out) for word in words]
     found: dict = {}
-    with subprocess.Popen([sys.executable, "-m", f"metalearn.{program}", *words], cwd=results_lib.ROOT, text=True,
+    with subprocess.Popen([sys.executable, "-m", "metalearn", program, *words], cwd=results_lib.ROOT, text=True,
                           stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)

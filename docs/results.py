@@ -1,6 +1,6 @@
 """Records of experiments, `results/<id>.json`: read, and compared with what a run gives.
 
-A record holds what was run (`commands`, as given to `python -m metalearn.`, with {out} for the directory), where and
+A record holds what was run (`commands`, as given to `metalearn`, with {out} for the directory), where and
 for how long, the `claims` that `metalearn.reproduce` compares with a new run, and the `tables` that documents show.
 `docs/fields.py` says each field and checks it; `docs/records.py` makes records, and documents of them.
 """

@@ -18,11 +18,13 @@ FIELDS = {
                            persistent=1, window=3)}
 
 
-def test_a_window_holds_the_newest_keys_wherever_segments_are_cut():
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_window_holds_the_newest_keys_wherever_segments_are_cut(begins):
     key_BLHK = jnp.arange(10.0)[None, :, None, None]
     state, at, seen = mixing.seen_nothing(1, 3, 1, 1), 0, []
     for length in (1, 4, 2, 3):
-        state, k_BMHK, _, mask = mixing.look_back(state, key_BLHK[:, at:at + length], key_BLHK[:, at:at + length])
+        keys_BLHK = key_BLHK[:, at:at + length]
+        state, k_BMHK, _, mask = mixing.look_back(state, keys_BLHK, keys_BLHK, at == 0 and begins)
         seen += [np.asarray(k_BMHK)[0, row, 0, 0].tolist() for row in np.asarray(mask)[0, 0]]
         at += length
     assert seen == [list(range(max(0, t - 2), t + 1)) for t in range(10)]

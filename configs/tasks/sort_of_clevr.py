@@ -43,7 +43,7 @@ def make(*, size: int, patch: int, task_seed: int) -> TaskDist:
         round_O = jax.random.bernoulli(key_shape, 0.5, (NUM,))
         down_OYX, right_OYX = (at - place_O2[:, i, None, None] for i, at in enumerate((y_YX, x_YX)))
         circle_OYX = down_OYX**2 + right_OYX**2 <= radius**2
-        square_OYX = (abs(down_OYX) <= radius) & (abs(right_OYX) <= radius)  # more ink than a circle, as in the original
+        square_OYX = (abs(down_OYX) <= radius) & (abs(right_OYX) <= radius)  # with more ink than a circle's
         ink_OYX = jnp.where(round_O[:, None, None], circle_OYX, square_OYX)
         image_YXC = jnp.einsum("oyx,oc->yxc", ink_OYX.astype(jnp.float32), COLOURS)
         ask, which = jax.random.randint(key_ask, (), 0, NUM), jax.random.randint(key_which, (), 0, 3)
