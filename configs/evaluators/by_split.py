@@ -29,9 +29,9 @@ def make(task: TaskDist, learner: Learner, *, splits: tuple[str, ...], episodes:
         for split, batches in frozen.items():
             both = zip(*(jax.device_get(score(params, carry, batch)) for batch in batches), strict=True)
             right_N, nats_N = (np.concatenate(values) for values in both)
-            (mean, half), nats[split] = statistics.interval(right_N), float(nats_N.mean(dtype=np.float64))
-            right[split] = float(mean)
-            rows.append([split, f"{float(mean):.3f} ± {float(half):.3f}", f"{nats[split]:.3f}"])
+            right[split], half = statistics.interval(right_N)
+            nats[split] = float(nats_N.mean(dtype=np.float64))
+            rows.append([split, statistics.text(right[split], half, 3), f"{nats[split]:.3f}"])
         digest, inputs = frozen_lib.together(frozen)
         headline = {"accuracy": right, "mean_accuracy": float(np.mean(list(right.values()))), "nats": nats,
                     "episodes_sha256": digest, "inputs_sha256": inputs}

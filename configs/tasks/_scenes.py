@@ -26,15 +26,13 @@ def read(image_YXC: Array, side: int, question_Q: Array | None = None) -> Array:
     rows, columns = image_YXC.shape[0] // side, image_YXC.shape[1] // side
     row_N, column_N = np.divmod(np.arange(rows * columns), columns)
     place_NR, place_NC = jnp.eye(rows)[row_N], jnp.eye(columns)[column_N]
-    asked_NQ = jnp.zeros((rows * columns, 0 if question_Q is None else len(question_Q)))
-    if question_Q is not None:
-        last = lambda a, value: jnp.concatenate([a, jnp.broadcast_to(value, (1, a.shape[1]))])
-        part_NP, place_NR, place_NC = (last(a, 0.0) for a in (part_NP, place_NR, place_NC))
-        asked_NQ = last(asked_NQ, question_Q)
-    parts, powers = [part_NP, place_NR, place_NC], [part_NP.shape[1] * 0.1, 1.0, 1.0]  # a tenth of a scene is ink
-    if question_Q is not None:
-        parts, powers = [*parts, asked_NQ], [*powers, 3.0]
-    return tokens.join(parts, powers)
+    # a tenth of a scene is ink
+    parts, powers = [part_NP, place_NR, place_NC], [part_NP.shape[1] * 0.1, 1.0, 1.0]
+    if question_Q is None:
+        return tokens.join(parts, powers)
+    parts = [jnp.pad(part, ((0, 1), (0, 0))) for part in parts]
+    asked_TQ = jnp.zeros((len(parts[0]), len(question_Q))).at[-1].set(question_Q)
+    return tokens.join([*parts, asked_TQ], [*powers, 3.0])
 
 
 def episodes(scene: Callable, data, key: Array, split: str, num: int) -> Episodes:

@@ -77,7 +77,8 @@ def encoded(path: str, source: str, numbers: tuple[int, ...], length: int, seed:
         for i, (story, _) in enumerate(questions):
             kept = list(story)
             while sum(map(len, kept)) > length and len(kept) > 1:
-                cut_N[i] = bool(kept.pop(0))
+                kept.pop(0)
+                cut_N[i] = True
             flat = [number[w] for sentence in kept for w in sentence][-length:]
             word_NT[i, :len(flat)], end_N[i] = flat, len(flat) - 1
         return {"word_NT": word_NT, "end_N": end_N, "cut_N": cut_N,
@@ -135,8 +136,9 @@ def made_up(numbers: tuple[int, ...], seed: int, num: int = 1000) -> dict:
                     del has[thing]
                     story.append(f"{who} dropped the {thing} .".split())
                 elif key[0] == 2 and who in at and near and rng.random() < 0.5:
-                    has[any_of(near)] = who
-                    story.append(f"{who} took the {[t for t in has if has[t] == who][-1]} .".split())
+                    thing = any_of(near)
+                    has[thing] = who
+                    story.append(f"{who} took the {thing} .".split())
                 else:
                     at[who] = any_of(PLACES)
                     story.append(f"{who} {any_of(('went', 'moved', 'travelled'))} to the {at[who]} .".split())

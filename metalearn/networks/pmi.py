@@ -18,8 +18,7 @@ READS = ("corrected", "sum", "working", "long")
 OUTER = ("code", "full")
 
 
-class Pmi(mixing.Heads):
-    window: int
+class Pmi(mixing.WindowAttention):
     chunk: int
     slots: int
     long: int
@@ -40,9 +39,9 @@ class Pmi(mixing.Heads):
 
     def initial_memory(self, num):
         some = lambda a: jnp.broadcast_to(a, (num, *a.shape))
-        return {"seen": mixing.seen_nothing(num, self.window, self.num_heads, self.size),
-                "memory": {"working": some(jnp.eye(self.slots, self.width)), "long": some(self.start)},
-                "begun": fast_weights.begun(num, self.chunk, x=(self.width,))}
+        memory = {"working": some(jnp.eye(self.slots, self.width)), "long": some(self.start)}
+        return super().initial_memory(num) | {
+            "memory": memory, "begun": fast_weights.begun(num, self.chunk, x=(self.width,))}
 
     def __call__(self, state, x_BLD, fresh):
         kept = {"inner": state["memory"], "begun": state["begun"]}
@@ -50,10 +49,6 @@ class Pmi(mixing.Heads):
         segment = lambda memory, now: (self.write(memory, now["x"]), self.read(memory, now["x"]))
         kept, u_BLD = fast_weights.by_chunks(segment, self.chunk, kept, {"x": mixing.norm(x_BLD + y_BLD)}, fresh)
         return rest | {"memory": kept["inner"], "begun": kept["begun"]}, y_BLD + u_BLD
-
-    def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
-        seen, k_BMHK, v_BMHK, mask = mixing.look_back(state["seen"], k_BLHK, v_BLHK, fresh)
-        return {"seen": seen}, transformer.attend(q_BLHK * self.size, k_BMHK, v_BMHK, mask)
 
     def write(self, memory: PyTree, h_BCD: Array) -> PyTree:
         """What a whole segment leaves."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from metalearn import validate
 from metalearn.nn import network, taps
-from metalearn.nn.transformer import Dense, normal
+from metalearn.nn.transformer import Dense, attend, normal
 from metalearn.types import Array, HostArray, PyTree
 
 HEAD_SCALE = 0.1  # the head starts small, as residual outputs do
@@ -179,6 +179,19 @@ def look_back(state: dict[str, Array], k_BLHK: Array, v_BLHK: Array,
     if fresh:
         return state, k_BLHK, v_BLHK, mask[None, None, :, kept:]
     return state, seen["k"], seen["v"], jnp.asarray(mask) & (seen["on"][:, None, None] > 0)
+
+
+class WindowAttention(Heads):
+    """Softmax attention over the last `window` tokens."""
+
+    window: int
+
+    def initial_memory(self, num):
+        return {"seen": seen_nothing(num, self.window, self.num_heads, self.size)}
+
+    def mix(self, state, q_BLHK, k_BLHK, v_BLHK, x_BLD, fresh):
+        seen, k_BMHK, v_BMHK, mask = look_back(state["seen"], k_BLHK, v_BLHK, fresh)
+        return {"seen": seen}, attend(q_BLHK * self.size, k_BMHK, v_BMHK, mask)
 
 
 def make(spec: network.NetworkSpec, mixer: Callable[..., nn.Module], *, depth: int, width: int, num_heads: int,
