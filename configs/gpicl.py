@@ -27,7 +27,7 @@ POOLS = tuple(f"pool:{name}" for name in ("textures", "blobs", "mnist", "fashion
 def get_config(arg: str = "") -> ConfigDict:
     """ARG is VARIANT[,network=NAME][,learner=incontext|sgd|maml], in any order."""
     name, words = common.words(arg, network=NETWORKS, learner=LEARNERS)
-    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=digits,
+    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=models,
                     mixture=mixture, layouts=layouts, shifted=shifted, layouts_shifted=layouts_shifted,
                     **dict.fromkeys(ARMS, brief))
     config = common.choose(name, variants, "digits")()
@@ -123,6 +123,14 @@ def mixture() -> dict:
     return config
 
 
+def models() -> dict:
+    """One run of the sweep over learners: the main job, three seeds side by side."""
+    config = digits()
+    config["replicas"] = common.replicas(3)
+    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
+    return config
+
+
 def mnist() -> dict:
     """One GPU: 14x14 MNIST, the paper's layout, T = 100, 2**25 tasks, biased permutations. Not run."""
     config = digits()
@@ -174,8 +182,8 @@ def online(config: dict, meta: bool, steps: int) -> dict:
     return config
 
 
-MODELS = {"transformer": "digits"} | {name: f"digits,network={name}" for name in NETWORKS if name != "transformer"} | {
-    name: f"digits,learner={name}" for name in LEARNERS if name != "incontext"}
+MODELS = {name: f"models,network={name}" for name in NETWORKS} | {
+    name: f"models,learner={name}" for name in LEARNERS if name != "incontext"}
 
 
 # what the sweeps of arms vary, one thing at a time; three seeds of each side by side
@@ -196,7 +204,7 @@ ARMS = {
 
 def sweep(arg: str = "phases"):
     """phases: K from 1 to unlimited, side by side, three seeds at each. models: every
-    learner. mixture, layouts: three seeds. states, plateau, widths: see ARMS."""
+    learner, three seeds. mixture, layouts: three seeds. states, plateau, widths: see ARMS."""
     common.choose(arg, dict.fromkeys(("phases", "models", "mixture", "layouts", *ARMS)), "")
     if arg in ARMS:
         for label, changes in ARMS[arg].items():

@@ -60,9 +60,9 @@ def babi(network: str = "pmi") -> dict:
 
 
 def clevr(network: str = "pmi") -> dict:
-    """Images of 48 x 48 in 36 patches."""
-    task = dict(name="sort_of_clevr", size=48, patch=8, task_seed=0)
-    return reading(task, 37, 12, dict(NETWORKS[network]))
+    """Images of 48 x 48 in 36 patches, twelve questions about each."""
+    task = dict(name="sort_of_clevr", size=48, patch=8, questions=12, task_seed=0)
+    return reading(task, 48, 12, dict(NETWORKS[network]), steps=3000)
 
 
 def triangle(network: str = "pmi") -> dict:

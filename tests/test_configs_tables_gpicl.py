@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from configs.tables import gpicl
+from metalearn.reporting import plots
 from metalearn.reporting.runs import Run
 
 
@@ -15,9 +18,19 @@ def numbers(last):
 
 
 def test_a_learner_that_failed_takes_only_its_own_row():
-    made = gpicl.models([Run("transformer", {}, numbers(0.8), ""), Run("vsml", {}, numbers(0.7), "")])
-    assert [row[0] for row in made["tables"][0]["rows"]] == ["transformer", "vsml"]  # the LSTM between them failed
-    assert made["headline"]["vsml"]["unseen_last"] == 0.7
+    def run(name, state, parameters, *last):
+        sizes = {"parameters": parameters, "state_size": state, "seconds": 1.0}
+        return Run(name, {}, {"replicas": [{"setting": {}} | numbers(x) for x in last]} | sizes, "")
+
+    # the LSTM between them failed; accuracy goes by state, and against parameters
+    made = gpicl.models([run("vsml", 70, 2, 0.6, 0.8), run("mlp", 0, 3, 0.2, 0.2), run("transformer", 90, 1, 0.8, 0.9)])
+    table, curve = made["tables"][0], made["curves"][0]
+    assert [row[0] for row in table["rows"]] == ["transformer", "vsml", "mlp"]
+    assert made["headline"]["vsml"]["unseen_last"] == [0.6, 0.8] and table["rows"][1][5] == "0.700 ± 1.271"
+    assert all(len(row) == len(table["columns"]) for row in table["rows"])
+    assert made["headline"]["rank_correlation"] == {"state_size": 1.0, "parameters": -1.0}
+    assert curve["x"] == [90, 70, 1] and [s["y"][i] for i, s in enumerate(curve["series"])] == pytest.approx([0.85, 0.7, 0.2])
+    plots.draw(made["curves"])
 
 
 def test_phases_by_number_of_tasks_unlimited_last(tmp_path):

@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from metalearn.measure import statistics
 from metalearn.reporting.runs import Run, single
 from metalearn.types import Result
@@ -84,18 +87,37 @@ def pools(runs: Sequence[Run]) -> Result:
 
 
 def models(runs: Sequence[Run]) -> Result:
-    """Every learner on the same task and episodes, a row each."""
-    rows, headline = [], {}
+    """Every learner on the same task, a row each, best first; accuracy by what it carries from example to example."""
+    keys = ("seen_last", "unseen_last", "newclass_last", "random_last")
+    headline: dict[str, dict] = {}
     for run in runs:
-        h = run.headline | run.headline["curves"]
-        rows.append([run.name, h["parameters"], h["state_size"], f"{h['seen_last']:.3f}",
-                     f"{h['unseen_last']:.3f} ± {h['unseen_ci95']:.3f}", f"{h['newclass_last']:.3f}",
-                     f"{h['random_last']:.3f}", f"{h['unseen_1nn']:.3f}", f"{h['seconds']:.0f}"])
-        headline[run.name] = {k: h[k] for k in ("unseen_last", "unseen_ci95", "newclass_last", "random_last",
-                                                "parameters", "state_size", "seconds")}
-    columns = ("learner", "parameters", "state", "seen", "unseen", "new classes", "random", "1-NN, unseen", "seconds")
-    return {"headline": headline, "tables": [{"title": "accuracy at the last five of 20 positions, 5-way digits",
-                                              "columns": columns, "rows": rows}]}
+        found = [head["curves"] for _, head, _ in single([run])]
+        headline[run.name] = {key: [h[key] for h in found] for key in (*keys, "unseen_1nn")} | {
+            key: run.headline[key] for key in ("parameters", "state_size", "seconds")}
+    names = sorted(headline, key=lambda name: -np.mean(headline[name]["unseen_last"]))
+    rows = []
+    for name in names:
+        h = headline[name]
+        rows.append([name, len(h["unseen_last"]), h["parameters"], h["state_size"],
+                     *(statistics.text(*statistics.interval(h[key]), 3) for key in keys),
+                     f"{np.mean(h['unseen_1nn']):.3f}", f"{h['seconds']:.0f}"])
+    columns = ("learner", "seeds", "parameters", "state", "seen", "unseen", "new classes", "random", "1-NN, unseen",
+               "seconds")
+    x = [max(1, headline[name]["state_size"]) for name in names]  # the axis is logarithmic
+    series = lambda key: [{"name": name, "points": True, "y": [
+        float(np.mean(headline[name][key])) if name == at else None for at in names]} for name in names]
+    curves = [{"title": title, "x": x, "xlabel": "numbers carried to the next example", "ylabel": "accuracy",
+               "xscale": "log", "series": series(key), "levels": {"chance": 0.2}}
+              for title, key in (("unseen tasks", "unseen_last"), ("classes never seen", "newclass_last"))]
+    ranks = {}
+    for size in ("state_size", "parameters"):  # which of the two accuracy goes by
+        sizes, right = zip(*((h[size], np.mean(h["unseen_last"])) for h in headline.values()), strict=True)
+        ranks[size] = float(stats.spearmanr(sizes, right).statistic)
+    return {"headline": headline | {"rank_correlation": ranks}, "curves": curves, "tables": [
+        {"title": "accuracy at the last five of 20 positions, 5-way digits, ± 95 % over seeds", "columns": columns,
+         "rows": rows},
+        {"title": "rank correlation of accuracy on unseen tasks", "columns": ("with state", "with parameters"),
+         "rows": [[f"{ranks['state_size']:.2f}", f"{ranks['parameters']:.2f}"]]}]}
 
 
 def arms(runs: Sequence[Run]) -> Result:

@@ -20,27 +20,28 @@ def patches(image_YXC: Array, side: int) -> Array:
     return cut.reshape(-1, side * side * C)
 
 
-def read(image_YXC: Array, side: int, question_Q: Array | None = None) -> Array:
-    """(T, X): a token for every patch with its row and column, then the question; parts have equal power."""
+def read(image_YXC: Array, side: int, questions_NQ: Array | None = None) -> Array:
+    """(T, X): a token for every patch with its row and column, then the questions; parts have equal power."""
     part_NP = patches(image_YXC, side)
     rows, columns = image_YXC.shape[0] // side, image_YXC.shape[1] // side
     row_N, column_N = np.divmod(np.arange(rows * columns), columns)
     place_NR, place_NC = jnp.eye(rows)[row_N], jnp.eye(columns)[column_N]
     # a tenth of a scene is ink
     parts, powers = [part_NP, place_NR, place_NC], [part_NP.shape[1] * 0.1, 1.0, 1.0]
-    if question_Q is None:
+    if questions_NQ is None:
         return tokens.join(parts, powers)
-    parts = [jnp.pad(part, ((0, 1), (0, 0))) for part in parts]
-    asked_TQ = jnp.zeros((len(parts[0]), len(question_Q))).at[-1].set(question_Q)
+    parts = [jnp.pad(part, ((0, len(questions_NQ)), (0, 0))) for part in parts]
+    asked_TQ = jnp.pad(questions_NQ, ((rows * columns, 0), (0, 0)))
     return tokens.join([*parts, asked_TQ], [*powers, 3.0])
 
 
 def episodes(scene: Callable, data, key: Array, split: str, num: int) -> Episodes:
-    """`scene(key of the task) -> (x_TX, label)`; the answer is asked for at the last token."""
+    """`scene(key of the task) -> (x_TX, label_N)`; answers are asked for at the last N tokens."""
 
     def episode(key):
-        x_TX, label = scene(key)
-        return x_TX, jnp.full(len(x_TX), label), jnp.zeros(len(x_TX)).at[-1].set(1.0)
+        x_TX, label_N = scene(key)
+        before = len(x_TX) - len(label_N), 0
+        return x_TX, jnp.pad(label_N, before), jnp.pad(jnp.ones(len(label_N)), before)
 
     return _ids.episodes(episode, data, key, split, num)
 

@@ -40,7 +40,7 @@ def make(*, size: int, patch: int, task_seed: int) -> TaskDist:
         good_N = (abs(jnp.log(short_N3)) > 0.1).all(-1) & (sides_N3 > 0.25 * size).all(-1)
         point_32 = jnp.where(equal, even_32, free_N32[jnp.argmax(good_N)])
         apart_3YX = (y_YX - point_32[:, :1, None]) ** 2 + (x_YX - point_32[:, 1:, None]) ** 2
-        return _scenes.read(jnp.exp(-apart_3YX / 2).sum(0)[..., None] * 2, patch), equal.astype(int)
+        return _scenes.read(jnp.exp(-apart_3YX / 2).sum(0)[..., None] * 2, patch), equal.astype(int)[None]
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         return _scenes.episodes(scene, data, key, split, num)

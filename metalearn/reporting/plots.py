@@ -56,7 +56,8 @@ def draw(curves: list[dict]):
             i = looks.setdefault(series["name"], len(looks))
             colour = series.get("color", f"C{i}")  # C1 is the second one of ours
             colour = COLOURS[int(colour[1:]) % len(COLOURS)] if colour[1:].isdigit() and colour[0] == "C" else colour
-            few = dict(marker=MARKERS[i % len(MARKERS)], ms=5 if len(x) < 30 else 3.5, markevery=max(1, len(x) // 10))
+            marker = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]  # no second pair of a colour and a marker
+            few = dict(marker=marker, ms=5 if len(x) < 30 else 3.5, markevery=max(1, len(x) // 10))
             style = dict(color=colour, lw=1.2 if series.get("dashed") else 2,
                          ls="--" if series.get("dashed") else DASHES[i // len(COLOURS) % len(DASHES)], **few)
             if series.get("points"):  # single runs: dots, no line
