@@ -21,7 +21,7 @@ class Transformer(nn.Module):
     last         outputs of the last so many tokens only (the final block then computes no others)
     place_L      which position code each token gets; None: 0, 1, 2, ...
 
-    State {block_i: {k: (B, length, H, K), v: alike}, place: {position: (B,) int32}}; all rows stand at one place.
+    State {block_i: {k: (B, H, length, K), v: alike}, place: {position: (B,) int32}}; all rows stand at one place.
     """
 
     outputs: int
@@ -47,7 +47,7 @@ class Transformer(nn.Module):
         new: dict[str, Any] | None = None
         if state is not None:  # the segment is appended to the cache
             first, new = state["place"]["position"][0], {"place": {"position": state["place"]["position"] + length}}
-            mask_LL = jnp.arange(state["block_0"]["k"].shape[1])[None] <= first + jnp.arange(length)[:, None]
+            mask_LL = jnp.arange(state["block_0"]["k"].shape[2])[None] <= first + jnp.arange(length)[:, None]
         if self.positions:
             own = place_L is not None
             x_BLD += self.position[place_L] if own else jax.lax.dynamic_slice_in_dim(self.position, first, length)
@@ -60,7 +60,7 @@ class Transformer(nn.Module):
         return new, self.head(self.norm(x_BLD))
 
     def initial_state(self, num: int, length: int) -> PyTree:
-        shape = (num, length, self.num_heads, self.width // self.num_heads)
+        shape = (num, self.num_heads, length, self.width // self.num_heads)
         blocks = {f"block_{i}": {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)}
                   for i in range(self.depth)}
         return blocks | {"place": {"position": jnp.zeros(num, jnp.int32)}}
