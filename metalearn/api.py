@@ -194,7 +194,7 @@ class Trained:
         def decide(params, carry, prompt, history, time):
             # parameters are not numbers, so that a policy that reads them is found out
             unknown_1X = jnp.full((1, spec.param_size), jnp.nan)
-            act_BA, _ = acting.decide(spec, learner, params, carry, prompt, history, time, jnp.zeros(1, jnp.int32),
+            act_BA, *_ = acting.decide(spec, learner, params, carry, prompt, history, time, jnp.zeros(1, jnp.int32),
                                       unknown_1X)
             return jnp.clip(act_BA, -1, 1)
 

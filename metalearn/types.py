@@ -169,6 +169,8 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
+    begin(params, batch) -> cache, extend(params, cache, batch, time) -> (outputs, cache)   of a policy, both or neither:
+                                step by step what predict says of an episode that its window holds (see rl/acting)
     boundaries(params, batch) -> (true, synthetic)   gradients (K, B, entries) of the later loss in the state at K
                                 boundaries, for learners with a model of them
     batch_schedule(data, carry) -> (data, index)   for learners that stay on a batch for several updates, or lengthen
@@ -186,6 +188,8 @@ class Learner:
     predict: Callable
     state_size: Callable[[int], int]
     path: Perhaps = None
+    begin: Perhaps = None
+    extend: Perhaps = None
     boundaries: Perhaps = None
     batch_schedule: Callable | None = None
     warn: Callable[[Mapping[str, float]], list[str]] = lambda numbers: []

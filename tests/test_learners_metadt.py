@@ -1,5 +1,7 @@
 """Meta-DT: causality by gradient, prompts, the frozen world model, and every member of the family learns something."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 
 from metalearn import lookup, train
 from metalearn.learners import metadt
+from metalearn.rl import acting
 from metalearn.runtime import config
+from metalearn.types import Prompted
 from metalearn.validate import ConfigError
 
 TASK = dict(env=dict(name="velocity", length=10), data="", cache="", behaviour="history", quality="mixed", sac={},
@@ -106,6 +110,40 @@ def test_the_prompt_is_the_worst_predicted_stretch():
     start_B, on_B = metadt.segment(score_BT, steps, 3, history=2)
     # row 0: sums of three from step 2 on are 3, 6, 6, 4: the first of the largest; row 1 has two steps past step 2 only
     assert int(start_B[0]) == 3 and on_B.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("changes", [
+    {}, dict(context="task", head="gaussian", prompt_select="none"),
+    dict(conditioning="histogram", prompt_select="random", prompt_norm=False, depth=2)])
+def test_a_cached_episode_is_acted_as_a_whole_one(task, changes):
+    """Step by step with a cache, against the whole window read anew at every step; one row has a prompt, one none."""
+    spec = dataclasses.replace(task.spec, window=task.spec.episode)
+    learner = lookup.build("learners", "metadt", spec, **(FIELDS | changes))
+    prompt = jax.tree.map(lambda a: np.concatenate([np.zeros_like(a[:1]), a[:1]]), acting.as_prompt(
+        spec, jax.tree.map(lambda a: a[:, 0], task.data["test"]["logs"])))
+    ids_B, param_BX = jnp.arange(2), jnp.asarray(task.data["test"]["param_BX"][:2])
+    history = acting.begin(spec, np.asarray([5.0, -3.0]))
+    none = Prompted(acting.no_prompt(spec, 2), *acting._record(spec, history, 0), ids_B, param_BX)
+    params, carry = jax.jit(learner.init)(jax.random.key(1), none)
+    params = lively(params)
+    played = jax.random.normal(jax.random.key(2), (3, spec.episode, 2))
+
+    @jax.jit
+    def act(history, time, cached):
+        return acting.decide(spec, learner, params, carry, prompt, history, time, ids_B, param_BX, cached)
+
+    cached, found = acting.cache(spec, learner, params, prompt, history, ids_B, param_BX), []
+    for time, (obs_B, act_B, rew_B) in enumerate(played.swapaxes(0, 1)):
+        history = acting.observe(history, time, obs_B[:, None], rew_B if time else jnp.zeros(2))
+        want_BA, want_std_BA, _ = act(history, time, None)
+        act_BA, std_BA, cached = act(history, time, cached)
+        np.testing.assert_allclose(act_BA, want_BA, atol=2e-6)
+        np.testing.assert_allclose(std_BA, want_std_BA, atol=2e-6)
+        found.append(want_BA)
+        history = acting.acted(history, time, act_B[:, None])
+    assert np.ptp(np.asarray(found), 0).min() > 1e-3
+    moving = dataclasses.replace(spec, window=spec.episode - 1)
+    assert acting.cache(moving, learner, params, prompt, history, ids_B, param_BX) is None
 
 
 @pytest.mark.parametrize("changes", [

@@ -74,7 +74,8 @@ def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str,
     same |= {f"learner.{k}": v for k, v in world.items()}
     length = spec.window + (prompt if policy.prompted else 0)
     return Learner(policy.init, grads_from_loss(policy.loss), policy.predict, lambda _: 2 * width * depth * 3 * length,
-                   pretrained={"world": same} if policy.uses_world and world_training == "frozen" else {})
+                   pretrained={"world": same} if policy.uses_world and world_training == "frozen" else {},
+                   begin=policy.begin, extend=policy.extend)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,16 +140,28 @@ class _Policy:
             found = self._read(params, batch.body)
             out = {k: found[k] for k in ("code_BTC", "error_BT")}
         mean_BTA, log_std_BTA = self._act(params, batch, _row_keys(batch))  # the transformer last: see nn.taps
-        std_BTA = jnp.zeros_like(mean_BTA) if log_std_BTA is None else jnp.exp(log_std_BTA)
-        return {"act_BTA": mean_BTA, "std_BTA": std_BTA} | out
+        return {"act_BTA": mean_BTA, "std_BTA": _std(mean_BTA, log_std_BTA)} | out
+
+    def begin(self, params, batch: Prompted):
+        """A cache of the prompt's tokens, three nobody reads (of the step before the first), then an episode's."""
+        B, P = batch.task_B.shape[0], self.prompt if self.prompted else 0
+        piece = self._choose(params, batch, _row_keys(batch)) if self.prompted else None
+        there_B1 = jnp.zeros((B, 1), bool) if piece is None else piece["on_B"][:, None] > 0
+        there = jnp.repeat(there_B1, 3 * P, 1), jnp.zeros((B, 3), bool), jnp.ones((B, 3 * self.spec.episode), bool)
+        cache = self.net.empty(jnp.concatenate(there, 1))
+        return cache if piece is None else self.net.apply({"params": params["policy"]}, piece, None, cache=cache)
+
+    def extend(self, params, cache, batch: Prompted, time):
+        """({act_BTA, std_BTA}, cache) of step `time`; the batch's window is that step and the one before it."""
+        body, P = self._body(params, batch, acting=True), self.prompt if self.prompted else 0
+        out_BTA, cache = self.net.apply({"params": params["policy"]}, None, body, cache=cache, first=3 * (P + time))
+        mean_BTA, log_std_BTA = self._head(out_BTA)
+        return {"act_BTA": mean_BTA, "std_BTA": _std(mean_BTA, log_std_BTA)}, cache
 
     def _act(self, params, batch: Prompted, keys_B, on_B=None, rng=None):
         """(mean_BTA, log_std_BTA) of the window's actions; `on_B` switches prompts, `rng` is given in training."""
-        body = self._body(params, batch)
+        body = self._body(params, batch, acting=rng is None)
         piece = self._choose(params, batch, keys_B) if self.prompted else None
-        if self.conditioning == "histogram" and rng is None:  # the rewards to come are unknown: as the prompt had them
-            prompt_BTI = self._conditioning(self._now(batch.prompt), None)
-            body["conditioning_BTI"] = _at_steps(prompt_BTI, body["time_BT"])
         if rng is not None:
             key_act, key_code, rng = jax.random.split(rng, 3)
             shape = body["time_BT"].shape
@@ -157,15 +170,20 @@ class _Policy:
         if on_B is not None and piece is not None:
             piece["on_B"] *= on_B
         rngs = None if rng is None else {"dropout": rng}
-        out_BTA = taps.apply(self.net, params["policy"], piece, body, rng is not None, rngs=rngs)
+        return self._head(taps.apply(self.net, params["policy"], piece, body, rng is not None, rngs=rngs))
+
+    def _head(self, out_BTA: Array) -> tuple[Array, Array | None]:
         actions = self.spec.act_size
         mean_BTA = jnp.tanh(out_BTA[..., :actions])
         log_std_BTA = jnp.clip(out_BTA[..., actions:] - 0.5, -2.5, 1.0) if self.head == "gaussian" else None
         return mean_BTA, log_std_BTA
 
-    def _body(self, params, batch: Prompted) -> dict[str, Array]:
+    def _body(self, params, batch: Prompted, acting: bool = False) -> dict[str, Array]:
         """Tokens of the window, with the codes of its steps."""
         tokens = self._tokens(self._now(batch.body), batch.conditioning_BT[:, self.spec.history:])
+        if self.conditioning == "histogram" and acting:  # the rewards to come are unknown: as the prompt had them
+            prompt_BTI = self._conditioning(self._now(batch.prompt), None)
+            tokens["conditioning_BTI"] = _at_steps(prompt_BTI, tokens["time_BT"])
         return tokens | {"code_BTC": self._codes(params, batch)}
 
     def _codes(self, params, batch: Prompted) -> Array:
@@ -211,6 +229,10 @@ class _Policy:
     def _now(self, steps: Trajectories) -> Trajectories:
         """Without the steps that are context only."""
         return jax.tree.map(lambda a: a[:, self.spec.history:], steps)
+
+
+def _std(mean_BTA: Array, log_std_BTA: Array | None) -> Array:
+    return jnp.zeros_like(mean_BTA) if log_std_BTA is None else jnp.exp(log_std_BTA)
 
 
 def segment(score_BT: Array, steps: Trajectories, size: int, history: int) -> tuple[Array, Array]:

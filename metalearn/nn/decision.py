@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from metalearn.nn import noise
 from metalearn.nn.transformer import Block, run
-from metalearn.types import Array
+from metalearn.types import Array, PyTree
 
 
 class Decision(nn.Module):
@@ -31,46 +31,64 @@ class Decision(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, prompt: dict[str, Array] | None, body: dict[str, Array], train: bool = False) -> Array:
+    def __call__(self, prompt: dict[str, Array] | None, body: dict[str, Array] | None, train: bool = False,
+                 cache: PyTree = None, first: Any = 0) -> Any:
         """Each of prompt and body: conditioning_BTI, obs_BTS, act_BTA, time_BT, and for the body code_BTC (C may be 0).
 
-        The prompt also has on_B, 1 where the row has a prompt at all.
+        The prompt also has on_B, 1 where the row has a prompt at all. With a cache, a prompt's tokens are put there; or
+        of a body of two steps, at place `first`, what was not known a step ago, and (outputs, cache) is returned.
         """
-        D = self.width
+        D, parts = self.width, []
         dense = lambda size, name: nn.Dense(size, name=name)
-        code_BTC = body["code_BTC"]
-        state = dense(16, "obs")(body["obs_BTS"]) if code_BTC.shape[-1] else body["obs_BTS"]
-        state = dense(D, "obs_code")(jnp.concatenate([state, code_BTC], -1))
-        # "wish" is the layer's name in checkpoints and decides its first weights
-        tokens = jnp.stack([dense(D, "wish")(body["conditioning_BTI"]), state, dense(D, "act")(body["act_BTA"])], 2)
-        time = nn.Embed(self.episode, D, embedding_init=nn.initializers.normal(0.3), name="time")(body["time_BT"])
-        B, T = body["time_BT"].shape
-        x_BLD = nn.LayerNorm(name="norm_in")((tokens + time[:, :, None]).reshape(B, 3 * T, D))
-        mask_BLL = None
+        embed = lambda name: nn.Embed(self.episode, D, embedding_init=nn.initializers.normal(0.3), name=name)
+        lay = lambda tokens, time_BTD: (jnp.stack(tokens, 2) + time_BTD[:, :, None]).reshape(len(time_BTD), -1, D)
+        if body is not None:
+            code_BTC = body["code_BTC"]
+            state = dense(16, "obs")(body["obs_BTS"]) if code_BTC.shape[-1] else body["obs_BTS"]
+            state = dense(D, "obs_code")(jnp.concatenate([state, code_BTC], -1))
+            # "wish" is the layer's name in checkpoints and decides its first weights
+            tokens = [dense(D, "wish")(body["conditioning_BTI"]), state, dense(D, "act")(body["act_BTA"])]
+            parts = [nn.LayerNorm(name="norm_in")(lay(tokens, embed("time")(body["time_BT"])))]
+            if cache is not None:  # of the step before its action; of this one all but that
+                parts, first = [parts[0][:, 2:5]], first + 2
         if prompt is not None:
-            P = prompt["time_BT"].shape[1]
-            parts = [dense(D, f"prompt_{name}")(prompt[key]) for name, key in (
+            tokens = [dense(D, f"prompt_{name}")(prompt[key]) for name, key in (
                 ("wish", "conditioning_BTI"), ("obs", "obs_BTS"), ("act", "act_BTA"))]
-            time = nn.Embed(self.episode, D, embedding_init=nn.initializers.normal(0.3), name="prompt_time")(
-                prompt["time_BT"])
-            p_BLD = (jnp.stack(parts, 2) + time[:, :, None]).reshape(B, 3 * P, D)
-            if self.prompt_norm:
-                p_BLD = nn.LayerNorm(name="prompt_norm_in")(p_BLD)
-            x_BLD = jnp.concatenate([p_BLD, x_BLD], 1)
-            L = x_BLD.shape[1]
-            there_BL = jnp.concatenate([jnp.repeat(prompt["on_B"][:, None] > 0, 3 * P, 1),
-                                        jnp.ones((B, 3 * T), bool)], 1)
-            # the diagonal stays on, so that no row of the softmax is empty
+            p_BLD = lay(tokens, embed("prompt_time")(prompt["time_BT"]))
+            parts.insert(0, nn.LayerNorm(name="prompt_norm_in")(p_BLD) if self.prompt_norm else p_BLD)
+        x_BLD, mask_BLL = jnp.concatenate(parts, 1), None
+        B, L, _ = x_BLD.shape
+        # the diagonal stays on, so that no row of the softmax is empty
+        if cache is not None:
+            place_L1, place_M = first + jnp.arange(L)[:, None], jnp.arange(cache["there_BM"].shape[1])
+            mask_BLL = (place_M <= place_L1) & (cache["there_BM"][:, None] | (place_M == place_L1))
+        elif prompt is not None:
+            there_BL = jnp.repeat(prompt["on_B"][:, None] > 0, p_BLD.shape[1], 1)
+            there_BL = jnp.concatenate([there_BL, jnp.ones((B, L - p_BLD.shape[1]), bool)], 1)
             mask_BLL = jnp.tri(L, dtype=bool) & (there_BL[:, None] | jnp.eye(L, dtype=bool))
         drop = lambda x: noise.Dropout(self.dropout, not train)(x)
-        x_BLD = drop(x_BLD)
-        states = slice(x_BLD.shape[1] - 3 * T + 1, None, 3)  # all that the head reads
+        x_BLD, new = drop(x_BLD), dict(cache or {})
+        # all that the head reads
+        states = slice(-1 if cache is not None else L - parts[-1].shape[1] + 1, None, 3)
         for i in range(self.depth):
             block = Block(self.num_heads, self.mlp, self.depth, self.dtype, self.activation, self.dropout,
                           name=f"block_{i}")
-            x_BLD = run(block, self.remat, x_BLD, mask_BLL, train=train, last=states if i + 1 == self.depth else None)
+            last = states if i + 1 == self.depth else None
+            if cache is None:
+                x_BLD = run(block, self.remat, x_BLD, mask_BLL, train=train, last=last)
+            else:
+                x_BLD, new[f"block_{i}"] = block(x_BLD, mask_BLL, cache[f"block_{i}"], first, last=last)
+        if body is None:
+            return new
         x_BTD = nn.LayerNorm(name="norm")(x_BLD)
-        return nn.Dense(self.outputs, name="head", kernel_init=nn.initializers.normal(0.02))(x_BTD)
+        out_BTV = nn.Dense(self.outputs, name="head", kernel_init=nn.initializers.normal(0.02))(x_BTD)
+        return out_BTV if cache is None else (out_BTV, new)
+
+    def empty(self, there_BM: Array) -> PyTree:
+        """A cache of M places; there_BM bool: which of them tokens at other places may read."""
+        shape = len(there_BM), self.num_heads, there_BM.shape[1], self.width // self.num_heads
+        return {"there_BM": there_BM} | {
+            f"block_{i}": {"k": jnp.zeros(shape), "v": jnp.zeros(shape)} for i in range(self.depth)}
 
 
 class Gaussian(nn.Module):

@@ -50,21 +50,21 @@ class Attention(nn.Module):
         # one fused projection: three small matmuls leave a CPU core waiting
         qkv = Dense(3 * D, dtype=self.dtype, kernel_init=normal(1.0), name="qkv")(x_BLD)
         q_BLHK, k_BLHK, v_BLHK = (part.reshape(shape) for part in jnp.split(qkv, 3, axis=-1))
-        one = None
-        if cache is not None:  # (B, H, M, K), as the products read it
-            if x_BLD.shape[1] == 1:
-                one = _one(q_BLHK, k_BLHK, v_BLHK, cache, position)
-                # to be written when it has been read: XLA, not sure of that order, would copy all of it, twice
-                k_BLHK, v_BLHK = k_BLHK + 0 * one, v_BLHK + 0 * one
-            put = lambda old, new: jax.lax.dynamic_update_slice(
-                old, new.swapaxes(1, 2).astype(old.dtype), (0, 0, position, 0))
-            cache = {"k": put(cache["k"], k_BLHK), "v": put(cache["v"], v_BLHK)}
-            k_BLHK, v_BLHK = (cache[name].astype(q_BLHK.dtype).swapaxes(1, 2) for name in ("k", "v"))
         mask_LL = np.tri(x_BLD.shape[1], dtype=bool) if mask_LL is None else mask_LL
         if last is not None:
             q_BLHK, mask_LL = q_BLHK[:, _kept(last)], mask_LL[..., _kept(last), :]
         mask = mask_LL[None, None] if mask_LL.ndim == 2 else mask_LL[:, None]
-        y_BLHK = attend(q_BLHK, k_BLHK, v_BLHK, mask) if one is None else one
+        y_BLHK = None
+        if cache is not None:  # (B, H, M, K), as the products read it
+            if 4 * x_BLD.shape[1] <= cache["k"].shape[2]:
+                y_BLHK = _beside(q_BLHK, k_BLHK, v_BLHK, cache, position, mask)
+                # to be written when it has been read: XLA, not sure of that order, would copy all of it, twice
+                k_BLHK, v_BLHK = k_BLHK + 0 * y_BLHK[:, :1], v_BLHK + 0 * y_BLHK[:, :1]
+            put = lambda old, new: jax.lax.dynamic_update_slice(
+                old, new.swapaxes(1, 2).astype(old.dtype), (0, 0, position, 0))
+            cache = {"k": put(cache["k"], k_BLHK), "v": put(cache["v"], v_BLHK)}
+            k_BLHK, v_BLHK = (cache[name].astype(q_BLHK.dtype).swapaxes(1, 2) for name in ("k", "v"))
+        y_BLHK = attend(q_BLHK, k_BLHK, v_BLHK, mask) if y_BLHK is None else y_BLHK
         if self.is_mutable_collection("intermediates"):
             q_BHLK, k_BHLK = q_BLHK.swapaxes(1, 2), k_BLHK.swapaxes(1, 2)
             self.sow("intermediates", "weights_BHLL", _weights(q_BHLK, k_BHLK, _hidden(mask)))
@@ -72,16 +72,18 @@ class Attention(nn.Module):
         return Dense(D, dtype=self.dtype, kernel_init=normal((2 * self.depth) ** -0.5), name="out")(y_BLD), cache
 
 
-def _one(q_B1HK: Array, k_B1HK: Array, v_B1HK: Array, cache: dict[str, Array], position: Array) -> Array:
-    """Attention of one token to those before `position`, which the cache holds, and to itself."""
-    q_BH1K, own_BH1K, value_BH1K = (part.swapaxes(1, 2) for part in (q_B1HK * q_B1HK.shape[-1] ** -0.5, k_B1HK, v_B1HK))
-    k_BHMK, v_BHMK = (cache[name].astype(q_B1HK.dtype) for name in ("k", "v"))
-    product = lambda how, a, b: jnp.einsum(how, a, b, preferred_element_type=jnp.float32)
-    scores_BH1M = product("bhlk,bhmk->bhlm", q_BH1K, k_BHMK) + _hidden(jnp.arange(k_BHMK.shape[2]) < position)
-    own_BH11 = product("bhlk,bhlk->bhl", q_BH1K, own_BH1K)[..., None]
-    p_BH1M = jax.nn.softmax(jnp.concatenate([scores_BH1M, own_BH11], -1)).astype(q_B1HK.dtype)
-    y_BH1K = jnp.einsum("bhlm,bhmk->bhlk", p_BH1M[..., :-1], v_BHMK) + p_BH1M[..., -1:] * value_BH1K
-    return y_BH1K.swapaxes(1, 2)
+def _beside(q_BLHK: Array, k_BLHK: Array, v_BLHK: Array, cache: dict[str, Array], position: Array,
+            mask: HostArray) -> Array:
+    """`attend` to what a cache holds before `position`, and to the few tokens that stand from there on."""
+    q_BHLK, k_BHLK, v_BHLK = (part.swapaxes(1, 2) for part in (q_BLHK * q_BLHK.shape[-1] ** -0.5, k_BLHK, v_BLHK))
+    k_BHMK, v_BHMK = (cache[name].astype(q_BLHK.dtype) for name in ("k", "v"))
+    M, L = k_BHMK.shape[2], k_BHLK.shape[2]
+    score = lambda k, mask: _hidden(mask) + jnp.einsum("bhlk,bhmk->bhlm", q_BHLK, k, preferred_element_type=jnp.float32)
+    own = jax.lax.dynamic_slice_in_dim(jnp.asarray(mask), position, L, -1)
+    scores = score(k_BHMK, mask & (jnp.arange(M) < position)), score(k_BHLK, own)
+    p_BHLM = jax.nn.softmax(jnp.concatenate(scores, -1)).astype(q_BLHK.dtype)
+    mixed = lambda p, v: jnp.einsum("bhlm,bhmk->bhlk", p, v)
+    return (mixed(p_BHLM[..., :M], v_BHMK) + mixed(p_BHLM[..., M:], v_BHLK)).swapaxes(1, 2)
 
 
 def _kept(last: int | slice) -> slice:

@@ -48,23 +48,38 @@ def acted(history: History, time: Array, act_BA: Array) -> History:
     return history.replace(act_BTA=_put(history.act_BTA, time, act_BA))
 
 
+def cache(spec: TrajectorySpec, learner: Learner, params: PyTree, prompt: Trajectories, history: History,
+          task_B: Array, param_BX: Array) -> PyTree:
+    """What `decide` need not read again at every step of an episode; None where windows move, which changes it all."""
+    if learner.extend is None or spec.window < spec.episode:
+        return None
+    return learner.begin(params, Prompted(prompt, *_record(spec, history, jnp.int32(0)), task_B, param_BX))
+
+
 def decide(spec: TrajectorySpec, learner: Learner, params: PyTree, carry: PyTree, prompt: Trajectories,
-           history: History, time: Array, task_B: Array, param_BX: Array) -> tuple[Array, Array]:
-    """(act_BA, std_BA) of step `time`: the network's action, not clipped, and how far it would spread a sample.
+           history: History, time: Array, task_B: Array, param_BX: Array,
+           cached: PyTree = None) -> tuple[Array, Array, PyTree]:
+    """(act_BA, std_BA, cache) of step `time`: the network's action, not clipped, and how far it would spread a sample.
 
     prompt   earlier episodes of the same tasks as `as_prompt` gives them, or `no_prompt`
     task_B, param_BX   as in `Prompted`; parameters are read by oracles alone
+    cached   of the steps before: of `cache` at the first
 
     ConfigError: the learner gives no actions.
     """
-    h, K = spec.history, spec.window
-    first = jnp.maximum(time - K + 1, 0)
-    window, conditioning_BT = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, h + K, 1),
-                                           _record(spec, history, time))
-    out = learner.predict(params, carry, Prompted(prompt, window, conditioning_BT, task_B, param_BX))
+    h, record = spec.history, _record(spec, history, time)
+    cut = lambda record, first, size: jax.tree.map(
+        lambda a: jax.lax.dynamic_slice_in_dim(a, first, h + size, 1), record)
+    if cached is not None:  # of the step before the action is news; before the first lies nothing
+        record = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (1, 0)) + ((0, 0),) * (a.ndim - 2)), record)
+        batch = Prompted(prompt, *cut(record, time, 2), task_B, param_BX)
+        out, cached = learner.extend(params, cached, batch, time)
+        return out["act_BTA"][:, -1], out["std_BTA"][:, -1], cached
+    first = jnp.maximum(time - spec.window + 1, 0)
+    out = learner.predict(params, carry, Prompted(prompt, *cut(record, first, spec.window), task_B, param_BX))
     require("act_BTA" in out, "learner", ", ".join(out), "predicts no act_BTA: it is no policy")
     act_BA, std_BA = (jnp.take(out[name], time - first, axis=1) for name in ("act_BTA", "std_BTA"))
-    return act_BA, std_BA
+    return act_BA, std_BA, None
 
 
 def no_prompt(spec: TrajectorySpec, num: int) -> Trajectories:
