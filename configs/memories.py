@@ -37,6 +37,11 @@ CELLS = {name: memnet.MEMORIES[name] for name in ("lstm", "outer_lstm", "ntm", "
 CELLS["titans"] |= dict(persistent=0)
 
 
+# of mqar, the best of .001, .003, .01 (and .03, see RATES_TRIED) at 16 pairs on other tasks and another seed
+RATES = {"delta": 1e-2, "gated_delta": 1e-2, "mesa": 1e-2, "ttt": 1e-2, "lstm": 1e-2}
+RATES_TRIED = (1e-3, 3e-3, 1e-2, 3e-2)
+
+
 def recall(task: dict, network: str, segment: int, lengths: tuple) -> dict:
     """Whole episodes, full BPTT."""
     return dict(
@@ -56,6 +61,7 @@ def mqar(network: str = "delta") -> dict:
     """Up to 16 pairs of 64 keys and 32 values, where a head's matrix is 16 x 16; measured up to 32."""
     task = dict(name="mqar", keys=64, values=32, max_pairs=16, task_seed=0)
     config = recall(task, network, 48, (2, 4, 8, 16, 24, 32))
+    config["optim"] |= dict(lr=RATES.get(network, 3e-3))
     config["train"] |= dict(batch=32, steps=2000, save_every=2000)
     return config
 
@@ -114,12 +120,15 @@ NEEDLE = ("window_attention", "lstm", "gated_delta", "titans", "titans_mac", "ti
 
 
 def sweep(arg: str = "mqar"):
-    """mqar, needle: networks. cells: networks by what sends them credit. ablation: parts of Titans."""
-    if arg in ("", "mqar"):
+    """mqar, needle: networks. rates: which learning rate mqar gives each. cells: networks by what sends them credit.
+    ablation: parts of Titans."""
+    if arg in ("", "mqar", "rates"):
+        tried = {"task.task_seed": 4, "replicas.num": len(RATES_TRIED), "replicas.vary": {
+            "optim.lr": RATES_TRIED, "seed": (40,) * len(RATES_TRIED)}} if arg == "rates" else {}
         for name in MQAR:
             size = {"learner.network.hidden": 64} if name == "lstm" else {"learner.network.width": 16}
             size |= {"learner.network.window": 96} if name == "window_attention" else {}  # all of the episode
-            yield {"_label": name, "_config": f"{HERE}:mqar,network={name}"} | size
+            yield {"_label": name, "_config": f"{HERE}:mqar,network={name}"} | size | tried
     elif arg == "ablation":
         for name, parts in TITANS_PARTS.items():
             changes = {f"learner.network.{field}": value for field, value in parts.items()}
@@ -130,8 +139,9 @@ def sweep(arg: str = "mqar"):
         yield from ({"_label": f"{name} {arm}", "task.length": 12, "_config": f"{HERE}:cells,network={name},arm={arm}"}
                     for name in CELLS for arm in ARMS)
     else:
-        common.choose(arg, dict.fromkeys(("mqar", "needle", "cells", "ablation")), "")
+        common.choose(arg, dict.fromkeys(("mqar", "rates", "needle", "cells", "ablation")), "")
 
 
-SUMMARY = {"mqar": "tables.memories.by_length", "needle": "tables.memories.by_length", "cells": "tables.memnet.gated",
+SUMMARY = {"mqar": "tables.memories.by_length", "rates": "tables.memories.by_rate",
+           "needle": "tables.memories.by_length", "cells": "tables.memnet.gated",
            "ablation": "tables.memories.by_split"}

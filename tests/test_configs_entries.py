@@ -77,9 +77,10 @@ def test_sums_are_those_of_the_marks_and_pairs_are_kept_apart():
         a_B, b_B = e.x_BTX[..., :11].sum(1).argmax(-1), e.x_BTX[..., 11].sum(1)
         assert (a_B + b_B == e.y_BT[:, -1]).all() and (e.x_BTX.sum((1, 2)) == b_B + 2).all()
         seen[split] = set(zip(a_B.tolist(), b_B.tolist(), strict=True))
-    assert not seen["train"] & seen["held_out"] and {b for _, b in seen["train"]} == set(range(6))
-    assert seen["held_out"] == {(a, b) for a in (0, 3) for b in (0, 3)} and min(b for _, b in seen["more"]) == 6
-    assert max(a + b for a, b in seen["more"]) <= 10 and len(seen["train"]) == 32
+    assert not seen["train"] & (seen["held_out"] | seen["between"]) and len(seen["train"]) == 36 - 2 - 6
+    assert {b for _, b in seen["train"]} == {0, 1, 2, 4, 5} and seen["between"] == {(a, 3) for a in range(6)}
+    assert seen["held_out"] == {(0, 0), (3, 0)} and min(b for _, b in seen["more"]) == 6
+    assert max(a + b for a, b in seen["more"]) <= 10
 
 
 def test_characters_are_asked_for_one_ahead_and_parts_do_not_overlap():

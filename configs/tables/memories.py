@@ -28,6 +28,19 @@ def by_length(runs: Sequence[Run]) -> Result:
     return {"headline": headline, "tables": [table], "curves": [curve]}
 
 
+def by_rate(runs: Sequence[Run]) -> Result:
+    """A row for each network and learning rate: accuracy at each length. What it has most of is chosen by."""
+    headline: dict[str, dict] = {}
+    rows = []
+    for run in runs:
+        for setting, row, _ in single([run]):
+            right = row["length_generalisation"]["right_by_length"]
+            headline.setdefault(run.name, {})[str(setting["optim.lr"])] = right
+            rows.append([run.name, setting["optim.lr"], *(f"{value:.3f}" for value in right.values())])
+    return {"headline": headline, "tables": [{"title": "accuracy by length and learning rate, one seed",
+                                              "columns": ["network", "rate", *right], "rows": rows}]}
+
+
 def by_split(runs: Sequence[Run]) -> Result:
     """A row for each split and their mean, a column for each network; then what each has above the first, pair by pair
     of seeds."""

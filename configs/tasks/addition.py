@@ -2,9 +2,9 @@
 
   tokens = [a] [mark] .. [mark] [asked], and before a as many blanks as fill the episode, so that the answer comes last
 
-Splits: train draws a and b below `trained`, but no pair with a = `task_seed` and b = `task_seed` // 3 modulo 3;
-`held_out` has those pairs alone; `more` has b from `trained` on, more marks than any in training, with sums that are as
-large as training's at most.
+Splits: train draws a and b below `trained`, but b never half of it, and no pair with a = `task_seed` and
+b = `task_seed` // 3 modulo 3; `held_out` has those pairs alone; `between` as many marks as half of `trained`, where
+training has fewer and more; `more` from `trained` on, more than any in training, sums being at most as large as there.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from metalearn.tasks import _ids
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import require
 
-SPLITS = ("train", "held_out", "more")
+SPLITS = ("train", "held_out", "between", "more")
 
 
 def make(*, trained: int, task_seed: int) -> TaskDist:
     """trained: a and b are below it in training; no sum is above twice that less two."""
-    require(trained >= 3, "trained", trained, "must be at least 3")
+    require(trained >= 6, "trained", trained, "must be at least 6, for some of every kind")
     numbers, length = 2 * trained - 1, 2 * trained
+
+    def allowed(split: str, task_seed: Array) -> Array:
+        """(a, b) that the split draws, each as often."""
+        a_N1, b_1N = jnp.arange(trained)[:, None], jnp.arange(trained)[None]
+        between_NN = jnp.broadcast_to(b_1N == trained // 2, (trained, trained))
+        pair_NN = (a_N1 % 3 == task_seed % 3) & (b_1N % 3 == task_seed // 3 % 3)
+        return {"train": ~pair_NN & ~between_NN, "held_out": pair_NN & ~between_NN, "between": between_NN}[split]
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
         def episode(key):
             key_a, key_b = jax.random.split(key)
-            a, b = (jax.random.randint(k, (), 0, trained) for k in (key_a, key_b))
-            of_a, of_b = data["task_seed"] % 3, data["task_seed"] // 3 % 3
-            if split == "train":
-                out = (a % 3 == of_a) & (b % 3 == of_b)
-                b = jnp.where(out, jnp.where(b + 1 < trained, b + 1, b - 1), b)
-            elif split == "held_out":
-                a, b = (3 * jax.random.randint(k, (), 0, (trained - of + 2) // 3) + of
-                        for k, of in ((key_a, of_a), (key_b, of_b)))
+            if split != "more":
+                kept_N = jnp.log(allowed(split, data["task_seed"]).astype(jnp.float32)).ravel()
+                a, b = jnp.divmod(jax.random.categorical(key_a, kept_N), trained)
             else:
                 b = jax.random.randint(key_b, (), trained, numbers)
                 a = jax.random.randint(key_a, (), 0, numbers - b)
