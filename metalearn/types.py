@@ -169,7 +169,7 @@ class Learner:
     predict(params, carry, batch) -> outputs                      the only thing evaluators call
     state_size(length) -> int   floats that a prediction after `length` positions can read of the episode so far
     path(params, carry, batch, steps) -> outputs after 0..steps inner steps, stacked; None where it takes no steps
-    begin(params, batch) -> cache, extend(params, cache, batch, time) -> (outputs, cache)   of a policy, both or neither:
+    begin(params, batch) -> cache, extend(params, cache, batch, time) -> (outputs, cache)   of a policy, both or neither
                                 step by step what predict says of an episode that its window holds (see rl/acting);
                                 whoever replaces predict replaces them as well, or takes them away
     boundaries(params, batch) -> (true, synthetic)   gradients (K, B, entries) of the later loss in the state at K

@@ -153,7 +153,8 @@ def test_real_stories_are_read_and_long_ones_lose_their_beginning(tmp_path, monk
     ("babi", STORIES | dict(source="fr"), "source=fr"), ("babi", STORIES | dict(tasks=(3,)), "tasks=.*1, 2, 6"),
     ("babi", STORIES | dict(length=0), "length=0"), ("babi", STORIES | dict(source="en"), "METALEARN_DATA/babi"),
     ("sort_of_clevr", CLEVR | dict(size=16), "size=16"), ("sort_of_clevr", CLEVR | dict(patch=7), "size=48.*patch"),
-    ("sort_of_clevr", CLEVR | dict(patch=4), "patch=4"), ("triangle", TRIANGLE | dict(size=8), "size=8"), ("addition", ADDITION | dict(trained=2), "trained=2"),
+    ("sort_of_clevr", CLEVR | dict(patch=4), "patch=4"), ("triangle", TRIANGLE | dict(size=8), "size=8"),
+    ("addition", ADDITION | dict(trained=2), "trained=2"),
     ("char_lm", CHARS | dict(length=10**7), "length=10000000")])
 def test_bad_input_is_one_clear_line(name, fields, text, monkeypatch):
     monkeypatch.setenv("METALEARN_DATA", "")

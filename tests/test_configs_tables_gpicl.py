@@ -29,7 +29,8 @@ def test_a_learner_that_failed_takes_only_its_own_row():
     assert made["headline"]["vsml"]["unseen_last"] == [0.6, 0.8] and table["rows"][1][5] == "0.700 ± 1.271"
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     assert made["headline"]["rank_correlation"] == {"state_size": 1.0, "parameters": -1.0}
-    assert curve["x"] == [90, 70, 1] and [s["y"][i] for i, s in enumerate(curve["series"])] == pytest.approx([0.85, 0.7, 0.2])
+    drawn = [series["y"][i] for i, series in enumerate(curve["series"])]
+    assert curve["x"] == [90, 70, 1] and drawn == pytest.approx([0.85, 0.7, 0.2])
     plots.draw(made["curves"])
 
 

@@ -72,11 +72,13 @@ def decide(spec: TrajectorySpec, learner: Learner, params: PyTree, carry: PyTree
         lambda a: jax.lax.dynamic_slice_in_dim(a, first, h + size, 1), record)
     if cached is not None:  # of the step before the action is news; before the first lies nothing
         record = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (1, 0)) + ((0, 0),) * (a.ndim - 2)), record)
-        batch = Prompted(prompt, *cut(record, time, 2), task_B, param_BX)
+        window, conditioning_BT = cut(record, time, 2)
+        batch = Prompted(prompt, window, conditioning_BT, task_B, param_BX)
         out, cached = learner.extend(params, cached, batch, time)
         return out["act_BTA"][:, -1], out["std_BTA"][:, -1], cached
     first = jnp.maximum(time - spec.window + 1, 0)
-    out = learner.predict(params, carry, Prompted(prompt, *cut(record, first, spec.window), task_B, param_BX))
+    window, conditioning_BT = cut(record, first, spec.window)
+    out = learner.predict(params, carry, Prompted(prompt, window, conditioning_BT, task_B, param_BX))
     require("act_BTA" in out, "learner", ", ".join(out), "predicts no act_BTA: it is no policy")
     act_BA, std_BA = (jnp.take(out[name], time - first, axis=1) for name in ("act_BTA", "std_BTA"))
     return act_BA, std_BA, None
