@@ -2,7 +2,7 @@
 
   bash launch/local.sh --config=configs/gpicl.py:digits --workdir=runs/gpicl         1 minute on two cores
   bash launch/local.sh sweep --config=configs/gpicl.py:phases --out=runs/phases      K from 1 to unlimited, 12 minutes
-  bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models      every learner, 11 minutes
+  bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models      every learner, 60 minutes
 
 Other arguments: smoke; mnist and paper, for a GPU, not run. Another network or learner is one more word, as in
 digits,network=ntm or digits,learner=maml.
@@ -124,9 +124,10 @@ def mixture() -> dict:
 
 
 def models() -> dict:
-    """One run of the sweep over learners: the main job, three seeds side by side."""
+    """One run of the sweep over learners: the main job with half the batch, three seeds side by side."""
     config = digits()
     config["replicas"] = common.replicas(3)
+    config["train"] |= dict(batch=32)
     config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
     return config
 

@@ -233,6 +233,6 @@ SECTIONS = {"startup": startup, "streaming": streaming, "evaluation": evaluation
 
 
 if __name__ == "__main__":
-    sys.exit(measured.main(
+    measured.main(
         __doc__, "latency", "What a person waits for", "train --config=configs/gpicl.py:smoke",
-        "`bash launch/test.sh --latency --store` writes this record, where PyTorch is.", SECTIONS, digits=3, rounds=7))
+        "`bash launch/test.sh --latency --store` writes this record, where PyTorch is.", SECTIONS, digits=3, rounds=7)

@@ -157,8 +157,8 @@ SECTIONS = {"size": size, "devices": devices, "replicas": together_at_once, "pro
 
 
 if __name__ == "__main__":
-    sys.exit(measured.main(
+    measured.main(
         __doc__, "scaling", "How an update grows: size, devices, replicas, processes",
         "benchmark --config=configs/gpicl.py:shifted --config.train.devices=2",
         "`bash launch/test.sh --scaling --store` writes this record; the command above is one of its rows.", SECTIONS,
-        digits=1))
+        digits=1)

@@ -9,7 +9,7 @@ import torch_reference
 
 from docs import fields, records
 from metalearn.validate import ConfigError
-from tests import benchmark
+from tests import benchmark, measured
 
 
 def test_count_matmuls_by_hand():
@@ -65,3 +65,11 @@ def test_the_memory_dial_turns():
 def test_it_is_measured_on_the_mesh_that_training_would_have():
     with pytest.raises(ConfigError, match="config.train.mesh.model=2: must divide devices=1"):
         benchmark.memory("configs/gpicl.py:smoke", ["train.devices=1", "train.mesh.model=2"])
+
+
+def test_a_table_that_is_not_measured_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["latency", "--only=startup,evalation"])
+    with pytest.raises(SystemExit) as stopped:
+        measured.main("", "latency", "", "", "", {"startup": lambda: {"title": "", "columns": [], "rows": []},
+                                                  "evaluation": None}, digits=1)
+    assert stopped.value.code == 2 and "--only=evalation: must be one of startup, evaluation" in capsys.readouterr().err

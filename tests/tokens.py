@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import sys
 import time
 
 import jax
@@ -149,6 +148,6 @@ SECTIONS = {"networks": networks, "chunks": chunks}
 
 
 if __name__ == "__main__":
-    sys.exit(measured.main(
+    measured.main(
         __doc__, "tokens", "Tokens a second of every network", "train --config=configs/memories.py:smoke",
-        "`bash launch/test.sh --tokens --store` writes this record.", SECTIONS, digits=1))
+        "`bash launch/test.sh --tokens --store` writes this record.", SECTIONS, digits=1)
