@@ -128,7 +128,7 @@ def models() -> dict:
     config = digits()
     config["replicas"] = common.replicas(3)
     config["train"] |= dict(batch=32)
-    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), baselines=("1nn",))
+    config["evaluators"]["curves"] |= dict(sets=("seen", "unseen", "new", "random"), episodes=512, baselines=("1nn",))
     return config
 
 

@@ -93,7 +93,7 @@ def smoke(network: str = "pmi") -> dict:
 
 
 VARIANTS = {"babi": babi, "clevr": clevr, "triangle": triangle, "addition": addition, "char_lm": char_lm,
-            "smoke": smoke}
+            "smoke": smoke, "clevr_parts": clevr}
 
 
 def get_config(arg: str = "babi") -> ConfigDict:
@@ -102,13 +102,14 @@ def get_config(arg: str = "babi") -> ConfigDict:
 
 
 READERS = ("transformer", "wide", "pmi", "workspace")
-ARMS = {"babi": READERS, "clevr": (*READERS, "long"), "triangle": READERS, "addition": tuple(COUNTERS)}
+ARMS = {"babi": READERS, "clevr": READERS, "triangle": READERS, "addition": tuple(COUNTERS),
+        "clevr_parts": ("pmi", "workspace", "long", "uncorrected", "full")}
 
 
 def sweep(arg: str = "clevr"):
-    """babi, clevr, triangle, addition: one run for each network."""
+    """babi, clevr, triangle, addition: one run for each network. clevr_parts: PMI with a part left out or otherwise."""
     for name in common.choose(arg, ARMS, "clevr"):
-        yield {"_label": name, "_config": f"{HERE}:{arg or 'clevr'},network={name}"}
+        yield {"_label": name, "_config": f"{HERE}:{(arg or 'clevr').removesuffix('_parts')},network={name}"}
 
 
 SUMMARY = dict.fromkeys(ARMS, "tables.memories.by_split")
