@@ -9,7 +9,7 @@ digits,network=ntm or digits,learner=maml.
 
   results/gpicl_digits: unseen 0.853 ± 0.010
   results/gpicl_phases: L(unseen) at unlimited K 0.615
-  results/gpicl_models: vsml 0.837 ± 0.010
+  results/gpicl_models: vsml 0.846 ± 0.007
 
 What was tried and did not help: docs/notes/gpicl.md.
 """

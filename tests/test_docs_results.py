@@ -82,7 +82,7 @@ def test_committed_records_are_as_the_program_writes_them_and_name_configs_that_
 def test_claims_of_sweeps_name_runs_that_the_sweep_has():
     """One part of each path is the label of a run, or what stands before its comma; or it has two, differences/a-b, x;
     or it is a line that has none; or the number of a set of data, of every run."""
-    shared = ("references", "learning_unseen", "newclass_last")
+    shared = ("references", "learning_unseen", "newclass_last", "rank_correlation")
     for name, record in fields.load(str(ROOT)).items():
         program, *words = record["commands"][-1].split()
         if program != "sweep":
