@@ -109,7 +109,7 @@ ARMS = {"babi": READERS, "clevr": READERS, "triangle": READERS, "addition": tupl
 def sweep(arg: str = "clevr"):
     """babi, clevr, triangle, addition: one run for each network. clevr_parts: PMI with a part left out or otherwise."""
     for name in common.choose(arg, ARMS, "clevr"):
-        yield {"_label": name, "_config": f"{HERE}:{(arg or 'clevr').removesuffix('_parts')},network={name}"}
+        yield {"_label": name, "_config": f"{HERE}:{arg or 'clevr'},network={name}"}
 
 
 SUMMARY = dict.fromkeys(ARMS, "tables.memories.by_split")

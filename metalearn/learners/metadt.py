@@ -72,7 +72,7 @@ def make(spec: TrajectorySpec, *, context: str, prompt: int, prompt_select: str,
                      action_dropout, context_dropout, world_training == "joint")
     same = {"task.history": spec.history} | {f"task.env.{k}": v for k, v in spec.env_fields.items()}
     same |= {f"learner.{k}": v for k, v in world.items()}
-    length = spec.window + (prompt if policy.prompted else 0)
+    length = spec.window + policy.prompt_steps
     return Learner(policy.init, grads_from_loss(policy.loss), policy.predict, lambda _: 2 * width * depth * 3 * length,
                    pretrained={"world": same} if policy.uses_world and world_training == "frozen" else {},
                    begin=policy.begin, extend=policy.extend)
@@ -99,6 +99,10 @@ class _Policy:
     @property
     def prompted(self) -> bool:
         return self.prompt_select != "none"
+
+    @property
+    def prompt_steps(self) -> int:
+        return self.prompt if self.prompted else 0
 
     @property
     def uses_world(self) -> bool:
@@ -140,11 +144,11 @@ class _Policy:
             found = self._read(params, batch.body)
             out = {k: found[k] for k in ("code_BTC", "error_BT")}
         mean_BTA, log_std_BTA = self._act(params, batch, _row_keys(batch))  # the transformer last: see nn.taps
-        return {"act_BTA": mean_BTA, "std_BTA": _std(mean_BTA, log_std_BTA)} | out
+        return _answer(mean_BTA, log_std_BTA) | out
 
     def begin(self, params, batch: Prompted):
         """A cache of the prompt's tokens, three nobody reads (of the step before the first), then an episode's."""
-        B, P = batch.task_B.shape[0], self.prompt if self.prompted else 0
+        B, P = batch.task_B.shape[0], self.prompt_steps
         piece = self._choose(params, batch, _row_keys(batch)) if self.prompted else None
         there_B1 = jnp.zeros((B, 1), bool) if piece is None else piece["on_B"][:, None] > 0
         there = jnp.repeat(there_B1, 3 * P, 1), jnp.zeros((B, 3), bool), jnp.ones((B, 3 * self.spec.episode), bool)
@@ -153,10 +157,9 @@ class _Policy:
 
     def extend(self, params, cache, batch: Prompted, time):
         """({act_BTA, std_BTA}, cache) of step `time`; the batch's window is that step and the one before it."""
-        body, P = self._body(params, batch, acting=True), self.prompt if self.prompted else 0
-        out_BTA, cache = self.net.apply({"params": params["policy"]}, None, body, cache=cache, first=3 * (P + time))
-        mean_BTA, log_std_BTA = self._head(out_BTA)
-        return {"act_BTA": mean_BTA, "std_BTA": _std(mean_BTA, log_std_BTA)}, cache
+        body, first = self._body(params, batch, acting=True), 3 * (self.prompt_steps + time)
+        out_BTA, cache = self.net.apply({"params": params["policy"]}, None, body, cache=cache, first=first)
+        return _answer(*self._head(out_BTA)), cache
 
     def _act(self, params, batch: Prompted, keys_B, on_B=None, rng=None):
         """(mean_BTA, log_std_BTA) of the window's actions; `on_B` switches prompts, `rng` is given in training."""
@@ -231,8 +234,8 @@ class _Policy:
         return jax.tree.map(lambda a: a[:, self.spec.history:], steps)
 
 
-def _std(mean_BTA: Array, log_std_BTA: Array | None) -> Array:
-    return jnp.zeros_like(mean_BTA) if log_std_BTA is None else jnp.exp(log_std_BTA)
+def _answer(mean_BTA: Array, log_std_BTA: Array | None) -> dict[str, Array]:
+    return {"act_BTA": mean_BTA, "std_BTA": jnp.zeros_like(mean_BTA) if log_std_BTA is None else jnp.exp(log_std_BTA)}
 
 
 def segment(score_BT: Array, steps: Trajectories, size: int, history: int) -> tuple[Array, Array]:
