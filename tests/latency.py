@@ -161,16 +161,15 @@ def evaluation(rounds: int) -> dict:
 
     @jax.jit
     def play(params, carry):
-        def policy(memory, time, obs_BS, rew_B, keys_B):
-            history = acting.observe(memory[0], time, obs_BS, rew_B)
-            act_BA, _, cache = acting.decide(spec, learner, params, carry, none, history, time, jnp.arange(50), goal_BX,
-                                             memory[1])
+        def policy(history, time, obs_BS, rew_B, keys_B):
+            history = acting.observe(history, time, obs_BS, rew_B)
+            act_BA, _, history = acting.decide(spec, learner, params, carry, none, history, time, jnp.arange(50),
+                                               goal_BX)
             act_BA = jnp.clip(act_BA, -1, 1)
-            return (acting.acted(history, time, act_BA), cache), act_BA
+            return acting.acted(history, time, act_BA), act_BA
 
-        history = acting.begin(spec, target_B)
-        memory = history, acting.cache(spec, learner, params, none, history, jnp.arange(50), goal_BX)
-        return rollout.run(spec.env, policy, memory, goal_BX, keys_B).rew_BT.sum(1)
+        history = acting.cache(spec, learner, params, none, acting.begin(spec, target_B), jnp.arange(50), goal_BX)
+        return rollout.run(spec.env, policy, history, goal_BX, keys_B).rew_BT.sum(1)
 
     def ours():
         return np.asarray(play(state.params, state.carry))

@@ -129,21 +129,22 @@ def test_a_cached_episode_is_acted_as_a_whole_one(task, changes):
     played = jax.random.normal(jax.random.key(2), (3, spec.episode, 2))
 
     @jax.jit
-    def act(history, time, cached):
-        return acting.decide(spec, learner, params, carry, prompt, history, time, ids_B, param_BX, cached)
+    def act(history, time):
+        return acting.decide(spec, learner, params, carry, prompt, history, time, ids_B, param_BX)
 
-    cached, found = acting.cache(spec, learner, params, prompt, history, ids_B, param_BX), []
+    moving = dataclasses.replace(spec, window=spec.episode - 1)
+    assert acting.cache(moving, learner, params, prompt, history, ids_B, param_BX).cached is None
+    history, found = acting.cache(spec, learner, params, prompt, history, ids_B, param_BX), []
+    assert history.cached is not None
     for time, (obs_B, act_B, rew_B) in enumerate(played.swapaxes(0, 1)):
         history = acting.observe(history, time, obs_B[:, None], rew_B if time else jnp.zeros(2))
-        want_BA, want_std_BA, _ = act(history, time, None)
-        act_BA, std_BA, cached = act(history, time, cached)
+        want_BA, want_std_BA, _ = act(history.replace(cached=None), time)
+        act_BA, std_BA, history = act(history, time)
         np.testing.assert_allclose(act_BA, want_BA, atol=2e-6)
         np.testing.assert_allclose(std_BA, want_std_BA, atol=2e-6)
         found.append(want_BA)
         history = acting.acted(history, time, act_B[:, None])
     assert np.ptp(np.asarray(found), 0).min() > 1e-3
-    moving = dataclasses.replace(spec, window=spec.episode - 1)
-    assert acting.cache(moving, learner, params, prompt, history, ids_B, param_BX) is None
 
 
 @pytest.mark.parametrize("changes", [

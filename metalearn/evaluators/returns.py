@@ -143,26 +143,26 @@ class _Player:
         return jax.jit(self._begin)
 
     def _begin(self, fixed, target_E):
-        """(history, cache) of episodes in which nothing has happened."""
+        """The history of episodes in which nothing has happened."""
         params, _, prompt, _, id_E, param_EX = fixed
         history = acting.begin(self.spec, target_E)
-        return history, acting.cache(self.spec, self.learner, params, prompt, history, id_E, param_EX)
+        return acting.cache(self.spec, self.learner, params, prompt, history, id_E, param_EX)
 
     @functools.cached_property
     def _act_jitted(self):
         return jax.jit(self._act)
 
-    def _act(self, params, carry, prompt, knobs, id_E, param_EX, memory, time, obs_BS, rew_B, keys_B):
-        """A policy of `rollout.run` whose memory is the history, and what need not be read of it again."""
-        history, cache = acting.observe(memory[0], time, obs_BS, rew_B), memory[1]
-        act_BA, std_BA, cache = acting.decide(self.spec, self.learner, params, carry, prompt, history, time, id_E,
-                                              param_EX, cache)
+    def _act(self, params, carry, prompt, knobs, id_E, param_EX, history, time, obs_BS, rew_B, keys_B):
+        """A policy of `rollout.run` whose memory is the history."""
+        history = acting.observe(history, time, obs_BS, rew_B)
+        act_BA, std_BA, history = acting.decide(self.spec, self.learner, params, carry, prompt, history, time, id_E,
+                                                param_EX)
         keys_BK, A = jax.vmap(lambda k: jax.random.split(k, 3))(keys_B), act_BA.shape[1]
         act_BA += knobs["sample"] * std_BA * rollout.normal(keys_BK[:, 0], A)
         act_BA += knobs["noise"] * rollout.normal(keys_BK[:, 1], A)
         act_BA = jnp.where(time < knobs["random"], rollout.uniform_actions(keys_BK[:, 2], A), act_BA)
         act_BA = jnp.clip(act_BA, -1, 1)
-        return (acting.acted(history, time, act_BA), cache), act_BA
+        return acting.acted(history, time, act_BA), act_BA
 
 
 @dataclasses.dataclass(frozen=True)

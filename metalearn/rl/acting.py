@@ -22,19 +22,21 @@ class History(Record):
     obs_BTS           observations, the newest at the step that is next
     act_BTA, rew_BT   of the steps before it
     target_B          what the first step is conditioned on: a return, or a rank
+    cached            what the network keeps of the steps before, see `cache`; None: it reads them anew
     """
 
     obs_BTS: Array
     act_BTA: Array
     rew_BT: Array
     target_B: Array
+    cached: PyTree
 
 
 def begin(spec: TrajectorySpec, target_B: HostArray) -> History:
     """Nothing seen yet."""
     shape = len(target_B), max(spec.episode, spec.window)
     return History(jnp.zeros((*shape, spec.obs_size)), jnp.zeros((*shape, spec.act_size)), jnp.zeros(shape),
-                   jnp.asarray(target_B, jnp.float32))
+                   jnp.asarray(target_B, jnp.float32), None)
 
 
 def observe(history: History, time: Array, obs_BS: Array, rew_B: Array) -> History:
@@ -49,39 +51,38 @@ def acted(history: History, time: Array, act_BA: Array) -> History:
 
 
 def cache(spec: TrajectorySpec, learner: Learner, params: PyTree, prompt: Trajectories, history: History,
-          task_B: Array, param_BX: Array) -> PyTree:
-    """What `decide` need not read again at every step of an episode; None where windows move, which changes it all."""
+          task_B: Array, param_BX: Array) -> History:
+    """The history that keeps what `decide` need not read again at every step; as it is where windows move."""
     if learner.extend is None or spec.window < spec.episode:
-        return None
-    return learner.begin(params, Prompted(prompt, *_record(spec, history, jnp.int32(0)), task_B, param_BX))
+        return history
+    batch = Prompted(prompt, *_record(spec, history, jnp.int32(0)), task_B, param_BX)
+    return history.replace(cached=learner.begin(params, batch))
 
 
 def decide(spec: TrajectorySpec, learner: Learner, params: PyTree, carry: PyTree, prompt: Trajectories,
-           history: History, time: Array, task_B: Array, param_BX: Array,
-           cached: PyTree = None) -> tuple[Array, Array, PyTree]:
-    """(act_BA, std_BA, cache) of step `time`: the network's action, not clipped, and how far it would spread a sample.
+           history: History, time: Array, task_B: Array, param_BX: Array) -> tuple[Array, Array, History]:
+    """(act_BA, std_BA, history) of step `time`: the action, not clipped; how far a sample would spread; what is kept.
 
     prompt   earlier episodes of the same tasks as `as_prompt` gives them, or `no_prompt`
     task_B, param_BX   as in `Prompted`; parameters are read by oracles alone
-    cached   of the steps before: of `cache` at the first
 
     ConfigError: the learner gives no actions.
     """
     h, record = spec.history, _record(spec, history, time)
     cut = lambda record, first, size: jax.tree.map(
         lambda a: jax.lax.dynamic_slice_in_dim(a, first, h + size, 1), record)
-    if cached is not None:  # of the step before the action is news; before the first lies nothing
+    if history.cached is not None:  # of the step before the action is news; before the first lies nothing
         record = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (1, 0)) + ((0, 0),) * (a.ndim - 2)), record)
         window, conditioning_BT = cut(record, time, 2)
         batch = Prompted(prompt, window, conditioning_BT, task_B, param_BX)
-        out, cached = learner.extend(params, cached, batch, time)
-        return out["act_BTA"][:, -1], out["std_BTA"][:, -1], cached
+        out, cached = learner.extend(params, history.cached, batch, time)
+        return out["act_BTA"][:, -1], out["std_BTA"][:, -1], history.replace(cached=cached)
     first = jnp.maximum(time - spec.window + 1, 0)
     window, conditioning_BT = cut(record, first, spec.window)
     out = learner.predict(params, carry, Prompted(prompt, window, conditioning_BT, task_B, param_BX))
     require("act_BTA" in out, "learner", ", ".join(out), "predicts no act_BTA: it is no policy")
     act_BA, std_BA = (jnp.take(out[name], time - first, axis=1) for name in ("act_BTA", "std_BTA"))
-    return act_BA, std_BA, None
+    return act_BA, std_BA, history
 
 
 def no_prompt(spec: TrajectorySpec, num: int) -> Trajectories:
