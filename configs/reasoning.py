@@ -93,7 +93,7 @@ def smoke(network: str = "pmi") -> dict:
 
 
 VARIANTS = {"babi": babi, "clevr": clevr, "triangle": triangle, "addition": addition, "char_lm": char_lm,
-            "smoke": smoke, "clevr_parts": clevr}
+            "smoke": smoke, "clevr_parts": clevr, "triangle_parts": triangle}
 
 
 def get_config(arg: str = "babi") -> ConfigDict:
@@ -102,12 +102,13 @@ def get_config(arg: str = "babi") -> ConfigDict:
 
 
 READERS = ("transformer", "wide", "pmi", "workspace")
+PARTS = ("pmi", "workspace", "long", "uncorrected", "full")
 ARMS = {"babi": READERS, "clevr": READERS, "triangle": READERS, "addition": tuple(COUNTERS),
-        "clevr_parts": ("pmi", "workspace", "long", "uncorrected", "full")}
+        "clevr_parts": PARTS, "triangle_parts": PARTS}
 
 
 def sweep(arg: str = "clevr"):
-    """babi, clevr, triangle, addition: one run for each network. clevr_parts: PMI with a part left out or otherwise."""
+    """babi, clevr, triangle, addition: one run for each network. ..._parts: PMI with a part left out or otherwise."""
     for name in common.choose(arg, ARMS, "clevr"):
         yield {"_label": name, "_config": f"{HERE}:{arg or 'clevr'},network={name}"}
 
