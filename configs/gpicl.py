@@ -199,7 +199,7 @@ ARMS = {
                 | {f"sign momentum {lr:.0e}": {"optim.name": "sign_momentum", "optim.lr": lr} for lr in (1e-4, 3e-4)}),
     "widths": {f"width {width} K {num or 'unlimited'}": {
         "learner.network.width": width, "learner.network.mlp": 4 * width, "task.num_tasks": num,
-        "train.eval_every": 250} for width in (16, 32, 64, 128) for num in (64, 128, 256, 512, 0)},
+        "train.eval_every": 250} for width in (16, 32, 64, 128) for num in (64, 128, 256, 0)},
 }
 
 
