@@ -229,4 +229,4 @@ def sweep(arg: str = "phases"):
 
 
 SUMMARY = {"phases": "tables.gpicl.phases", "models": "tables.gpicl.models", "mixture": "tables.gpicl.pools",
-           **dict.fromkeys(("layouts", *ARMS), "tables.gpicl.arms")}
+           **dict.fromkeys(("layouts", *ARMS), "tables.gpicl.arms"), "widths": "tables.gpicl.grid"}

@@ -89,3 +89,21 @@ def test_arms_are_over_seeds_and_a_plateau_that_is_never_left_is_called_so(tmp_p
     (row,), columns = made["tables"][0]["rows"], made["tables"][0]["columns"]
     assert row[:4] == ["batch 8", 2, 5, 7] and row[-1] == "150, never" and len(row) == len(columns)
     assert row[5] == "0.400 ± 1.271"  # Student's t of two seeds, standard error .1
+
+
+def test_a_grid_of_widths_and_tasks_shows_what_is_not_run_yet(tmp_path):
+    def run(width, K, *last):
+        folder = tmp_path / f"{width}-{K}" / "eval"
+        folder.mkdir(parents=True)
+        lines = [json.dumps({"step": step, "replicas": [numbers(unseen - gap) for unseen in last]})
+                 for step, gap in ((250, 0.1), (500, 0.0))]
+        (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
+        return Run(f"width {width} K {K}", {"learner.network.width": width, "task.num_tasks": K},
+                   {"replicas": [{"setting": {}} | numbers(unseen) for unseen in last]}, str(folder.parent))
+
+    made = gpicl.grid([run(32, 0, 0.7, 0.8), run(16, 64, 0.2, 0.4), run(32, 64, 0.3, 0.5)])
+    ends, later = made["tables"]
+    assert ends["columns"] == ("width", "", "64", "unlimited")
+    assert ends["rows"][0] == [16, "unseen", "0.300 ± 1.271", ""] and ends["rows"][2][3] == "0.750 ± 0.635"
+    assert later["rows"][:2] == [[16, 250, "0.200", ""], [16, 500, "0.300", ""]]
+    assert made["headline"]["width 32, K unlimited"]["by_update"] == {"250": pytest.approx([0.6, 0.7]), "500": [0.7, 0.8]}
