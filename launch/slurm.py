@@ -32,6 +32,7 @@ SCRIPT = """#!/usr/bin/env bash
 first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 address="$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')"
 export METALEARN_COORDINATOR="$address:$((20000 + SLURM_JOB_ID % 40000))"
+export GLIBC_TUNABLES="${{GLIBC_TUNABLES-glibc.malloc.hugetlb=1}}"  # as launch/setup.sh says
 {commands}
 code=$?
 if [ "$code" = 75 ]; then  # saved after a signal; the same command goes on

@@ -25,6 +25,15 @@ def test_shellcheck_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("given, seen", [(None, "glibc.malloc.hugetlb=1"), ("", ""), ("glibc.malloc.check=1", None)])
+def test_buffers_lie_in_huge_pages_unless_something_else_is_asked_for(given, seen):
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {} if given is None else {"GLIBC_TUNABLES": given}
+    done = subprocess.run(["bash", "-c", 'source setup.sh; echo "$GLIBC_TUNABLES"'], capture_output=True, text=True,
+                          cwd=LAUNCH, env=environment)
+    assert done.stdout.strip() == (given if seen is None else seen)
+
+
 def slurm(*words):
     environment = os.environ | {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
     return subprocess.run([sys.executable, os.path.join(LAUNCH, "slurm.py"), *words], capture_output=True, text=True,
