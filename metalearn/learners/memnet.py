@@ -189,10 +189,7 @@ def _whole(setup: Setup, net: Network, params: PyTree, batch: Episodes):
     """Full backpropagation: ({net: gradient}, what was seen, the episode as one segment)."""
     segment = setup.reader.cut(batch, jnp.int32(0), batch.mask_BT.shape[1])
 
-    def read(params, _):
-        state = net.initial_state(params, len(batch.mask_BT), setup.length)
-        return setup.reader.read_all(net, params, state, segment)
-
+    read = lambda params, _: setup.reader.read_all(net, params, setup.length, segment)
     out = synthetic.grads_by_synthetic(read, params, (), None)
     return {"net": out.grads}, out.aux, segment
 

@@ -106,11 +106,12 @@ class Reader(NamedTuple):
         loss_TB = losses.position_loss(logits_TBV, segment.y_TB, self.targets)
         return (loss_TB * segment.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
 
-    def read_all(self, net: Network, params: PyTree, state: PyTree, segment: Segment):
-        """`read` over a whole episode; with `remat` the backward pass keeps only the states between segments."""
-        length, T = len(segment.mask_TB), self.steps
+    def read_all(self, net: Network, params: PyTree, most: int, segment: Segment):
+        """`read` over a whole episode; with `remat` the backward pass keeps only the states between segments, whose room
+        is for `most` steps."""
+        (length, num), T = segment.mask_TB.shape, self.steps
         if not self.remat or length <= T:
-            return self.read(net, params, state, segment)
+            return self.read(net, params, None, segment)
         pad = lambda a: jnp.pad(a, ((0, -length % T), *[(0, 0)] * (a.ndim - 1)))
         pieces = jax.tree.map(lambda a: pad(a).reshape(-1, T, *a.shape[1:]), segment)
 
@@ -118,7 +119,7 @@ class Reader(NamedTuple):
             loss_B, state, extras = jax.checkpoint(functools.partial(self.read, net))(params, state, piece)
             return state, (loss_B, extras)
 
-        state, (loss_SB, extras) = jax.lax.scan(body, state, pieces)
+        state, (loss_SB, extras) = jax.lax.scan(body, net.initial_state(params, num, most), pieces)
         joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:length], extras)
         return loss_SB.sum(0), state, joined
 
