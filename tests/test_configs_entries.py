@@ -132,7 +132,8 @@ def test_real_stories_are_read_and_long_ones_lose_their_beginning(tmp_path, monk
     import tarfile
 
     babi = lookup.module("tasks", "babi")
-    text = "1 Mary moved to the hall.\n2 Where is Mary? \thall\t1\n1 A b c.\n2 D e.\n3 Who? \tx,y\t1 2\n"
+    text = ("1 Mary moved to the hall.\n2 Where is Mary? \thall\t1\n"
+            "1 A b c.\n2 D e.\n3 Who? \tx,y\t1 2\n4 Why? \tz\n5 F.\n")
     (tmp_path / "babi").mkdir()
     with tarfile.open(tmp_path / "babi" / babi.ARCHIVE, "w:xz") as file:
         for part in ("train", "test"):
@@ -143,8 +144,13 @@ def test_real_stories_are_read_and_long_ones_lose_their_beginning(tmp_path, monk
     task = lookup.build("tasks", "babi", source="en", tasks=(7,), length=6, task_seed=0)
     words, answers, parts = babi.encoded(str(tmp_path / "babi" / babi.ARCHIVE), "en", (7,), 6, 0)
     shown = [" ".join(words[w] for w in row if w >= 0) for row in parts["train"]["word_NT"]]
-    assert shown == ["where is mary ?", "d e . who ?"] and answers == ["hall", "x,y"]
-    assert parts["train"]["end_N"].tolist() == [3, 4] and task.facts["shortened"] == 1.0
+    due = [[answers[a] if a >= 0 else "" for a in row] for row in parts["train"]["answer_NT"]]
+    # two questions that see as much of a story are of one episode; nothing after its last question is read
+    assert shown == ["where is mary ?", "d e . who ?", "who ? why ?"] and answers == ["hall", "x,y", "z"]
+    assert due[1] == ["", "", "", "", "x,y", ""] and due[2] == ["", "", "", "z", "", ""]
+    assert parts["train"]["first_K"].tolist() == [0, 3] and task.facts["shortened"] == 1.0
+    together = babi.encoded(str(tmp_path / "babi" / babi.ARCHIVE), "en", (7,), 12, 0)[2]["qa7"]
+    assert [sum(a >= 0 for a in row) for row in together["answer_NT"]] == [1, 2] and not together["cut_N"][1]
     with pytest.raises(ConfigError, match=r"tasks=\[8\]: are not in"):
         lookup.build("tasks", "babi", source="en", tasks=(8,), length=6, task_seed=0)
 

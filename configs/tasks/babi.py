@@ -1,10 +1,13 @@
-"""bAbI (Weston et al. 1502.05698): a story and a question word by word, answered at the question mark.
+"""bAbI (Weston et al. 1502.05698): a story word by word, its questions where they were asked, each answered at its
+question mark.
 
-  tokens = john went to the hallway . where is john ?      each a one-hot word, left-aligned; blanks after
+  tokens = john went to the hallway . where is john ? ...      each a one-hot word, left-aligned; blanks after
 
-Each answer is one class, also one of several words. A longer story loses its oldest sentences. Splits: train, and the
-test questions of each task, qa1, qa2, ... The real files (CC BY 3.0) are looked for under METALEARN_DATA/babi;
-`made_up` writes stories of the same kind for tasks 1, 2 and 6 itself.
+A story of five questions is one episode that teaches five answers, not five episodes; answers are not shown. Each is
+one class, also one of several words. Stories longer than `length` are several episodes: each question is answered once,
+after as many sentences before it as fit. Training draws a task, then an episode of it. Splits: train, and the test
+stories of each task, qa1, qa2, ... The real files (CC BY 3.0) are looked for under METALEARN_DATA/babi; `made_up`
+writes stories of the same kind for tasks 1, 2 and 6 itself, of one question each.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ PEOPLE, PLACES, THINGS = ("daniel", "john", "mary", "sandra"), (
 def make(*, source: str, tasks: tuple[int, ...], length: int, task_seed: int) -> TaskDist:
     """source   en (1,000 training questions a task) | en-10k (10,000) | made_up (1,000, and 1,000 to test)
     tasks    numbers of tasks; (): all that there are
-    length   words of a story with its question
+    length   words of an episode
     """
     one_of(("en", "en-10k", "made_up"), source=source)
     positive(length=length)
@@ -47,13 +50,13 @@ def make(*, source: str, tasks: tuple[int, ...], length: int, task_seed: int) ->
     data = {name: {k: a for k, a in part.items() if k != "cut_N"} for name, part in split.items()}
 
     def sample(data, key: Array, split: str, num: int) -> Episodes:
-        part = data[split]
-        pick_B = jax.random.randint(key, (num,), 0, len(part["answer_N"]))
-        end_B = part["end_N"][pick_B]
-        mask_BT = (jnp.arange(length) == end_B[:, None]).astype(jnp.float32)
-        y_BT = jnp.broadcast_to(part["answer_N"][pick_B][:, None], (num, length))
+        part, (key_task, key_row) = data[split], jax.random.split(key)
+        task_B = jax.random.randint(key_task, (num,), 0, len(part["first_K"]) - 1)
+        pick_B = jax.random.randint(key_row, (num,), part["first_K"][task_B], part["first_K"][task_B + 1])
+        answer_BT = part["answer_NT"][pick_B].astype(jnp.int32)
         x_BTX = jax.nn.one_hot(part["word_NT"][pick_B], len(words))
-        return Episodes(x_BTX, y_BT, mask_BT, pick_B, jnp.broadcast_to(pick_B[:, None], (num, length)))
+        return Episodes(x_BTX, jnp.maximum(answer_BT, 0), (answer_BT >= 0).astype(jnp.float32), pick_B,
+                        jnp.broadcast_to(pick_B[:, None], (num, length)))
 
     spec = EpisodeSpec(length=length, features=len(words), targets="classes", outputs=len(answers), answers_early=True)
     facts = {"protocol": f"bAbI {source}, tasks {', '.join(map(str, numbers))}, {length} words",
@@ -64,33 +67,46 @@ def make(*, source: str, tasks: tuple[int, ...], length: int, task_seed: int) ->
 
 @functools.lru_cache(maxsize=2)
 def encoded(path: str, source: str, numbers: tuple[int, ...], length: int, seed: int):
-    """(words, answers, {split: {word_NT (blank: -1), end_N (of the question mark), answer_N, cut_N}})."""
+    """(words, answers, {split: {word_NT (blank: -1), answer_NT (-1 where none is due), cut_N, first_K (rows of task k:
+    first_K[k] up to first_K[k + 1])}})."""
     found = from_files(path, source, numbers) if path else made_up(numbers, seed)
-    everything = [question for questions in found.values() for question in questions]
-    words = sorted({w for story, _ in everything for sentence in story for w in sentence})
-    answers = sorted({answer for _, answer in everything})
+    lines = [line for stories in found.values() for story in stories for line in story]
+    words = sorted({w for line, _ in lines for w in line})
+    answers = sorted({answer for _, answer in lines if answer is not None})
     number, label = ({w: i for i, w in enumerate(all_)} for all_ in (words, answers))
 
-    def rows(questions):
-        word_NT = np.full((len(questions), length), -1, np.int16)
-        end_N, cut_N = np.zeros(len(questions), np.int32), np.zeros(len(questions), bool)
-        for i, (story, _) in enumerate(questions):
-            kept = list(story)
-            while sum(map(len, kept)) > length and len(kept) > 1:
-                kept.pop(0)
-                cut_N[i] = True
-            flat = [number[w] for sentence in kept for w in sentence][-length:]
-            word_NT[i, :len(flat)], end_N[i] = flat, len(flat) - 1
-        return {"word_NT": word_NT, "end_N": end_N, "cut_N": cut_N,
-                "answer_N": np.array([label[a] for _, a in questions], np.int32)}
+    def rows(of_tasks):
+        each = [[window for story in stories for window in windows(story, length)] for stories in of_tasks]
+        told, cut = zip(*(window for of_one in each for window in of_one), strict=True)
+        word_NT, answer_NT = (np.full((len(told), length), -1, np.int16) for _ in range(2))
+        for i, tokens in enumerate(told):
+            word_NT[i, :len(tokens)] = [number[w] for w, _ in tokens]
+            answer_NT[i, :len(tokens)] = [-1 if answer is None else label[answer] for _, answer in tokens]
+        return {"word_NT": word_NT, "answer_NT": answer_NT, "cut_N": np.array(cut),
+                "first_K": np.cumsum([0, *map(len, each)]).astype(np.int32)}
 
-    parts = {"train": [q for (n, part), qs in found.items() if part == "train" for q in qs]}
-    parts |= {f"qa{n}": qs for (n, part), qs in found.items() if part == "test"}
-    return words, answers, {name: rows(qs) for name, qs in parts.items()}
+    parts = {"train": rows([found[n, "train"] for n in numbers])}
+    return words, answers, parts | {f"qa{n}": rows([found[n, "test"]]) for n in numbers}
+
+
+def windows(story: list, length: int):
+    """The episodes of a story, ([(word, the answer due at it or None), ...], was it cut?): a question is answered in
+    the one that reaches furthest back before it."""
+    sizes = np.cumsum([0, *(len(line) for line, _ in story)])
+    asked: dict[int, list[int]] = {}  # {the first sentence shown: questions}
+    for j, (_, answer) in enumerate(story):
+        if answer is not None:
+            asked.setdefault(min(int(np.searchsorted(sizes, sizes[j + 1] - length)), j), []).append(j)
+    for first, due in asked.items():
+        told = []
+        for j in range(first, due[-1] + 1):
+            line, answer = story[j]
+            told += [(word, None) for word in line[:-1]] + [(line[-1], answer if j in due else None)]
+        yield told[-length:], first > 0
 
 
 def from_files(path: str, source: str, numbers: tuple[int, ...]) -> dict:
-    """{(number, train or test): [(sentences and the question as lists of words, answer), ...]}."""
+    """{(number, train or test): stories}, each [(words of a sentence, None or of a question its answer), ...]."""
     name = re.compile(rf".*/{source}/qa(\d+)_.*_(train|test)\.txt")
     texts = {}
     for member, text in archives.members(path, lambda n: name.fullmatch(n) is not None):
@@ -99,21 +115,18 @@ def from_files(path: str, source: str, numbers: tuple[int, ...]) -> dict:
             texts[int(number), part] = text.decode()
     missing = [n for n in numbers if (n, "train") not in texts or (n, "test") not in texts]
     require(not missing, "tasks", missing, f"are not in {path}")
-    return {key: questions(texts[key]) for key in sorted(texts)}
+    return {key: stories(texts[key]) for key in sorted(texts)}
 
 
-def questions(text: str) -> list:
+def stories(text: str) -> list:
     """Of the format `number sentence` or `number question<tab>answer<tab>facts`; number 1 begins another story."""
-    found, story = [], []
+    found: list[list] = []
     for line in text.splitlines():
         number, _, rest = line.strip().partition(" ")
-        story = [] if number == "1" else story
+        if number == "1":
+            found.append([])
         sentence, *answer = rest.split("\t")
-        words = re.findall(r"\w+|[.?]", sentence.lower())
-        if answer:
-            found.append(([*story, words], answer[0]))
-        else:
-            story = [*story, words]
+        found[-1].append((re.findall(r"\w+|[.?]", sentence.lower()), answer[0] if answer else None))
     return found
 
 
@@ -143,15 +156,16 @@ def made_up(numbers: tuple[int, ...], seed: int, num: int = 1000) -> dict:
                     at[who] = any_of(PLACES)
                     story.append(f"{who} {any_of(('went', 'moved', 'travelled'))} to the {at[who]} .".split())
             where = {t: at[who] for t, who in has.items()} | {t: place for t, place in lies.items() if t not in has}
+            told = [(sentence, None) for sentence in story]
             if key[0] == 2 and where:
                 thing = any_of(sorted(where))
-                out.append(([*story, f"where is the {thing} ?".split()], where[thing]))
+                out.append([*told, (f"where is the {thing} ?".split(), where[thing])])
             elif key[0] == 1:
                 who = any_of(sorted(at))
-                out.append(([*story, f"where is {who} ?".split()], at[who]))
+                out.append([*told, (f"where is {who} ?".split(), at[who])])
             elif key[0] == 6:
                 who = any_of(sorted(at))
                 place = any_of((at[who], any_of(PLACES)))
-                out.append(([*story, f"is {who} in the {place} ?".split()], "yes" if place == at[who] else "no"))
+                out.append([*told, (f"is {who} in the {place} ?".split(), "yes" if place == at[who] else "no")])
         found[key] = out
     return found
