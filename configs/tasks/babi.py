@@ -123,7 +123,7 @@ def stories(text: str) -> list:
     found: list[list] = []
     for line in text.splitlines():
         number, _, rest = line.strip().partition(" ")
-        if number == "1":
+        if number == "1" or not found:
             found.append([])
         sentence, *answer = rest.split("\t")
         found[-1].append((re.findall(r"\w+|[.?]", sentence.lower()), answer[0] if answer else None))
