@@ -168,4 +168,5 @@ def sweep(arg: str = "mqar"):
 
 SUMMARY = {"mqar": "tables.memories.by_length", "rates": "tables.memories.by_rate",
            "needle": "tables.memories.by_length", "cells": "tables.memnet.gated",
+           "cells_mqar": "tables.memories.by_length",
            "ablation": "tables.memories.by_split"}

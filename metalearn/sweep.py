@@ -184,7 +184,7 @@ def summarise(spec: str, runs: list[dict], out: str) -> dict:
         if (headline := done(run)) is not None:
             finished.append(Run(run["label"], run["overrides"], headline, run["workdir"]))
     summary = getattr(module, "SUMMARY", "")
-    summary = summary if isinstance(summary, str) else summary[arg]
+    summary = summary if isinstance(summary, str) else summary.get(arg, "")
     result = summariser(summary)(finished) if summary and finished else {"headline": {}}
     listed = [dict(label=run.label, overrides=run.overrides, headline=run.headline,
                    workdir=os.path.basename(run.workdir)) for run in finished]
@@ -198,7 +198,10 @@ def summarise(spec: str, runs: list[dict], out: str) -> dict:
 def summariser(name: str):
     """The function "module.function" in the folder of the config that was read last, or among the built-in ones."""
     module, _, function = name.rpartition(".")
-    return getattr(importlib.import_module(f"configs.{module}"), function)
+    try:
+        return getattr(importlib.import_module(f"configs.{module}"), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError("SUMMARY", name, f"must be MODULE.FUNCTION, as tables.gpicl.arms: {error}") from error
 
 
 def cores() -> list[int]:

@@ -82,6 +82,12 @@ def test_a_failure_is_named_and_the_rest_goes_on(config, tmp_path, capsys):
     assert sweep.summarise(config, runs, str(out)) == {"runs": 4}
 
 
+@pytest.mark.parametrize("named", ["nowhere.phases", "tables.gpicl.phase", "phases"])
+def test_a_table_that_is_not_there_is_one_line(named):
+    with pytest.raises(ConfigError, match=f"SUMMARY={named}: must be MODULE.FUNCTION, as tables.gpicl.arms: .+"):
+        sweep.summariser(named)
+
+
 @pytest.mark.parametrize("text", ["", '{"a": 1', "[1]"])
 def test_a_cut_result_is_made_again(config, tmp_path, text):
     out = tmp_path / "out"

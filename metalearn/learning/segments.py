@@ -107,8 +107,7 @@ class Reader(NamedTuple):
         return (loss_TB * segment.weight_TB).sum(0), state, {"logits": logits_TBV, "loss": loss_TB}
 
     def read_all(self, net: Network, params: PyTree, most: int, segment: Segment):
-        """`read` over a whole episode; with `remat` the backward pass keeps only the states between segments, whose
-        room is for `most` steps."""
+        """`read` over a whole episode (of `most` steps); with `remat` only states between segments are kept."""
         (length, num), T = segment.mask_TB.shape, self.steps
         if not self.remat or length <= T:
             return self.read(net, params, None, segment)
