@@ -1,10 +1,11 @@
 """Memories that learn at test time: linear attention, delta rules, mesa, TTT and Titans beside a Transformer and LSTM.
 
-  bash launch/local.sh sweep --config=configs/memories.py:cells --out=runs/cells    40 minutes; mqar 30, needle 65, cells_mqar 30
-  bash launch/local.sh sweep --config=configs/memories.py:ablation --out=runs/ablation    25 minutes: of Titans, on text
+  bash launch/local.sh sweep --config=configs/memories.py:cells --out=runs/cells    40 minutes; mqar, cells_mqar: 30
+  bash launch/local.sh sweep --config=configs/memories.py:needle --out=runs/needle    65 minutes; ablation of Titans: 25
   bash launch/local.sh --config=configs/memories.py:needle,network=titans --workdir=runs/needle      10 minutes
 
-results/memories_cells, memories_cells_mqar, memories_mqar, memories_needle, memories_ablation; docs/families/memories.md.
+results/memories_cells, memories_cells_mqar, memories_mqar, memories_needle, memories_ablation;
+docs/families/memories.md.
 """
 
 from __future__ import annotations
