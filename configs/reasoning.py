@@ -1,6 +1,6 @@
 """Working and long-term memories: a Transformer, with PMI's memories, with a shared workspace; a global workspace.
 
-  bash launch/local.sh sweep --config=configs/reasoning.py:clevr --out=runs/clevr     50 minutes; babi 40 (two cores)
+  bash launch/local.sh sweep --config=configs/reasoning.py:clevr --out=runs/clevr     50 minutes; babi 55 (two cores)
   bash launch/local.sh sweep --config=configs/reasoning.py:addition --out=runs/addition      3 minutes; triangle 10
   bash launch/local.sh --config=configs/reasoning.py:babi,network=pmi --config.task.source=made_up --workdir=runs/babi
 
