@@ -55,6 +55,22 @@ def test_delta_is_its_recurrence_in_every_chunk_with_its_gradient(erase, monkeyp
         jax.tree.map(close, mine(asked), pull(asked))
 
 
+def test_equal_keys_that_are_written_whole_cost_no_digits_in_float32():
+    """Where powers of what is below the diagonal would grow to 1e8: the last value alone stays."""
+    ones, values = np.ones((1, 1, 32, 1), np.float32), np.random.default_rng(0).standard_normal((1, 1, 32, 5))
+    S, out = fast_weights.delta(np.zeros((1, 1, 1, 5), np.float32), ones, ones, values.astype(np.float32),
+                                0 * ones[..., 0], ones[..., 0], erase=True, chunk=32)
+    np.testing.assert_allclose(S[:, :, 0], values[:, :, -1], rtol=1e-5)
+    np.testing.assert_allclose(out, values, rtol=1e-4, atol=1e-5)
+
+
+def test_no_call_of_lapack_is_in_the_delta_rule():
+    """Two at once wait for each other forever where there are two cores (jaxlib 0.10)."""
+    inputs = (draw(B, H, K, V), *tokens(), jnp.log(gate(4)), gate(5))
+    grad = jax.jit(jax.grad(lambda *a: (fast_weights.delta(*a, erase=True, chunk=4)[1] ** 2).sum(), argnums=(0, 1, 2)))
+    assert "custom-call" not in grad.lower(*inputs).compile().as_text()
+
+
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_mesa_in_as_many_steps_as_keys_have_entries_is_the_linear_solve(chunk):
     """Also where a sequence is cut; in fewer steps it is another answer."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from metalearn.types import Array, PyTree
 
-PIECE = 256  # chunks at once: memory stays flat past it, and of 1,024 triangular systems XLA's CPU runtime never ends
+PIECE = 256  # chunks at once: memory stays flat past it
 
 
 def delta(S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_BHL: Array, beta_BHL: Array, *,
@@ -40,9 +40,7 @@ def delta(S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_
     if erase:
         within = jnp.where(below, b[..., None] * between * jnp.einsum("...tk,...sk->...ts", k, k), 0.0)
         both = jnp.concatenate([written, by_state], -1)
-        both = jax.scipy.linalg.solve_triangular(within + np.eye(chunk, dtype=within.dtype), both, lower=True,
-                                                 unit_diagonal=True)
-        written, by_state = jnp.split(both, [v.shape[-1]], -1)
+        written, by_state = jnp.split(_solve(within, both), [v.shape[-1]], -1)
     inside = between * jnp.einsum("...tk,...sk->...ts", q, k)
     decay = jnp.exp(g[..., -1])[..., None, None]
 
@@ -53,6 +51,17 @@ def delta(S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_
 
     S_BHKV, o = jax.lax.scan(one, S_BHKV, (written, by_state, q * from_start, k * to_end, inside, decay))
     return S_BHKV, _join(o)[:, :, :length]
+
+
+def _solve(below_CC: Array, right_CX: Array) -> Array:
+    """(I + below)^-1 right, by inverses of ever larger blocks. Not by LAPACK: on two cores, two such calls at once wait
+    for each other forever."""
+    inverse, at = np.eye(below_CC.shape[-1], dtype=below_CC.dtype), np.arange(below_CC.shape[-1])
+    for size in 2 ** np.arange(len(at).bit_length()):
+        joins_CC = (at // size == at[:, None] // size - 1) & (at[:, None] // size % 2 == 1)
+        inverse -= inverse @ jnp.where(joins_CC, jax.lax.stop_gradient(below_CC), 0.0) @ inverse
+    return jax.lax.custom_linear_solve(lambda x: x + below_CC @ x, right_CX, lambda _, b: inverse @ b,
+                                       lambda _, b: inverse.swapaxes(-1, -2) @ b)
 
 
 def mesa(H_BHKK: Array, S_BHKV: Array, q_BHLK: Array, k_BHLK: Array, v_BHLV: Array, log_decay_BHL: Array,
