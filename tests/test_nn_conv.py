@@ -15,13 +15,18 @@ def _normal(n, *shape):
     return jax.random.normal(jax.random.key(n, impl="threefry2x32"), shape)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("side", [7, 8])
-def test_patches_are_the_convolution(stride, side):
-    x_NHWD, kernel = _normal(0, 2, side, side, 3), _normal(1, 3, 3, 3, 5)
-    out = {method: conv.conv3x3(x_NHWD, kernel, method, stride) for method in ("patches", "lax")}
-    assert out["patches"].shape == (2, -(-side // stride), -(-side // stride), 5)
-    np.testing.assert_allclose(out["patches"], out["lax"], atol=1e-4)
+@pytest.mark.parametrize("channels,stride", [(3, 1), (3, 2), (conv.FEW, 1), (conv.FEW, 2)])
+@pytest.mark.parametrize("side", [1, 3, 7, 8])
+def test_patches_are_the_convolution_and_so_is_their_gradient(channels, stride, side):
+    with jax.enable_x64(True):
+        x_NHWD, kernel = (a.astype(jnp.float64) for a in (_normal(0, 2, side, side, channels),
+                                                          _normal(1, 3, 3, channels, 5)))
+        run = lambda method: jax.vjp(lambda x, k: conv.conv3x3(x, k, method, stride), x_NHWD, kernel)
+        (out, pull), (want, theirs) = run("patches"), run("lax")
+        assert out.shape == (2, -(-side // stride), -(-side // stride), 5)
+        asked = _normal(2, *out.shape).astype(jnp.float64)
+        close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11)
+        jax.tree.map(close, (out, pull(asked)), (want, theirs(asked)))
 
 
 def test_max_pool_and_its_gradient():

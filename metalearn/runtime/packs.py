@@ -73,7 +73,8 @@ def unpack(packed: dict) -> None:
                 "config": run["config"].to_dict(), "versions": meta["versions"], "running": {}, "guard": guard,
                 "data_sha256": fingerprint(alone.data), "seconds": meta["seconds"] / plan.num})
             stored.save(held.path, alone, run["config"].train.batch)
-            for name, pick in (("metrics.jsonl", _of_line), (os.path.join("eval", "history.jsonl"), _of_history)):
+            of_line = lambda line, r: {"step": line["step"]} | {k: v[r] for k, v in line["by_replica"].items()}
+            for name, pick in (("metrics.jsonl", of_line), (os.path.join("eval", "history.jsonl"), _of_history)):
                 writer.rewrite(own(name), [pick(line, r) for line in writer.read(os.path.join(path, name))])
             for file in glob.glob(os.path.join(glob.escape(path), "eval", "*.json")):
                 merged = _read(file)
@@ -86,10 +87,6 @@ def unpack(packed: dict) -> None:
 
 def _read(path: str) -> dict[str, Any]:
     return given(workdir_lib.read_json(path), "workdir", path, "is not valid JSON")
-
-
-def _of_line(line: dict[str, Any], r: int) -> dict[str, Any]:
-    return {"step": line["step"]} | {name: values[r] for name, values in line["by_replica"].items()}
 
 
 def _of_history(line: dict[str, Any], r: int) -> dict[str, Any]:

@@ -5,7 +5,6 @@ a batch, which say what a state looks like. No pickle: arrays, and JSON that say
 """
 
 import dataclasses
-import functools
 import io
 import json
 import os
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict
 from metalearn import cli, lookup, types
 from metalearn.datasets import Inputs
 from metalearn.runtime import workdir as workdir_lib
-from metalearn.types import Array, PyTree, TaskDist
+from metalearn.types import TaskDist
 from metalearn.validate import NO_NPZ
 
 FILE = "task.npz"
@@ -56,8 +55,8 @@ def read(workdir: str, config: ConfigDict) -> TaskDist | None:
             arrays = dict(file)
         whole = _decode(json.loads(arrays["json"].tobytes()), arrays)
         batch, spec, traced = whole["batch"], whole["spec"], dict.fromkeys(whole["traced"], np.asarray)
-        task = TaskDist({}, functools.partial(_zeros, batch), whole["splits"], spec, whole["facts"], traced,
-                        inputs=whole["inputs"])
+        zeros = lambda data, key, split, num: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch)
+        task = TaskDist({}, zeros, whole["splits"], spec, whole["facts"], traced, inputs=whole["inputs"])
     except (*NO_NPZ, TypeError, AttributeError, RecursionError) as error:
         why = " ".join(str(error).split())[:100]
         cli.say(f"warning: {path} is damaged ({why}); the run's data are read in its place")
@@ -66,10 +65,6 @@ def read(workdir: str, config: ConfigDict) -> TaskDist | None:
         return task
     env = lookup.of_block("envs", config.task.env.to_dict())  # functions are not stored
     return dataclasses.replace(task, spec=dataclasses.replace(spec, env=env))
-
-
-def _zeros(batch: PyTree, data: PyTree, key: Array, split: str, num: int) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch)
 
 
 def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:

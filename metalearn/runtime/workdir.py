@@ -77,7 +77,8 @@ def lock(directory: str, flag: str) -> Iterator[IO]:
     path = os.path.join(directory, ".lock")
     try:
         os.makedirs(directory, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8", opener=_no_link)
+        no_link = lambda path, flags: os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        file = open(path, "a+", encoding="utf-8", opener=no_link)
     except OSError as error:
         raise ConfigError(flag, directory, f"cannot be written to ({error.strerror})") from None
     with file:
@@ -117,10 +118,6 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def check(workdir: str, config: ConfigDict) -> tuple[bool, tuple[str, ...]]:

@@ -268,11 +268,6 @@ def _episode(part, key, protocol: Protocol, split: str):
     turn_T = turn_V[y_T]
     x_TX = part["x_NX"][row_T]
     if turns == 4:
-        x_TX = jax.vmap(_turn)(x_TX, turn_T)
+        x_TX = jax.vmap(lambda image, turn: jnp.stack([jnp.rot90(image, k) for k in range(4)])[turn])(x_TX, turn_T)
     num_rows = part["x_NX"].shape[0]
     return x_TX, y_T.astype(jnp.int32), (part["index_N"][row_T] + turn_T * num_rows).astype(jnp.int32)
-
-
-def _turn(image: Array, turn: Array) -> Array:
-    """`image` (side, side, channels) rotated by `turn` quarters."""
-    return jnp.stack([jnp.rot90(image, k) for k in range(4)])[turn]
