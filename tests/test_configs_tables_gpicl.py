@@ -106,5 +106,8 @@ def test_a_grid_of_widths_and_tasks_shows_what_is_not_run_yet(tmp_path):
     assert ends["columns"] == ("width", "", "64", "unlimited")
     assert ends["rows"][0] == [16, "unseen", "0.300 ± 1.271", ""] and ends["rows"][2][3] == "0.750 ± 0.635"
     assert later["rows"][:2] == [[16, 250, "0.200", ""], [16, 500, "0.300", ""]]
+    narrow, wide = made["curves"]
+    assert [one["name"] for one in narrow["series"]] == ["K = 64"] and narrow["x"] == [250, 500]
+    assert wide["series"][1] | {"ci95": []} == {"name": "K = unlimited", "y": pytest.approx([0.65, 0.75]), "ci95": []}
     unlimited = made["headline"]["width 32, K unlimited"]["by_update"]
     assert unlimited == {"250": pytest.approx([0.6, 0.7]), "500": [0.7, 0.8]}
