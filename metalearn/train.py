@@ -77,7 +77,8 @@ def run(config: ConfigDict, workdir: str, quiet: bool = False, stop: signals.Not
                     session = Session(experiment, mesh, held, checkpoints, quiet, wandb)
                 try:
                     with Profile(os.path.join(held.path, "profile"), profile) as trace:
-                        return _run(session, stop, Watchdog(watchdog), trace)
+                        alone = jax.default_backend() == "cpu" and jax.process_count() == 1
+                        return _run(session, stop, Watchdog(watchdog, alone), trace)
                 except jax.errors.JaxRuntimeError as error:
                     if jax.process_count() == 1:
                         raise

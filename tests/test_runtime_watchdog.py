@@ -41,6 +41,27 @@ def test_a_call_that_hangs_ends_the_process_with_all_stacks():
     assert err.splitlines()[-1].startswith("error: updates did not come back within 0 s (--watchdog=3)")
 
 
+STILL = """
+import time
+from metalearn.runtime import watchdog
+watchdog.STILL, watchdog.TICK = 0.5, 0.02
+watch, began = watchdog.Watchdog(3, alone=True), time.monotonic()
+time.sleep(1)       # between calls
+with watch.call(5):
+    while time.monotonic() < began + 2:     # compiles
+        pass
+print("hangs", flush=True)
+with watch.call(2):     # the first of its num
+    time.sleep(60)
+"""
+
+
+def test_a_first_call_that_uses_no_processor_ends_it_too():
+    done = subprocess.run([sys.executable, "-c", STILL], capture_output=True, text=True, timeout=30)
+    assert done.returncode == cli.EXIT_FAILURE and done.stdout == "hangs\n"
+    assert done.stderr.splitlines()[-1].startswith("error: updates stood still for 0 s (XLA_FLAGS=")
+
+
 def test_0_is_never():
     before = threading.active_count()
     with Watchdog(0).call(1):

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import faulthandler
+import math
 import os
 import statistics
 import sys
@@ -12,19 +13,22 @@ from collections.abc import Iterator
 
 from metalearn.cli import EXIT_FAILURE
 
-LEAST, TICK = 60.0, 1.0  # seconds: what no call is ended before; how often it is looked at
+LEAST, STILL, TICK = 60.0, 60.0, 1.0  # seconds: what no call is ended before; without work; how often it is looked at
 
 
 class Watchdog:
     """`with watchdog.call(num)` around a call of num updates ends the process, with exit code 1, where that takes
     longer than `multiple` times the median of such calls, and LEAST; 0: never.
 
-    A call is not watched when it is the first of its num, which compiles. Time is counted in ticks of a thread of this
-    process, so a process that is stopped (a shell's Ctrl-Z, a scheduler) or starved does not count as hanging.
+    alone   calls are computed by this process alone (on CPU): one that uses no processor for STILL seconds hangs
+
+    Else a call is not watched when it is the first of its num, which compiles. Time is counted in ticks of a thread of
+    this process, so a process that is stopped (a shell's Ctrl-Z, a scheduler) or starved does not count as hanging.
     """
 
-    def __init__(self, multiple: float):
-        self.multiple, self._limit, self._ticks = multiple, 0.0, 0
+    def __init__(self, multiple: float, alone: bool = False):
+        self.multiple, self._still = multiple, STILL if alone else math.inf
+        self._limit, self._ticks = 0.0, 0  # no limit: no call
         self._seconds: dict[int, collections.deque] = {}
         if multiple:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -33,8 +37,7 @@ class Watchdog:
     def call(self, num: int) -> Iterator[None]:
         """Watches what is done inside."""
         before, began = self._seconds.get(num), time.monotonic()
-        if before:
-            self._ticks, self._limit = 0, max(LEAST, self.multiple * statistics.median(before))
+        self._ticks, self._limit = 0, max(LEAST, self.multiple * statistics.median(before)) if before else math.inf
         try:
             yield
         finally:
@@ -45,12 +48,16 @@ class Watchdog:
             before.append(time.monotonic() - began)
 
     def _watch(self) -> None:
+        idle, spent = 0, 0.0
         while True:
             time.sleep(TICK)
-            self._ticks, limit = self._ticks + 1, self._limit
-            if limit and self._ticks * TICK > limit:
+            self._ticks, limit, before, spent = self._ticks + 1, self._limit, spent, time.process_time()
+            idle = idle + 1 if limit and spent - before < TICK / 100 else 0
+            if limit and (self._ticks * TICK > limit or idle * TICK > self._still):
                 faulthandler.dump_traceback()
-                print(f"error: updates did not come back within {limit:.0f} s (--watchdog={self.multiple:g}); above is "
-                      "where every thread stood. The same command goes on from the last checkpoint", file=sys.stderr,
-                      flush=True)
+                why = f"did not come back within {limit:.0f} s (--watchdog={self.multiple:g})"
+                if idle * TICK > self._still:
+                    why = f"stood still for {self._still:.0f} s (XLA_FLAGS=--xla_cpu_multi_thread_eigen=false may help)"
+                print(f"error: updates {why}; above is where every thread stood. The same command goes on from the last "
+                      "checkpoint", file=sys.stderr, flush=True)
                 os._exit(EXIT_FAILURE)
