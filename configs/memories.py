@@ -4,7 +4,7 @@
   bash launch/local.sh sweep --config=configs/memories.py:needle --out=runs/needle    65 minutes; ablation of Titans: 25
   bash launch/local.sh --config=configs/memories.py:needle,network=titans --workdir=runs/needle      10 minutes
 
-results/memories_cells, memories_cells_mqar, memories_mqar, memories_needle, memories_ablation;
+results/memories_cells, memories_cells_mqar, memories_mqar, memories_order, memories_needle, memories_ablation;
 docs/families/memories.md.
 """
 

@@ -58,6 +58,6 @@ class Watchdog:
                 why = f"did not come back within {limit:.0f} s (--watchdog={self.multiple:g})"
                 if idle * TICK > self._still:
                     why = f"stood still for {self._still:.0f} s (XLA_FLAGS=--xla_cpu_multi_thread_eigen=false may help)"
-                print(f"error: updates {why}; above is where every thread stood. The same command goes on from the last "
-                      "checkpoint", file=sys.stderr, flush=True)
+                print(f"error: updates {why}; above is where every thread stood. The same command goes on from the "
+                      "last checkpoint", file=sys.stderr, flush=True)
                 os._exit(EXIT_FAILURE)
