@@ -10,7 +10,6 @@ Another network or learner is one more word, as in digits,network=ntm or digits,
   results/gpicl_digits: unseen 0.853 ± 0.010
   results/gpicl_phases: L(unseen) at unlimited K 0.615
   results/gpicl_models: vsml 0.846 ± 0.007
-  results/gpicl_plateau: batch 8, updates on the plateau 400 ± 124
   results/gpicl_widths: width 128, unlimited, unseen 0.860 ± 0.001
 
 What was tried and did not help: docs/notes/gpicl.md.

@@ -109,5 +109,5 @@ def test_a_grid_of_widths_and_tasks_shows_what_is_not_run_yet(tmp_path):
     narrow, wide = made["curves"]
     assert [one["name"] for one in narrow["series"]] == ["K = 64"] and narrow["x"] == [250, 500]
     assert wide["series"][1] | {"ci95": []} == {"name": "K = unlimited", "y": pytest.approx([0.65, 0.75]), "ci95": []}
-    unlimited = made["headline"]["width 32, K unlimited"]["by_update"]
+    unlimited = made["headline"]["width 32 K unlimited"]["by_update"]
     assert unlimited == {"250": pytest.approx([0.6, 0.7]), "500": [0.7, 0.8]}

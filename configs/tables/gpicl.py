@@ -146,7 +146,7 @@ def arms(runs: Sequence[Run]) -> Result:
 
 def grid(runs: Sequence[Run]) -> Result:
     """Width by K: unseen accuracy and memorisation at the end; unseen accuracy by updates and K at each width. The
-    headline is {"width W, K K": numbers by seed, with the unseen accuracies of each update}."""
+    headline is {"width W K K": numbers by seed, with the unseen accuracies of each update}."""
     found: dict[tuple, list] = {}  # {(width, K): [(numbers at the end, evaluations during training)]}
     for overrides, head, history in single(runs):
         place = overrides["learner.network.width"], overrides["task.num_tasks"] or UNLIMITED
@@ -157,10 +157,10 @@ def grid(runs: Sequence[Run]) -> Result:
     for (width, K), both in found.items():
         by_update = {str(lines[0]["step"]): [line["curves"]["unseen_last"] for line in lines]
                      for lines in zip(*(history for _, history in both), strict=True)}
-        headline[f"width {width}, K {titles[Ks.index(K)]}"] = {
+        headline[f"width {width} K {titles[Ks.index(K)]}"] = {
             key: [head[key] for head, _ in both] for key in ("unseen_last", "seen_last", "memorisation")
         } | {"by_update": by_update}
-    at = lambda width, title: headline.get(f"width {width}, K {title}")
+    at = lambda width, title: headline.get(f"width {width} K {title}")
     cell = lambda values: statistics.text(*statistics.interval(values), 3)
     rows = [[width, name, *("" if (one := at(width, title)) is None else cell(one[key]) for title in titles)]
             for width in widths for name, key in (("unseen", "unseen_last"), ("memorised", "memorisation"))]
