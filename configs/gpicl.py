@@ -207,7 +207,7 @@ ARMS = {
 def sweep(arg: str = "phases"):
     """phases: K from 1 to unlimited, side by side, three seeds at each. models: every
     learner, three seeds. mixture, layouts: three seeds. states, plateau, widths: see ARMS."""
-    common.choose(arg, dict.fromkeys(("phases", "models", "mixture", "layouts", *ARMS)), "")
+    common.choose(arg, SUMMARY, "")
     if arg in ARMS:
         for label, changes in ARMS[arg].items():
             yield {"_label": label, "replicas.num": 3, "replicas.at_once": 1} | changes

@@ -1,6 +1,6 @@
 """Memories that learn at test time: linear attention, delta rules, mesa, TTT and Titans beside a Transformer and LSTM.
 
-  bash launch/local.sh sweep --config=configs/memories.py:cells --out=runs/cells   40 minutes; order: 45; others: 30
+  bash launch/local.sh sweep --config=configs/memories.py:cells --out=runs/cells  40 minutes; mqar, order: 30
   bash launch/local.sh sweep --config=configs/memories.py:needle --out=runs/needle    65 minutes; ablation of Titans: 25
   bash launch/local.sh --config=configs/memories.py:needle,network=titans --workdir=runs/needle      10 minutes
 
@@ -140,19 +140,20 @@ ARMS = ("bptt", "tbptt", "dni", "cdni")
 MQAR = [name for name in NETWORKS if not name.startswith("titans_")]
 ORDER = ("linear_attention", "retention", "delta", "gated_delta")  # as published, from the first that falls to the last
 NEEDLE = ("window_attention", "lstm", "gated_delta", "titans", "titans_mac", "titans_mag")
+# what sweeps of mqar change in it, by argument
+CHANGED = {"order": {"train.steps": 12000, "train.save_every": 12000, "replicas.num": 5},
+          "rates": {"task.task_seed": 4, "train.steps": 2000, "replicas.num": len(RATES_TRIED), "replicas.vary": {
+              "optim.lr": RATES_TRIED, "seed": (40,) * len(RATES_TRIED)}}}
 
 
 def sweep(arg: str = "mqar"):
     """mqar, needle: networks. order: mqar with three times the updates and five seeds. rates: which learning rate mqar
     gives each. cells, cells_mqar: networks by what sends them credit. ablation: parts of Titans."""
     if arg in ("", "mqar", "order", "rates"):
-        tried = {"order": {"train.steps": 12000, "train.save_every": 12000, "replicas.num": 5}, "rates": {
-            "task.task_seed": 4, "train.steps": 2000, "replicas.num": len(RATES_TRIED), "replicas.vary": {
-                "optim.lr": RATES_TRIED, "seed": (40,) * len(RATES_TRIED)}}}.get(arg, {})
         for name in ORDER if arg == "order" else MQAR:
             size = {"learner.network.hidden": 64} if name == "lstm" else {"learner.network.width": 16}
             size |= {"learner.network.window": 96} if name == "window_attention" else {}  # all of the episode
-            yield {"_label": name, "_config": f"{HERE}:mqar,network={name}"} | size | tried
+            yield {"_label": name, "_config": f"{HERE}:mqar,network={name}"} | size | CHANGED.get(arg, {})
     elif arg == "ablation":
         for name, parts in TITANS_PARTS.items():
             changes = {f"learner.network.{field}": value for field, value in parts.items()}
@@ -166,10 +167,8 @@ def sweep(arg: str = "mqar"):
         yield from ({"_label": f"{name} {arm}", "_config": f"{HERE}:{arg},network={name},arm={arm}"}
                     for name in CELLS for arm in ("bptt", "tbptt", "cdni"))
     else:
-        common.choose(arg, dict.fromkeys(("mqar", "order", "rates", "needle", "cells", "cells_mqar", "ablation")), "")
+        common.choose(arg, SUMMARY, "")
 
 
-SUMMARY = {**dict.fromkeys(("mqar", "order"), "tables.memories.by_length"), "rates": "tables.memories.by_rate",
-           "needle": "tables.memories.by_length", "cells": "tables.memnet.gated",
-           "cells_mqar": "tables.memories.by_length",
-           "ablation": "tables.memories.by_split"}
+SUMMARY = {**dict.fromkeys(("mqar", "order", "needle", "cells_mqar"), "tables.memories.by_length"),
+           "rates": "tables.memories.by_rate", "cells": "tables.memnet.gated", "ablation": "tables.memories.by_split"}

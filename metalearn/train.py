@@ -196,7 +196,7 @@ def main() -> int:
     parser.add_argument("--workdir", required=True, help="where the run lives; reused to go on")
     parser.add_argument("--strict", action="store_true", help="do not go on from an earlier checkpoint than the newest")
     parser.add_argument("--watchdog", type=float, default=1000.0, metavar="N", help="end, with all threads' stacks, "
-                        "where a call takes longer than a minute and N times the median one (1000; 0: never)")
+                        "where a call takes a minute and N times the median, or a CPU idles for one (1000; 0: never)")
     parser.add_argument("--profile", type=int, nargs="?", const=20, default=0, metavar="N", help="trace N updates "
                         "(20) after the first calls, for xprof, into WORKDIR/profile")
     parser.add_argument("--wandb", action="store_true", help="numbers go to Weights & Biases too "

@@ -16,6 +16,7 @@ import time
 import jax
 import numpy as np
 
+from configs import common
 from metalearn.nn import fast_weights, network
 from tests import measured
 
@@ -30,13 +31,13 @@ NETWORKS = {
     "linear_attention": CHUNKS | dict(name="delta", decay="none", erase=False),
     "delta": CHUNKS | dict(name="delta", decay="none", erase=True),
     "gated delta": CHUNKS | dict(name="delta", decay="token", erase=True),
-    "mesa": CHUNKS | dict(name="mesa", steps=15, ridge=0.25),
-    "ttt, linear": CHUNKS | dict(name="ttt", layers=1, rate=1.0),
+    "mesa": common.NETWORKS["mesa"] | CHUNKS,
+    "ttt, linear": common.NETWORKS["ttt"] | CHUNKS,
     "titans lmm, linear": DESCENT | dict(variant="lmm", layers=1),
     "titans lmm": DESCENT | dict(variant="lmm", layers=2),
     "titans mac": DESCENT | dict(variant="mac", layers=2),
     "titans mag": DESCENT | dict(variant="mag", layers=2),
-    "pmi": CHUNKS | dict(name="pmi", window=64, slots=8, long=5, top=5, keep=0.7, outer="code", reads="corrected"),
+    "pmi": common.NETWORKS["pmi"] | CHUNKS,
 }
 # a matrix of scores between all tokens, 4 GiB at 32,768 and as much again backward
 QUADRATIC = ("transformer", "window_attention 64", "titans mag", "pmi")

@@ -169,12 +169,12 @@ def grid(runs: Sequence[Run]) -> Result:
                                   for title in titles)] for width in widths for step in updates]
     curves = []
     for width in widths:
-        shown = {title: one["by_update"] for title in titles if (one := at(width, title))}
+        shown = {title: [statistics.interval(one["by_update"][step]) for step in updates]
+                 for title in titles if (one := at(width, title))}
         curves.append({"title": f"width {width}", "x": [int(step) for step in updates], "xlabel": "updates",
                        "ylabel": "unseen accuracy", "levels": {"chance": 0.2}, "series": [
-                           {"name": f"K = {title}", "y": [float(np.mean(by[step])) for step in updates],
-                            "ci95": [statistics.interval(by[step])[1] for step in updates]}
-                           for title, by in shown.items()]})
+                           {"name": f"K = {title}", "y": [mean for mean, _ in points],
+                            "ci95": [half for _, half in points]} for title, points in shown.items()]})
     return {"headline": headline, "curves": curves, "tables": [
         {"title": "by width and K at the end, ± 95 % over seeds", "columns": ("width", "", *titles), "rows": rows},
         {"title": "unseen, by width, updates and K, mean over seeds", "columns": ("width", "updates", *titles),

@@ -39,7 +39,6 @@ from metalearn.validate import nonnegative, one_of, positive, require
 METHODS = ("zero", "zero_sample", "few_none", "few_random", "few_gauss", "few_sample", "demo", "demo_median")
 AFTER = 2**20  # + n: the number of the deterministic episode after n rounds, past that of any adaptation episode
 TARGETS = ("task_max", "train_max", "train_mean", "fixed")
-compiled = functools.partial(jax.jit, static_argnums=0)  # a method
 
 
 def make(task: TaskDist, learner: Learner, *, methods: tuple[str, ...], rounds: int, after: tuple[int, ...],
@@ -114,7 +113,7 @@ class _Tests:
         return hashlib.sha256(text).hexdigest()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # hashed by what it is, not by what it holds
+@dataclasses.dataclass(frozen=True)
 class _Player:
     """Plays whole episodes with a policy network that is shown the episode so far."""
 
@@ -130,23 +129,26 @@ class _Player:
         fixed = (params, carry, prompt, knobs, jnp.asarray(tests.id_E), jnp.asarray(tests.param_EX))
         if self.spec.env.host is None:
             return self._scanned(fixed, jnp.asarray(target_E), jnp.asarray(tests.param_EX), keys_E), None
-        steps, won_E = rollout.run_host(self.spec.env, functools.partial(self._act, *fixed),
-                                        self._begin(fixed, target_E), tests.param_EX, keys_E)
+        begin, act = self._jitted
+        steps, won_E = rollout.run_host(self.spec.env, functools.partial(act, *fixed), begin(fixed, target_E),
+                                        tests.param_EX, keys_E)
         return steps, won_E if self.spec.env.facts.get("success") else None
 
-    @compiled
-    def _scanned(self, fixed, target_E, param_EX, keys_E):
-        return rollout.run(self.spec.env, functools.partial(self._act, *fixed), self._begin(fixed, target_E), param_EX,
-                           keys_E)
+    @functools.cached_property
+    def _scanned(self):
+        return jax.jit(lambda fixed, target_E, param_EX, keys_E: rollout.run(
+            self.spec.env, functools.partial(self._act, *fixed), self._begin(fixed, target_E), param_EX, keys_E))
 
-    @compiled
+    @functools.cached_property
+    def _jitted(self):
+        return jax.jit(self._begin), jax.jit(self._act)
+
     def _begin(self, fixed, target_E):
         """The history of episodes in which nothing has happened."""
         params, _, prompt, _, id_E, param_EX = fixed
         history = acting.begin(self.spec, target_E)
         return acting.cache(self.spec, self.learner, params, prompt, history, id_E, param_EX)
 
-    @compiled
     def _act(self, params, carry, prompt, knobs, id_E, param_EX, history, time, obs_BS, rew_B, keys_B):
         """A policy of `rollout.run` whose memory is the history."""
         history = acting.observe(history, time, obs_BS, rew_B)
@@ -172,7 +174,7 @@ class _Found:
     def score(self, name: str, played: tuple[Trajectories, np.ndarray | None]) -> None:
         """Notes what `_Player.play` gave."""
         steps, won_E = played
-        self.scores[name] = np.asarray(steps.rtg_BT[:, 0])  # all that is to come at the first step
+        self.scores[name] = _return(steps)
         if won_E is not None:
             self.won[name] = won_E
 
@@ -196,7 +198,7 @@ def _adapt(player: _Player, found: _Found, method: str, go, none: Trajectories, 
     returns, paths = found.adaptation.setdefault(method, []), found.paths.setdefault(method, [])
     for r in range(rounds):
         steps, _ = go(best, knobs, r)
-        got_E = np.asarray(steps.rtg_BT[:, 0])
+        got_E = _return(steps)
         returns.append(got_E)
         best = jax.tree.map(lambda new, old, better=got_E > best_E: jnp.where(
             better.reshape(-1, *[1] * (new.ndim - 1)), new, old), acting.as_prompt(player.spec, steps), best)
@@ -217,7 +219,7 @@ def _references(spec: TrajectorySpec, tests: _Tests, part: dict, repeats: int, r
         play = functools.partial(rollout.run, env, make_policy(env))
         play = jax.jit(play) if env.host is None else play
         param_EX = jnp.asarray(tests.param_EX)
-        found[name] = np.asarray(play(param_EX, param_EX, keys_E).rtg_BT[:, 0])
+        found[name] = _return(play(param_EX, param_EX, keys_E))
     logged_BE = part["logs"].rtg_BT[..., 0]
     return found | {"behaviour": np.repeat(logged_BE.mean(1), repeats),
                     "behaviour_best": np.repeat(logged_BE.max(1), repeats)}
@@ -268,3 +270,7 @@ def _report(found: _Found, lines: dict[str, np.ndarray], methods: tuple[str, ...
 
 def _by_task(values_E: np.ndarray, repeats: int) -> np.ndarray:
     return np.asarray(values_E, np.float64).reshape(-1, repeats).mean(1)
+
+
+def _return(steps: Trajectories) -> np.ndarray:
+    return np.asarray(steps.rtg_BT[:, 0])

@@ -57,7 +57,7 @@ def _solve(below_CC: Array, right_CX: Array) -> Array:
     """(I + below)^-1 right, by inverses of ever larger blocks. Not by LAPACK: on two cores, two such calls at once wait
     for each other forever."""
     inverse, at = np.eye(below_CC.shape[-1], dtype=below_CC.dtype), np.arange(below_CC.shape[-1])
-    for size in 2 ** np.arange(len(at).bit_length()):
+    for size in 2 ** np.arange((len(at) - 1).bit_length()):
         joins_CC = (at // size == at[:, None] // size - 1) & (at[:, None] // size % 2 == 1)
         inverse -= inverse @ jnp.where(joins_CC, jax.lax.stop_gradient(below_CC), 0.0) @ inverse
     return jax.lax.custom_linear_solve(lambda x: x + below_CC @ x, right_CX, lambda _, b: inverse @ b,

@@ -53,11 +53,13 @@ class Watchdog:
             time.sleep(TICK)
             self._ticks, limit, before, spent = self._ticks + 1, self._limit, spent, time.process_time()
             idle = idle + 1 if limit and spent - before < TICK / 100 else 0
-            if limit and (self._ticks * TICK > limit or idle * TICK > self._still):
-                faulthandler.dump_traceback()
+            if idle * TICK > self._still:
+                why = f"stood still for {self._still:.0f} s (XLA_FLAGS=--xla_cpu_multi_thread_eigen=false may help)"
+            elif limit and self._ticks * TICK > limit:
                 why = f"did not come back within {limit:.0f} s (--watchdog={self.multiple:g})"
-                if idle * TICK > self._still:
-                    why = f"stood still for {self._still:.0f} s (XLA_FLAGS=--xla_cpu_multi_thread_eigen=false may help)"
-                print(f"error: updates {why}; above is where every thread stood. The same command goes on from the "
-                      "last checkpoint", file=sys.stderr, flush=True)
-                os._exit(EXIT_FAILURE)
+            else:
+                continue
+            faulthandler.dump_traceback()
+            print(f"error: updates {why}; above is where every thread stood. The same command goes on from the last "
+                  "checkpoint", file=sys.stderr, flush=True)
+            os._exit(EXIT_FAILURE)
