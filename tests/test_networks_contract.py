@@ -80,7 +80,8 @@ def seen(request):
                     pieces=jnp.concatenate(pieces, 1), steps=steps.swapaxes(0, 1), states=(state, last))
 
     found = everything(jax.random.key(1), tokens)
-    return types.SimpleNamespace(name=request.param, net=net, tokens=tokens, **found)
+    blank = everything(jax.random.key(1), tokens.at[:, ::2].set(0.0))["grads"]
+    return types.SimpleNamespace(name=request.param, net=net, tokens=tokens, blank=blank, **found)
 
 
 def test_step_repeated_is_apply_at_once_is_apply_in_segments(seen):
@@ -125,6 +126,12 @@ def test_the_state_is_as_large_as_said(seen):
     assert (longer == seen.net.state_size(seen.params, L)) == seen.net.recurrent
     state = seen.net.initial_state(seen.params, B, L)
     assert all(len(leaf) == B for group in state.values() for leaf in group.values())
+
+
+def test_tokens_of_zeros_make_no_gradient_large(seen):
+    """Norms of vectors that are zero, one after another, multiply it by a thousand each."""
+    size = lambda grads: np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(grads)))
+    assert 0 < size(seen.blank) < 10 * size(seen.grads)
 
 
 def test_golden_update(seen, golden):

@@ -152,6 +152,18 @@ def test_a_memory_that_descends_is_its_recurrence_with_gradients_from_the_chunks
     close(cut, want)
 
 
+@pytest.mark.parametrize("logit", [-150.0, 40.0])
+def test_gates_that_are_shut_or_open_altogether_have_finite_gradients(logit):
+    """In float32 sigmoid(-150) is 0 and sigmoid(40) is 1: what is remembered and what is forgotten have no logarithm."""
+    def loss(logit):
+        gates = {name: jax.nn.sigmoid(jnp.full((B, H, L), logit)) for name in ("momentum", "forget")}
+        rates = jax.tree.map(jnp.float32, {"rate": 0.3 * gate(4)} | gates)
+        single = jax.tree.map(jnp.float32, ({"M": layers(2), "S": layers(2)}, *tokens(K)))
+        return by_chunks(*single, rates, 4)[1].sum()
+
+    assert np.isfinite(jax.grad(loss)(jnp.float32(logit)))
+
+
 def test_chunks_of_a_memory_that_descends_are_not_the_recurrence():
     rates = {"rate": 0.3 * gate(4)}
     one, four = (by_chunks({"M": layers(1), "S": [None]}, *tokens(K), rates, chunk)[1] for chunk in (1, 4))

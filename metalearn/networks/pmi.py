@@ -14,9 +14,6 @@ from metalearn.nn import fast_weights, mixing, network, transformer
 from metalearn.nn.transformer import normal
 from metalearn.types import Array, PyTree
 
-READS = ("corrected", "sum", "working", "long")
-OUTER = ("code", "full")
-
 
 class Pmi(mixing.WindowAttention):
     chunk: int
@@ -99,8 +96,8 @@ def make(spec: network.NetworkSpec, *, depth: int, width: int, num_heads: int, m
              slots' outer products L W, read by L again)
     reads    corrected (the paper's) | sum (long-term memory uncorrected) | working (alone: a shared workspace) | long
     """
-    validate.one_of(READS, reads=reads)
-    validate.one_of(OUTER, outer=outer)
+    validate.one_of(("corrected", "sum", "working", "long"), reads=reads)
+    validate.one_of(("code", "full"), outer=outer)
     validate.positive(window=window, chunk=chunk, slots=slots, long=long, top=top)
     validate.require(0 <= keep <= 1, "keep", keep, "must lie between 0 and 1")
     validate.require(top <= chunk, "top", top, f"must be at most chunk={chunk}: a slot takes tokens of one segment")

@@ -16,8 +16,6 @@ from metalearn.nn.neural_memory import NeuralMemory
 from metalearn.nn.transformer import normal
 from metalearn.types import Array, HostArray
 
-VARIANTS = ("lmm", "mac", "mag", "mal")
-
 
 class Titans(NeuralMemory):
     """The memory and attention in one mixer: mac, mag or mal; `first` is how many persistent tokens there are."""
@@ -49,13 +47,12 @@ class Titans(NeuralMemory):
             return super().__call__(state, x_BLD, fresh)
         memory = {g: s for g, s in state.items() if g != "attention"}
         memory, o_BLD = super().__call__(memory, x_BLD, fresh)
-        if self.variant == "mal":
-            attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD, fresh)
-            return memory | {"attention": attention}, y_BLD
-        attention, y_BLD = self.look_back(state["attention"], x_BLD, fresh)
-        y_BLD, o_BLD = (scale * a * jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + 1e-6)
-                        for scale, a in zip(self.scales, (y_BLD, o_BLD), strict=True))
-        return memory | {"attention": attention}, y_BLD * jax.nn.sigmoid(o_BLD)
+        attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD if self.variant == "mal" else x_BLD, fresh)
+        if self.variant == "mag":
+            y_BLD, o_BLD = (scale * a * jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + 1e-6)
+                            for scale, a in zip(self.scales, (y_BLD, o_BLD), strict=True))
+            y_BLD *= jax.nn.sigmoid(o_BLD)
+        return memory | {"attention": attention}, y_BLD
 
     def look_back(self, state, x_BLD: Array, fresh: bool):
         """(state, what attention over the window says)."""
@@ -82,11 +79,11 @@ class Titans(NeuralMemory):
         mask_11LM = np.concatenate([mask_LL, mask_LL], 1)[None, None]
 
         def segment(memory, now):
-            recalled_BCD = self.read(memory, now["q"]).reshape(now["x"].shape)
+            recalled_BCD = mixing.norm(self.read(memory, now["q"]).reshape(now["x"].shape))
             (_, *recalled), (q, *own) = ([self.by_head(part) for part in jnp.split(a @ self.attention_qkv, 3, -1)]
                                          for a in (recalled_BCD, now["x"]))
             k, v = (jnp.concatenate(pair, 1) for pair in zip(recalled, own, strict=True))
-            y_BCD = self.attend(q, k, v, mask_11LM)
+            y_BCD = mixing.norm(self.attend(q, k, v, mask_11LM))
             q, k, v = self.cut(y_BCD @ self.remember)
             memory, o_BCHK = self.write(memory, q, k, v, y_BCD)
             return memory, y_BCD.reshape(o_BCHK.shape) * o_BCHK
@@ -103,7 +100,7 @@ def make(spec: network.NetworkSpec, *, variant: str, depth: int, width: int, num
     persistent  learned tokens: lmm begins with them, attention sees them from everywhere
     window      tokens that mag and mal attend over
     """
-    validate.one_of(VARIANTS, variant=variant)
+    validate.one_of(("lmm", "mac", "mag", "mal"), variant=variant)
     validate.positive(chunk=chunk, layers=layers, rate=rate, window=window)
     validate.nonnegative(clip=clip)
     fields: dict[str, Any] = dict(depth=depth, width=width, num_heads=num_heads, mlp=mlp, conv=conv, chunk=chunk,

@@ -140,8 +140,9 @@ def _products(factor_BHC: Array | None, like_BHC: Array, log: Callable) -> tuple
     C = like_BHC.shape[-1]
     if factor_BHC is None:
         return jnp.broadcast_to(np.tri(C, dtype=like_BHC.dtype), (*like_BHC.shape, C)), jnp.ones_like(like_BHC)
-    # logarithms, since quotients of products underflow; a factor of 0 is one of 1e-26, or all differences would be NaN
-    total = jnp.cumsum(jnp.maximum(log(factor_BHC), -60.0), -1)
+    # logarithms, since quotients of products underflow; 0 is as 1e-26, or all differences, and gradients, would be NaN
+    gone = log(factor_BHC) < -60.0
+    total = jnp.cumsum(jnp.where(gone, -60.0, log(jnp.where(gone, 0.5, factor_BHC))), -1)
     steps = jnp.where(np.tri(C, dtype=bool), total[..., :, None] - total[..., None, :], -jnp.inf)
     return jnp.exp(steps), jnp.exp(total)
 

@@ -40,12 +40,15 @@ class Stack(nn.Module):
         self.norm, self.head = nn.LayerNorm(), nn.Dense(self.outputs, kernel_init=normal(HEAD_SCALE))
         if self.persistent:
             self.first = self.param("persistent", normal(1.0), (self.persistent, self.width))
+        self.nothing = self.param("nothing", normal(1.0), (1, self.width))
 
     def __call__(self, state: PyTree, tokens_BLI: Array) -> tuple[PyTree, Array]:
         fresh = state is None and not self.persistent
         if state is None:
             state = self.initial_state(tokens_BLI.shape[0], 0)
-        state, x_BLD = self._blocks(state, self.embed(tokens_BLI), fresh)
+        # a token of zeros becomes something, since each norm of zeros multiplies gradients by 1e3
+        x_BLD = self.embed(tokens_BLI) + self.nothing * (tokens_BLI == 0).all(-1, keepdims=True)
+        state, x_BLD = self._blocks(state, x_BLD, fresh)
         return state, self.head(self.norm(x_BLD))
 
     def initial_state(self, num: int, length: int) -> PyTree:
