@@ -154,7 +154,7 @@ def test_a_memory_that_descends_is_its_recurrence_with_gradients_from_the_chunks
 
 @pytest.mark.parametrize("logit", [-150.0, 40.0])
 def test_gates_that_are_shut_or_open_altogether_have_finite_gradients(logit):
-    """In float32 sigmoid(-150) is 0 and sigmoid(40) is 1: what is remembered and what is forgotten have no logarithm."""
+    """In float32 sigmoid(-150) is 0 and sigmoid(40) is 1: what is kept of a memory or its momentum has no logarithm."""
     def loss(logit):
         gates = {name: jax.nn.sigmoid(jnp.full((B, H, L), logit)) for name in ("momentum", "forget")}
         rates = jax.tree.map(jnp.float32, {"rate": 0.3 * gate(4)} | gates)

@@ -1,7 +1,8 @@
 """Titans (2501.00663): a neural memory that writes what surprises it, alone or beside attention over a window.
 
 Ours, where the paper leaves it open: layers are square and per head, a query reads after its own token was learned, and
-in a segment of `mac` a token sees what was recalled for tokens up to its own (the paper's mask shows it later ones).
+in a segment of `mac` a token sees what was recalled for tokens up to its own (the paper's mask shows it later ones),
+and the memory gates what attention said there as in `mag`: with their plain product nothing was learned.
 """
 
 from typing import Any
@@ -32,15 +33,13 @@ class Titans(NeuralMemory):
         self.first_kv = self.param("persistent", normal(1.0), (2, self.first, D))
         if self.variant == "mac":
             self.remember = self.param("remember", normal(1.0), (D, 3 * D))
-        if self.variant == "mag":
+        if self.variant != "mal":
             start = np.array([[small], [1.0]], np.float32)
             self.scales = self.param("scales", lambda _: jnp.broadcast_to(start, (2, D)))
 
     def initial_memory(self, num):
-        state = super().initial_memory(num)
-        if self.variant == "mac":
-            return state
-        return state | {"attention": mixing.seen_nothing(num, self.window, self.num_heads, self.size)}
+        attention = {"attention": mixing.seen_nothing(num, self.window, self.num_heads, self.size)}
+        return super().initial_memory(num) | ({} if self.variant == "mac" else attention)
 
     def __call__(self, state, x_BLD, fresh):
         if self.variant == "mac":
@@ -48,11 +47,12 @@ class Titans(NeuralMemory):
         memory = {g: s for g, s in state.items() if g != "attention"}
         memory, o_BLD = super().__call__(memory, x_BLD, fresh)
         attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD if self.variant == "mal" else x_BLD, fresh)
-        if self.variant == "mag":
-            y_BLD, o_BLD = (scale * a * jax.lax.rsqrt((a**2).mean(-1, keepdims=True) + 1e-6)
-                            for scale, a in zip(self.scales, (y_BLD, o_BLD), strict=True))
-            y_BLD *= jax.nn.sigmoid(o_BLD)
-        return memory | {"attention": attention}, y_BLD
+        return memory | {"attention": attention}, y_BLD if self.variant == "mal" else self.gated(y_BLD, o_BLD)
+
+    def gated(self, y_BLD: Array, o_BLD: Array) -> Array:
+        """What attention says, y, gated by what the memory says."""
+        y_BLD, o_BLD = (scale * mixing.norm(a) for scale, a in zip(self.scales, (y_BLD, o_BLD), strict=True))
+        return y_BLD * jax.nn.sigmoid(o_BLD)
 
     def look_back(self, state, x_BLD: Array, fresh: bool):
         """(state, what attention over the window says)."""
@@ -86,7 +86,7 @@ class Titans(NeuralMemory):
             y_BCD = mixing.norm(self.attend(q, k, v, mask_11LM))
             q, k, v = self.cut(y_BCD @ self.remember)
             memory, o_BCHK = self.write(memory, q, k, v, y_BCD)
-            return memory, y_BCD.reshape(o_BCHK.shape) * o_BCHK
+            return memory, self.gated(y_BCD, o_BCHK.reshape(y_BCD.shape)).reshape(o_BCHK.shape)
 
         return self.by_chunks(segment, state, {"q": q_BLHK, "k": k_BLHK, "v": v_BLHK, "x": x_BLD}, fresh)
 
