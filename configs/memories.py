@@ -41,6 +41,7 @@ CELLS["titans"] |= dict(persistent=0)
 # of mqar, the best of .001, .003, .01 (and .03, see RATES_TRIED) at 16 pairs on other tasks and another seed
 RATES = {"delta": 1e-2, "gated_delta": 1e-2, "mesa": 1e-2, "ttt": 1e-2, "lstm": 1e-2}
 RATES_TRIED = (1e-3, 3e-3, 1e-2, 3e-2)
+NEEDLE_CHUNKS = {"titans": 8, "titans_mag": 8, "titans_mac": 64}
 
 
 def recall(task: dict, network: str, segment: int, lengths: tuple) -> dict:
@@ -74,8 +75,8 @@ def needle(network: str = "gated_delta") -> dict:
     task = dict(name="needle", haystack="drawn", words=16, sentence=16, digits=2, length=256, longest=16384,
                 task_seed=0)
     config = recall(task, network, 256, (64, 256, 1024, 4096, 16384))
-    # of 8 and 16, on other tasks and seeds: many words come twice within 16
-    config["learner"]["network"] |= dict(chunk=8) if network in ("titans", "titans_mag") else {}
+    # on other tasks and seeds, of 8 and 16 (many words come twice within 16), and of 16 and 64 for MAC's segments
+    config["learner"]["network"] |= dict(chunk=NEEDLE_CHUNKS[network]) if network in NEEDLE_CHUNKS else {}
     config["train"] |= dict(steps=3000, save_every=3000)
     config["evaluators"]["length_generalisation"] |= dict(episodes=64)
     return config
@@ -151,16 +152,17 @@ CHANGED = {"order": {"train.steps": 12000, "train.save_every": 12000, "replicas.
 
 def sweep(arg: str = "mqar"):
     """mqar, needle: networks. order: mqar with three times the updates and five seeds. rates: which learning rate mqar
-    gives each. cells, cells_mqar: networks by what sends them credit. ablation: parts of Titans."""
+    gives each. cells, cells_mqar: networks by what sends them credit. ablation, ablation_needle: parts of Titans."""
     if arg in ("", "mqar", "order", "rates"):
         for name in ORDER if arg == "order" else MQAR:
             size = {"learner.network.hidden": 64} if name == "lstm" else {"learner.network.width": 16}
             size |= {"learner.network.window": 96} if name == "window_attention" else {}  # all of the episode
             yield {"_label": name, "_config": f"{HERE}:mqar,network={name}"} | size | CHANGED.get(arg, {})
-    elif arg == "ablation":
+    elif arg in ("ablation", "ablation_needle"):
+        long = {} if arg == "ablation" else {"train.steps": 1500, "train.save_every": 1500}
         for name, parts in TITANS_PARTS.items():
             changes = {f"learner.network.{field}": value for field, value in parts.items()}
-            yield {"_label": name, "_config": f"{HERE}:ablation"} | changes
+            yield {"_label": name, "_config": f"{HERE}:{'needle,network=titans' if long else arg}"} | long | changes
     elif arg == "needle":
         yield from ({"_label": name, "_config": f"{HERE}:needle,network={name}"} for name in NEEDLE)
     elif arg == "cells":
@@ -173,5 +175,5 @@ def sweep(arg: str = "mqar"):
         common.choose(arg, SUMMARY, "")
 
 
-SUMMARY = {**dict.fromkeys(("mqar", "order", "needle", "cells_mqar"), "tables.memories.by_length"),
+SUMMARY = {**dict.fromkeys(("mqar", "order", "needle", "ablation_needle", "cells_mqar"), "tables.memories.by_length"),
            "rates": "tables.memories.by_rate", "cells": "tables.memnet.gated", "ablation": "tables.memories.by_split"}

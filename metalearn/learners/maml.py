@@ -17,8 +17,6 @@ from metalearn.learning.gradients import by_chunk, inner_loop
 from metalearn.types import Episodes, Learner
 from metalearn.validate import nonnegative, one_of, positive, require
 
-ORDERS = ("second", "first", "truncated")
-
 
 def make(spec, *, backbone: dict, adapt: str, context: int, inner_steps: int, eval_steps: int, inner_lr: float,
          learn_lr: bool, order: str, exact_steps: int, remat: bool, task_chunk: int) -> Learner:
@@ -33,7 +31,7 @@ def make(spec, *, backbone: dict, adapt: str, context: int, inner_steps: int, ev
     task_chunk   tasks worked on at a time (0: all); the batch must be a multiple of it
     """
     support_query.need(spec, fixed_ways=True)
-    one_of(ORDERS, order=order)
+    one_of(("second", "first", "truncated"), order=order)
     positive(inner_lr=inner_lr)
     nonnegative(inner_steps=inner_steps, eval_steps=eval_steps, task_chunk=task_chunk)
     require((exact_steps > 0) == (order == "truncated"), "exact_steps", exact_steps,

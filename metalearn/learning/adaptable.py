@@ -15,8 +15,6 @@ from metalearn.nn import backbone as backbone_lib
 from metalearn.types import Array, PyTree
 from metalearn.validate import one_of, require
 
-ADAPT = ("all", "head", "context")
-
 
 @dataclasses.dataclass(frozen=True)
 class Adaptable:
@@ -39,7 +37,7 @@ class Adaptable:
 
 def make(backbone: dict, spec, num_outputs: int, adapt: str, context: int) -> Adaptable:
     """`context` is the length of the context vector, above 0 exactly where adapt=context."""
-    one_of(ADAPT, adapt=adapt)
+    one_of(("all", "head", "context"), adapt=adapt)
     require((context > 0) == (adapt == "context"), "context", context, "must be above 0 with adapt=context, else 0")
     net = backbone_lib.make(backbone, spec)
     running = net.norm == "running"

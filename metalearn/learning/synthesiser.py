@@ -19,8 +19,6 @@ from metalearn.nn import feedback as feedback_nn
 from metalearn.types import Array, Episodes, Mean, PyTree
 from metalearn.validate import fraction, nonnegative, one_of, require, within
 
-CONTEXTS = ("none", "label")
-ADAPTERS = ("none", "identity", "learned")
 LARGEST_TRACE = 128  # floats of a state: a trace holds their cube per episode
 
 
@@ -54,8 +52,8 @@ class Options:
 
     def check(self, targets: str, segment: int, networks: int) -> None:
         """ConfigError unless they suit `networks` networks that read segments of `segment` steps."""
-        one_of(CONTEXTS, context=self.context)
-        one_of(ADAPTERS, adapter=self.adapter)
+        one_of(("none", "label"), context=self.context)
+        one_of(("none", "identity", "learned"), adapter=self.adapter)
         labelled = self.context != "label" or targets != "real"
         require(labelled, "context", self.context, "needs a task with labels; this one has none")
         nonnegative(hidden=self.hidden, clip=self.clip, aux=self.aux)

@@ -34,7 +34,7 @@ class Transformer(nn.Module):
     dtype: Any
 
     def setup(self):
-        self.embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=transformer.normal(1.0))
+        self.embed = transformer.Embed(self.width, dtype=self.dtype, kernel_init=transformer.normal(1.0))
         if self.positions:
             self.position = self.param("position", nn.initializers.normal(0.02), (self.positions, self.width))
         self.blocks = [transformer.Block(self.num_heads, self.mlp, self.depth, self.dtype) for _ in range(self.depth)]

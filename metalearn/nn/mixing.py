@@ -14,7 +14,7 @@ import numpy as np
 
 from metalearn import validate
 from metalearn.nn import network, taps
-from metalearn.nn.transformer import Dense, attend, normal
+from metalearn.nn.transformer import Dense, Embed, attend, normal
 from metalearn.types import Array, HostArray, PyTree
 
 HEAD_SCALE = 0.1  # the head starts small, as residual outputs do
@@ -32,7 +32,7 @@ class Stack(nn.Module):
     persistent: int = 0
 
     def setup(self):
-        self.embed = nn.Dense(self.width, kernel_init=normal(1.0))
+        self.embed = Embed(self.width, kernel_init=normal(1.0))
         self.mixers = [self.mixer(self.depth) for _ in range(self.depth)]
         self.norms = [nn.LayerNorm() for _ in range(2 * self.depth)]
         self.ups = [Dense(self.mlp, kernel_init=normal(1.0)) for _ in range(self.depth)]
@@ -40,15 +40,12 @@ class Stack(nn.Module):
         self.norm, self.head = nn.LayerNorm(), nn.Dense(self.outputs, kernel_init=normal(HEAD_SCALE))
         if self.persistent:
             self.first = self.param("persistent", normal(1.0), (self.persistent, self.width))
-        self.nothing = self.param("nothing", normal(1.0), (1, self.width))
 
     def __call__(self, state: PyTree, tokens_BLI: Array) -> tuple[PyTree, Array]:
         fresh = state is None and not self.persistent
         if state is None:
             state = self.initial_state(tokens_BLI.shape[0], 0)
-        # a token of zeros becomes something, since each norm of zeros multiplies gradients by 1e3
-        x_BLD = self.embed(tokens_BLI) + self.nothing * (tokens_BLI == 0).all(-1, keepdims=True)
-        state, x_BLD = self._blocks(state, x_BLD, fresh)
+        state, x_BLD = self._blocks(state, self.embed(tokens_BLI), fresh)
         return state, self.head(self.norm(x_BLD))
 
     def initial_state(self, num: int, length: int) -> PyTree:

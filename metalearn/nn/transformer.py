@@ -32,6 +32,15 @@ class Dense(nn.Dense):
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
 
 
+class Embed(nn.Dense):
+    """`nn.Dense` of tokens. One that is all zeros is +1 -1 +1 .. instead: blocks norm what they read, and each norm of
+    a vector of zeros multiplies gradients by a thousand."""
+
+    def __call__(self, tokens_BLI: Array) -> Array:
+        nothing_D = jnp.asarray((-1.0) ** np.arange(self.features), self.dtype)
+        return super().__call__(tokens_BLI) + nothing_D * (tokens_BLI == 0).all(-1, keepdims=True)
+
+
 class Attention(nn.Module):
     """Multi-head attention. `mask_LL` is boolean, (queries, keys) or one such per row; a cache's keys are its slots.
 

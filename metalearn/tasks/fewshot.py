@@ -23,8 +23,6 @@ from metalearn.tasks import _ids
 from metalearn.types import Array, Episodes, EpisodeSpec, TaskDist
 from metalearn.validate import ConfigError, one_of, require
 
-FORMS = ("support_query", "stream")
-
 
 def make(*, dataset: str, train_split: str, val_split: str, test_split: str, new_dataset: str, image_size: int,
          channels: int, flat: bool, rotations: str, ways: int, shots: int, queries: int, train_ways: int, form: str,
@@ -101,7 +99,7 @@ class Protocol(NamedTuple):
             value = getattr(self, field)
             require(value >= least, field, value, f"must be at least {least}")
         require(self.train_ways >= 2, "train_ways", self.train_ways, "must be 0 (as ways) or at least 2")
-        one_of(FORMS, form=self.form)
+        one_of(("support_query", "stream"), form=self.form)
         one_of(("none", "train", "all"), rotations=self.rotations)
 
     def ways_in(self, split: str) -> int:

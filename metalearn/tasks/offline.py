@@ -20,7 +20,6 @@ from metalearn.types import Array, Prompted, TaskDist, Trajectories, TrajectoryS
 from metalearn.validate import fraction, nonnegative, one_of, positive, require
 
 SPLITS = ("train", "validation", "test")
-CONDITIONINGS = ("return", "rank")
 
 
 def make(*, env: dict, data: str, cache: str, behaviour: str, quality: str, sac: dict, train_tasks: int,
@@ -41,7 +40,7 @@ def make(*, env: dict, data: str, cache: str, behaviour: str, quality: str, sac:
     conditioning  return: the return-to-go; rank: the episode's place among its task's returns, in [0, 1]
     scale         what returns-to-go are divided by before they enter a network
     """
-    one_of(CONDITIONINGS, conditioning=conditioning)
+    one_of(("return", "rank"), conditioning=conditioning)
     recipe = recipe_lib.Recipe(env=dict(env), behaviour=behaviour, quality=quality, sac=dict(sac), episodes=episodes,
                                train_tasks=train_tasks, test_tasks=test_tasks, task_seed=task_seed, data_seed=data_seed)
     positive(history=history, window=window, scale=scale)
