@@ -20,6 +20,7 @@ PMI = STACK | dict(window=6, slots=2, long=3, top=1, keep=0.7)
 # name of the entry, and of its variant: (its sizes, floats of its state by hand)
 NETWORKS = {
     "transformer": (dict(depth=2, width=8, num_heads=2, mlp=8, positions=True, remat="none"), 2 * 2 * L * 8),
+    "transformer, unplaced": (dict(depth=2, width=8, num_heads=2, mlp=8, positions=False, remat="none"), 2 * 2 * L * 8),
     "lstm": (dict(hidden=6), 2 * 6),
     "outer_lstm": (dict(size=3, num_heads=2), 2 * 9 + 2 * 3),
     "vsml": (dict(hidden=3, messages=2, ticks=2), X * V * 2 * 3 + (X + V) * 2),
