@@ -4,7 +4,7 @@
   bash launch/local.sh sweep --config=configs/gpicl.py:phases --out=runs/phases      K from 1 to unlimited, 12 minutes
   bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models      every learner, 60 minutes
 
-Sweeps plateau (45), states, widths (30), projections (18): minutes of one core. Runs: smoke; mnist, paper, for a GPU, not run.
+Sweeps plateau (45), states, widths (30), projections (18): minutes of a core. Also smoke; mnist, paper: GPU, not run.
 Another network or learner is one more word, as in digits,network=ntm or digits,learner=maml.
 
   results/gpicl_digits: unseen 0.853 ± 0.010
