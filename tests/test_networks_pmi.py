@@ -45,7 +45,7 @@ def case(**changes):
     return call, params, memory, h_BCD
 
 
-@pytest.mark.parametrize("outer", pmi.OUTER)
+@pytest.mark.parametrize("outer", ("code", "full"))
 @pytest.mark.parametrize("top", [2, C])
 def test_a_segment_is_written_as_the_equations_say(outer, top):
     call, p, memory, h = case(outer=outer, top=top)
@@ -77,7 +77,7 @@ def heads(q, k, v, mask):
     return np.concatenate(out, -1)
 
 
-@pytest.mark.parametrize("reads", pmi.READS)
+@pytest.mark.parametrize("reads", ("corrected", "sum", "working", "long"))
 def test_tokens_hear_what_the_equations_say(reads):
     call, p, memory, h = case(reads=reads)
 
