@@ -41,7 +41,9 @@ CELLS["titans"] |= dict(persistent=0)
 # of mqar, the best of .001, .003, .01 (and .03, see RATES_TRIED) at 16 pairs on other tasks and another seed
 RATES = {"delta": 1e-2, "gated_delta": 1e-2, "mesa": 1e-2, "ttt": 1e-2, "lstm": 1e-2}
 RATES_TRIED = (1e-3, 3e-3, 1e-2, 3e-2)
-NEEDLE_CHUNKS = {"titans": 8, "titans_mag": 8, "titans_mac": 64}
+# of needle, on other tasks and seeds: of chunks of 8 and 16 (many words come twice within 16), of 16 and 64 for MAC's
+# segments, of the largest step sizes .5 and .1 for MAG, whose memory ran away in one seed of three at .5
+NEEDLE_FIELDS = {"titans": dict(chunk=8), "titans_mag": dict(chunk=8, rate=0.1), "titans_mac": dict(chunk=64)}
 
 
 def recall(task: dict, network: str, segment: int, lengths: tuple) -> dict:
@@ -75,8 +77,7 @@ def needle(network: str = "gated_delta") -> dict:
     task = dict(name="needle", haystack="drawn", words=16, sentence=16, digits=2, length=256, longest=16384,
                 task_seed=0)
     config = recall(task, network, 256, (64, 256, 1024, 4096, 16384))
-    # on other tasks and seeds, of 8 and 16 (many words come twice within 16), and of 16 and 64 for MAC's segments
-    config["learner"]["network"] |= dict(chunk=NEEDLE_CHUNKS[network]) if network in NEEDLE_CHUNKS else {}
+    config["learner"]["network"] |= NEEDLE_FIELDS.get(network, {})
     config["train"] |= dict(steps=3000, save_every=3000)
     config["evaluators"]["length_generalisation"] |= dict(episodes=64)
     return config
