@@ -203,9 +203,9 @@ ARMS = {
         "train.eval_every": 250} for width in (16, 32, 64, 128) for num in (64, 128, 256, 0)},
     # seeds on which nothing was tuned; and the phases, from K = 64, below which nothing is learned but the tasks
     "projections": {f"{kind} main job": {"_config": "configs/gpicl.py:digits", "seed": 10, "replicas.num": 5,
-                                          "task.projection": kind} for kind in ("gaussian", "binomial")} | {
+                                         "task.projection": kind} for kind in ("gaussian", "binomial")} | {
         f"{kind} K {num or 'unlimited'}": {"seed": 10, "task.projection": kind, "task.num_tasks": num,
-                                            "train.eval_every": 250}
+                                           "train.eval_every": 250}
         for num in (64, 128, 256, 1024, 0) for kind in ("gaussian", "binomial")},
 }
 

@@ -38,8 +38,10 @@ class Titans(NeuralMemory):
             self.scales = self.param("scales", lambda _: jnp.broadcast_to(start, (2, D)))
 
     def initial_memory(self, num):
-        attention = {"attention": mixing.seen_nothing(num, self.window, self.num_heads, self.size)}
-        return super().initial_memory(num) | ({} if self.variant == "mac" else attention)
+        state = super().initial_memory(num)
+        if self.variant == "mac":
+            return state
+        return state | {"attention": mixing.seen_nothing(num, self.window, self.num_heads, self.size)}
 
     def __call__(self, state, x_BLD, fresh):
         if self.variant == "mac":
@@ -47,12 +49,13 @@ class Titans(NeuralMemory):
         memory = {g: s for g, s in state.items() if g != "attention"}
         memory, o_BLD = super().__call__(memory, x_BLD, fresh)
         attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD if self.variant == "mal" else x_BLD, fresh)
-        return memory | {"attention": attention}, y_BLD if self.variant == "mal" else self.gated(y_BLD, o_BLD)
+        if self.variant == "mag":
+            y_BLD = self.gated(mixing.norm(y_BLD), o_BLD)
+        return memory | {"attention": attention}, y_BLD
 
     def gated(self, y_BLD: Array, o_BLD: Array) -> Array:
-        """What attention says, y, gated by what the memory says."""
-        y_BLD, o_BLD = (scale * mixing.norm(a) for scale, a in zip(self.scales, (y_BLD, o_BLD), strict=True))
-        return y_BLD * jax.nn.sigmoid(o_BLD)
+        """What attention says, y, normed already, gated by what the memory says."""
+        return self.scales[0] * y_BLD * jax.nn.sigmoid(self.scales[1] * mixing.norm(o_BLD))
 
     def look_back(self, state, x_BLD: Array, fresh: bool):
         """(state, what attention over the window says)."""

@@ -33,7 +33,7 @@ class Dense(nn.Dense):
 
 
 class Embed(nn.Dense):
-    """`nn.Dense` of tokens. One that is all zeros is +1 -1 +1 .. instead: blocks norm what they read, and each norm of
+    """`nn.Dense` of tokens, and +1 -1 +1 .. on top where one is all zeros: blocks norm what they read, and each norm of
     a vector of zeros multiplies gradients by a thousand."""
 
     def __call__(self, tokens_BLI: Array) -> Array:
