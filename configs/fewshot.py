@@ -267,7 +267,7 @@ def sweep(arg: str = "digits"):
     """TASK[,LEARNER[,LEARNER ...]]: every learner (or those named) on one task, 3 seeds."""
     task, *names = (arg or "digits").split(",")
     common.choose(task, TASKS, "digits")
-    for seed in range(1 if task == "memory" else 3):  # outermost: a sweep that is cut short has a whole table of one seed
+    for seed in range(1 if task == "memory" else 3):  # outermost: a sweep cut short has a whole table of one seed
         for name in names or learner_names(task):
             # each learner has fields of its own, so each is a config argument of its own
             yield dict(_label=f"{name}, seed {seed}", _config=f"configs/fewshot.py:{task},{name}", seed=seed)
