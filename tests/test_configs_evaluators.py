@@ -1,6 +1,10 @@
-"""Cost of an update: memory by segment, not by episode, when learning online."""
+"""Cost of an update: memory by segment, not by episode, when learning online. Squared error where it counts."""
+
+import types
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from metalearn import lookup
@@ -32,3 +36,18 @@ def test_online_memory_does_not_grow_with_the_episode_and_full_backpropagation_d
 def test_bad_input():
     with pytest.raises(ConfigError, match="repeats"):
         lookup.build("evaluators", "update_cost", None, None, batch=4, repeats=0, positions=4)
+
+
+def test_squared_error_is_that_of_the_queries_alone():
+    task = lookup.build("tasks", "sinusoid", shots=3, queries=2, amplitude=(0.1, 5.0), phase=(0.0, 3.0),
+                        x_range=(-5.0, 5.0), noise=0.0, num_tasks=0, task_seed=0)
+    # right at queries but for 2, and far off where nothing is asked
+    off = types.SimpleNamespace(predict=lambda params, carry, batch: batch.y_BT + jnp.where(
+        batch.mask_BT[..., None] > 0, 2.0, 100.0))
+    evaluator = lookup.build("evaluators", "squared_error", task, off, split="test", episodes=8, chunk=4, seed=1)
+    found = evaluator.run({}, None)["headline"]
+    np.testing.assert_allclose([found["error"], found["ci95"]], [4.0, 0.0], atol=1e-4)
+    assert 0.1 < found["error_of_zero"] < 25
+    recall = lookup.build("tasks", "gated_recall", symbols=4, length=4, rare_frac=0.5, task_seed=0)
+    with pytest.raises(ConfigError, match="real targets"):
+        lookup.build("evaluators", "squared_error", recall, off, split="balanced", episodes=8, chunk=4, seed=1)

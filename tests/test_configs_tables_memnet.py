@@ -53,6 +53,24 @@ def test_streams_are_means_over_seeds_and_a_lead_over_the_lstm_of_the_same_seed(
     assert [row[0] for row in alone] == ["LSTM", "LSTM of others"]
 
 
+@pytest.mark.parametrize("evaluator, names", [("kth_presentation", ("common_accuracy", "rare_accuracy")),
+                                              ("squared_error", ("error", "error_of_zero"))])
+def test_credit_is_by_seed_with_what_the_feedback_explained_last(tmp_path, evaluator, names):
+    runs = []
+    for rule, r2 in (("DNI", {"sg_r2": [-2.0, 0.25]}), ("TBPTT", {})):
+        rows = [{"setting": {"seed": i}, evaluator: {names[0]: value, names[1]: 0.5}} for i, value in enumerate((1, 2))]
+        run = run_at(tmp_path / rule, f"nse {rule}", {}, {"replicas": rows}, [])
+        lines = [{"step": step, "by_replica": {name: [9.0] * (3 - step) for name in r2} | (r2 if step == 2 else {})}
+                 for step in (1, 2)]
+        (tmp_path / rule / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        runs.append(run)
+    found = memnet.credit(runs)
+    assert found["headline"]["nse DNI"] == {names[0]: [1, 2], names[1]: [0.5, 0.5], "sg_r2": [-2.0, 0.25]}
+    assert [row[0] for row in found["tables"][0]["rows"]] == ["nse DNI", "nse TBPTT"]
+    assert found["tables"][0]["rows"][0][1:] == [text(1.5, 12.7062047 * 0.5, 3), text(0.5, 0.0, 3), "-2 0.25"]
+    assert found["tables"][0]["rows"][1][-1] == ""
+
+
 def test_feedback_and_basis_together_are_compared_with_either_alone_seed_by_seed(tmp_path):
     rare = {"source": (0.9, 0.9), "24: basis": (0.1, 0.2), "24: feedback": (0.0, 0.1), "24: basis and feedback":
             (0.5, 0.9), "24: basis, learned on": (0.8, 0.8), "24: basis and feedback, learned on": (0.7, 0.9)}

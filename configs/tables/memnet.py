@@ -1,9 +1,11 @@
 """Tables of the memory networks' sweeps (configs/memnet.py); its runs' labels say which row and column each is of."""
 
+import os
 from collections.abc import Sequence
 
 from metalearn.measure.statistics import interval, text
 from metalearn.reporting.runs import Run, single
+from metalearn.runtime import writer
 from metalearn.types import Result
 
 
@@ -90,6 +92,25 @@ def streams(runs: Sequence[Run]) -> Result:
                 rows.append([target, "", *(f"{row[p]:.3f}" for p in presentations)])
     table = {"title": "accuracy at the i-th presentation, new classes, ± 95 % over seeds",
              "columns": ["", "seeds", *presentations], "rows": rows + ahead}
+    return {"headline": headline, "tables": [table]}
+
+
+def credit(runs: Sequence[Run]) -> Result:
+    """What each memory learned by each rule, over seeds, and the last R^2 of what told it of the future."""
+    shown = {"kth_presentation": ("common_accuracy", "rare_accuracy"), "squared_error": ("error", "error_of_zero")}
+    headline, rows, names = {}, [], ()
+    for run in runs:
+        evaluator = next(name for name in shown if name in run.headline["replicas"][0])
+        names = shown[evaluator]
+        found = {name: [row[evaluator][name] for _, row, _ in single([run])] for name in names}
+        last = writer.read(os.path.join(run.workdir, "metrics.jsonl"))[-1]
+        found["sg_r2"] = last["by_replica"].get("sg_r2", [])
+        headline[run.name] = found
+        rows.append([run.name, *(_interval(found[name]) for name in names),
+                     " ".join(f"{r2:.2g}" for r2 in found["sg_r2"])])
+    table = {"title": "by what sends credit, ± 95 % over seeds",
+             "columns": ["memory and rule", *(name.replace("_", " ") for name in names), "R^2 of the feedback"],
+             "rows": rows}
     return {"headline": headline, "tables": [table]}
 
 
