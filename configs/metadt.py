@@ -5,8 +5,8 @@
       --config.init_from=runs/point/000-world-tasks-2-seed-0
 
 A sweep trains world models, then the policies that take them over (`init_from`). Others, minutes of one core: cartpole
-(33), cheetah_vel (22, extra `rl`), reach (18, extra `metaworld`), darkroom, velocity, encoders, baselines. Each
-environment has two arguments, NAME_world and NAME; `explorer` is a `point` that samples.
+(33), cheetah_vel (22, extra `rl`), hopper, walker, reach (18, extra `metaworld`), darkroom, velocity, encoders,
+baselines. Each environment has two arguments, NAME_world and NAME; `explorer` is a `point` that samples.
 
   results/metadt_point: Meta-DT, zero-shot -7.5 ± 0.8
   results/metadt_cheetah_vel: Meta-DT, zero-shot -85 ± 22
@@ -198,6 +198,45 @@ def cheetah_vel() -> dict:
     return config
 
 
+HOPPER, WALKER = (CHEETAH | dict(robot=robot) for robot in ("hopper_param", "walker_param"))
+AGENTS = dict(behaviour="sac", train_tasks=45, test_tasks=15, episodes=20,
+              sac=SAC | dict(steps=10_000, random_steps=1000, every=500))
+
+
+def physics_world(env: dict) -> dict:
+    """One of a robot whose physics differ, on what an agent of each task did while it learned."""
+    config = world(env, CARTPOLE_SIZES, **AGENTS)
+    config["train"] |= dict(steps=20_000, log_every=2000, save_every=20_000)
+    return config
+
+
+def physics(env: dict) -> dict:
+    """Window and prompt as published, changes as on Cartpole."""
+    config = policy(env, CARTPOLE_SIZES, **AGENTS, window=8, start_frac=0.1, prompt_span=40, scale=500.0)
+    config["learner"] |= dict(prompt=3)
+    config["optim"] |= dict(lr=1e-3)
+    config["train"] |= dict(batch=64, steps=4000, save_every=4000)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=3)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=3)
+    return config
+
+
+def hopper_world() -> dict:
+    return physics_world(HOPPER)
+
+
+def hopper() -> dict:
+    return physics(HOPPER)
+
+
+def walker_world() -> dict:
+    return physics_world(WALKER)
+
+
+def walker() -> dict:
+    return physics(WALKER)
+
+
 REACH = dict(name="metaworld", tools=("reach",), length=150, reward_version="v2")
 REACH_DATA = dict(behaviour="scripted", train_tasks=45, test_tasks=20, episodes=20)
 
@@ -221,7 +260,7 @@ def reach() -> dict:
 
 VARIANTS = {make.__name__: make for make in (
     smoke, point_world, point, explorer, velocity_world, velocity, cartpole_world, cartpole, darkroom_world, darkroom,
-    cheetah_vel_world, cheetah_vel, reach_world, reach)}
+    cheetah_vel_world, cheetah_vel, hopper_world, hopper, walker_world, walker, reach_world, reach)}
 
 
 def _assign(config: dict, changes: dict) -> None:
@@ -241,6 +280,8 @@ SWEEPS = {
     "darkroom": ("darkroom", (*PARTS, "dt")),
     "velocity": ("velocity", ("metadt", "no_context", "dt", "prompt_dt")),
     "reach": ("reach", ("metadt", "no_prompt")),
+    "hopper": ("hopper", ("metadt", "no_context", "dt")),
+    "walker": ("walker", ("metadt", "no_context", "dt")),
     "cheetah_vel": ("cheetah_vel", ("metadt", "prompt_dt", "dt")),
     "encoders": ("point", ("metadt",)),
     "public": ("point", ("metadt", "no_prompt")),
