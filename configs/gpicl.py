@@ -4,7 +4,8 @@
   bash launch/local.sh sweep --config=configs/gpicl.py:phases --out=runs/phases      K from 1 to unlimited, 12 minutes
   bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models      every learner, 60 minutes
 
-Sweeps plateau (45), states, widths (30), projections (18): minutes of a core. Also smoke; mnist, paper: GPU, not run.
+Sweeps plateau (45), states, widths (30), projections (18), mnist_small (55): minutes of a core. Also smoke; mnist and
+paper need a GPU and were not run.
 Another network or learner is one more word, as in digits,network=ntm or digits,learner=maml.
 
   results/gpicl_digits: unseen 0.853 ± 0.010
@@ -28,7 +29,8 @@ POOLS = tuple(f"pool:{name}" for name in ("textures", "blobs", "mnist", "fashion
 def get_config(arg: str = "") -> ConfigDict:
     """ARG is VARIANT[,network=NAME][,learner=incontext|sgd|maml], in any order."""
     name, words = common.words(arg, network=NETWORKS, learner=LEARNERS)
-    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, paper=paper, models=models,
+    variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, mnist_small=mnist_small, paper=paper,
+                    models=models,
                     mixture=mixture, layouts=layouts, shifted=shifted, layouts_shifted=layouts_shifted,
                     **dict.fromkeys(ARMS, brief))
     config = common.choose(name, variants, "digits")()
@@ -147,6 +149,20 @@ def mnist() -> dict:
     return config
 
 
+def mnist_small() -> dict:
+    """The same for one core: T = 50, batches of 64, three blocks of 128 units. Biased permutations take it off its
+    plateau; the sweep then goes on without the bias."""
+    config = mnist()
+    config["task"] |= dict(length=50)
+    config["learner"] |= dict(dtype="float32")
+    config["learner"]["network"] |= dict(depth=3, width=128, mlp=512, num_heads=4)
+    config["optim"] = common.adam(1e-3, warmup_steps=100)
+    config["train"] |= dict(batch=64, steps=3000, save_every=3000, eval_every=500)
+    config["evaluators"]["curves"] |= dict(sets=("unseen", "new", "random"), episodes=512, chunk=128,
+                                           baselines=("1nn", "lda", "rbf_ridge"))
+    return config
+
+
 def paper() -> dict:
     """The paper's setting at 32x32x3, 100,000 updates. Not run."""
     config = mnist()
@@ -212,7 +228,7 @@ ARMS = {
 
 def sweep(arg: str = "phases"):
     """phases: K from 1 to unlimited, side by side, three seeds at each. models: every
-    learner, three seeds. mixture, layouts: three seeds. states, plateau, widths, projections: see ARMS."""
+    learner, three seeds. mixture, layouts, mnist_small: three seeds. states, plateau, widths, projections: see ARMS."""
     common.choose(arg, SUMMARY, "")
     if arg in ARMS:
         for label, changes in ARMS[arg].items():
@@ -220,6 +236,14 @@ def sweep(arg: str = "phases"):
         return
     if arg == "mixture":
         yield from ({"_label": f"mixture, seed {seed}", "seed": seed} for seed in range(3))
+        return
+    if arg == "mnist_small":  # seeds on which nothing was tuned; what bias is for, on the first of them
+        uniform = {"task.bias": 0.0, "optim.decay": "cosine", "train.steps": 5000, "train.save_every": 5000}
+        for seed in (10, 11, 12):
+            yield {"_label": f"biased, seed {seed}", "seed": seed}
+            yield {"_label": f"then uniform, seed {seed}", "seed": seed, "_stage": 1,
+                   "init_from": f"{{run:biased, seed {seed}}}"} | uniform
+        yield {"_label": "uniform alone, seed 10", "seed": 10, "_stage": 2} | uniform
         return
     if arg == "layouts":  # seeds on which nothing was tuned
         for seed in (10, 11, 12):
@@ -236,4 +260,5 @@ def sweep(arg: str = "phases"):
 
 
 SUMMARY = {"phases": "tables.gpicl.phases", "models": "tables.gpicl.models", "mixture": "tables.gpicl.pools",
+           "mnist_small": "tables.gpicl.examples",
            **dict.fromkeys(("layouts", *ARMS), "tables.gpicl.arms"), "widths": "tables.gpicl.grid"}

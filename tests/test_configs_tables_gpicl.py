@@ -34,6 +34,28 @@ def test_a_learner_that_failed_takes_only_its_own_row():
     plots.draw(made["curves"])
 
 
+def test_accuracy_by_examples_seen_is_of_each_arm_and_set_over_its_seeds(tmp_path):
+    runs = []
+    for label, right in (("a, seed 0", 0.2), ("a, seed 1", 0.6), ("b, seed 0", 0.9)):
+        workdir = tmp_path / label
+        (workdir / "eval").mkdir(parents=True)
+        curves = [{"title": title, "series": [{"name": "1nn", "y": [0.0] * 12}, {"name": "learner", "y": [
+            right + (t > 10) * (title == "new") / 10 for t in range(12)]}]} for title in ("unseen", "new")]
+        (workdir / "eval" / "curves.json").write_text(json.dumps({"curves": curves}))
+        head = {f"{name}_{what}": value for name in ("unseen", "newclass") for what, value in (
+            ("last", right), ("ahead", right - 0.5), ("ahead_of", "lda" if right > 0.5 else "1nn"))}
+        runs.append(Run(label, {}, {"curves": head}, str(workdir)))
+    made = gpicl.examples(runs)
+    rows = made["tables"][0]["rows"]
+    assert made["tables"][0]["columns"][3:6] == ("0", "10", "11")
+    assert [row[:3] for row in rows] == [["a", "unseen", 2], ["a", "new", 2], ["b", "unseen", 1], ["b", "new", 1]]
+    mean = lambda row: [float(cell.split()[0]) for cell in row[3:7]]
+    assert mean(rows[0]) == [0.4, 0.4, 0.4, -0.1] and mean(rows[1]) == [0.4, 0.4, 0.5, -0.1]
+    assert rows[0][-1] == "1nn, lda" and rows[2][-1] == "lda"
+    assert made["headline"]["a"]["new"]["ahead"] == pytest.approx([-0.3, 0.1])
+    plots.draw(made["curves"])
+
+
 def test_phases_by_number_of_tasks_unlimited_last(tmp_path):
     runs = []
     for i, (K, last) in enumerate(((0, 0.8), (8, 0.2), (8, 0.3))):

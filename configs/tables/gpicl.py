@@ -1,5 +1,7 @@
 """Tables of the in-context learners' sweeps (configs/gpicl.py): phases by number of tasks, learners side by side."""
 
+import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -142,6 +144,38 @@ def arms(runs: Sequence[Run]) -> Result:
     return {"headline": headline, "tables": [{
         "title": f"last five positions ± 95 % over seeds; updates until unseen is {LEFT} above chance",
         "columns": columns, "rows": rows}]}
+
+
+def examples(runs: Sequence[Run]) -> Result:
+    """Accuracy by how many examples were seen, of each arm and set over seeds; how far it ends from the best baseline.
+
+    The headline is {arm: {set: {"by_examples": [seeds, examples], "last", "ahead": by seed}}}.
+    """
+    found: dict[tuple[str, str], list] = {}  # {(arm, set): [(accuracy by examples seen, numbers at the end)]}
+    for run in runs:
+        with open(os.path.join(run.workdir, "eval", "curves.json")) as file:
+            for curve in json.load(file)["curves"]:
+                y_T = next(line["y"] for line in curve["series"] if line["name"] == "learner")
+                found.setdefault((run.name, curve["title"]), []).append((y_T, run.headline["curves"]))
+    headline: dict[str, dict] = {}
+    rows, curves, shown = [], {}, []
+    for (arm, title), seeds in found.items():
+        column = "newclass" if title == "new" else title
+        by_T = [statistics.interval(values) for values in zip(*(y_T for y_T, _ in seeds), strict=True)]
+        mine = {"by_examples": [y_T for y_T, _ in seeds]} | {
+            name: [head[f"{column}_{name}"] for _, head in seeds] for name in ("last", "ahead")}
+        headline.setdefault(arm, {})[title] = mine
+        shown = sorted({*range(0, len(by_T), 10), len(by_T) - 1})
+        rows.append([arm, title, len(seeds), *(statistics.text(*by_T[t], 3) for t in shown),
+                     statistics.text(*statistics.interval(mine["ahead"]), 3),
+                     ", ".join(sorted({head[f"{column}_ahead_of"] for _, head in seeds}))])
+        curve = curves.setdefault(title, {
+            "title": title, "x": list(range(len(by_T))), "xlabel": "examples seen", "ylabel": "accuracy", "series": [],
+            "levels": {}})
+        curve["series"].append({"name": arm, "y": [mean for mean, _ in by_T], "ci95": [half for _, half in by_T]})
+    columns = ("arm", "set", "seeds", *map(str, shown), "last five - best baseline", "which")
+    return {"headline": headline, "curves": list(curves.values()), "tables": [
+        {"title": "accuracy after so many examples, ± 95 % over seeds", "columns": columns, "rows": rows}]}
 
 
 def grid(runs: Sequence[Run]) -> Result:
