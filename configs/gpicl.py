@@ -5,8 +5,7 @@
   bash launch/local.sh sweep --config=configs/gpicl.py:models --out=runs/models      every learner, 60 minutes
 
 Sweeps plateau (45), states, widths (30), projections (18), mnist_small (55): minutes of a core. Also smoke; mnist and
-paper need a GPU and were not run.
-Another network or learner is one more word, as in digits,network=ntm or digits,learner=maml.
+paper, for a GPU, not run. Another network or learner is one more word, as in digits,network=ntm or digits,learner=maml.
 
   results/gpicl_digits: unseen 0.853 ± 0.010
   results/gpicl_phases: L(unseen) at unlimited K 0.615

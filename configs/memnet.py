@@ -5,8 +5,8 @@ Gradients in Neural Memory Controllers" (arXiv 2011.05438) from its abstract and
   bash launch/local.sh --config=configs/memnet.py:ntm_copy --workdir=runs/ntm_copy                4 minutes of one core
 
 Other sweeps, minutes of one core: shared (7), copy (16), repeat_copy (14), cost (15), omniglot_small (60), mann_parts
-(60), rare_classes (20), regression (15). Not run: strokes_stream, omniglot_online, rare_stream. Runs:
-associative_recall (8), smoke, and see get_config.
+(60); more in configs/credit.py. Not run: strokes_stream, omniglot_online, rare_stream. Runs: associative_recall (8),
+smoke, and see get_config.
 
   results/memnet_gated_recall: rare, cdni, L = 48 1.000
 
@@ -37,8 +37,8 @@ SEEDS = 3  # replicas, side by side in one program
 
 def get_config(arg: str = "") -> ConfigDict:
     variants = {f.__name__: f for f in (gated_recall, cost, copy, repeat_copy, ntm_copy, associative_recall,
-                                        omniglot_online, rare_stream, rare_classes, digits_stream,
-                                        sinusoid, regression, few_shot, few_shot_stream, smoke)}
+                                        omniglot_online, rare_stream, digits_stream, sinusoid,
+                                        few_shot, few_shot_stream, smoke)}
     variants |= {"omniglot_online_lstm": lambda: omniglot_online("lstm"),
                  "omniglot_small": omniglot_small, "mann_parts": omniglot_small,
                  "omniglot_small_lstm": lambda: omniglot_small("lstm"), "strokes_stream": strokes_stream,
@@ -242,20 +242,6 @@ def rare_stream() -> dict:
     return config
 
 
-def rare_classes() -> dict:
-    """`rare_stream` in small: of 20 made-up characters nine are of one class, nine of another, two of a rare one."""
-    config = rare_stream()
-    config["replicas"] = common.replicas(SEEDS)
-    config["task"] |= dict(dataset="strokes", train="classes:0-499", test="classes:500-599", image_size=0, ways=3,
-                           rare_shots=2)
-    config["learner"] |= dict(network=MEMORIES["nse"], segment=4)
-    config["optim"] = optim(3e-3, 1e-3, clip=10.0)
-    config["train"] |= dict(batch=32, eval_every=0)
-    config["evaluators"]["kth_presentation"] |= dict(upto=9)
-    _paced(config, BATCHES * 5, 500)
-    return config
-
-
 def digits_stream() -> dict:
     """`omniglot_online` in small, on the built-in digits: three of five classes to learn from, five new ones."""
     config = omniglot_online()
@@ -283,21 +269,6 @@ def sinusoid() -> dict:
     config["train"] |= dict(batch=32, eval_every=0)
     config["evaluators"] = {}
     return config
-
-
-def regression() -> dict:
-    """`sinusoid` in segments of 5: no segment holds both a point with its y and one whose y is asked for."""
-    config = sinusoid()
-    config["replicas"] = common.replicas(SEEDS)
-    config["optim"] = optim(1e-3, 1e-3, clip=10.0)
-    config["evaluators"] = dict(squared_error=dict(name="squared_error", split="test", episodes=1024, chunk=256,
-                                                   seed=1))
-    _paced(config, 3000 * 4, 1000)
-    return config
-
-
-def _paced(config: dict, steps: int, every: int) -> None:
-    config["train"] |= dict(steps=steps, save_every=steps, log_every=every, steps_per_call=100)
 
 
 def few_shot() -> dict:
@@ -349,14 +320,6 @@ for _name in [name for name in TRANSFER if ": basis" in name]:  # with a feedbac
 TRANSFER = {name: _brief(length=changes.get("task.length", 24), **changes) for name, changes in TRANSFER.items()}
 
 
-# what rare_classes and regression are trained by; wide: the feedback model has a hidden layer; guarded: and is heard
-# only while it is better than silence
-GUARDED = {"learner.feedback.hidden": 64, "learner.feedback.gate": True, "learner.feedback.clip": 1.0}
-CREDIT = {"TBPTT": {"learner.rule": "tbptt"}, "DNI": {}, "DNI wide": {"learner.feedback.hidden": 64},
-          "DNI guarded": GUARDED, "cDNI guarded": GUARDED | {"learner.feedback.context": "label"},
-          "BPTT": {"learner.rule": "bptt"}, "BPTT equal updates": {"learner.rule": "bptt_equal_updates"}}
-
-
 def smoke() -> dict:
     config = gated_recall("cdni", 6)
     config["learner"] |= dict(network=dict(name="nse", slots=4, width=5, hidden=6, controller="lstm", similarity="dot",
@@ -377,8 +340,7 @@ def _arm(arm: str, length: int) -> dict:
 
 def sweep(arg: str = "gated_recall"):
     """gated_recall: arms x lengths, two more networks at 24. copy, repeat_copy: rules x segments. shared: transferred
-    and joint feedback. cost: rules x lengths, then every memory. rare_classes, regression: memories x what sends them
-    credit. The streams: memory and LSTM, three seeds.
+    and joint feedback. cost: rules x lengths, then every memory. The streams: memory and LSTM, three seeds.
     mann_parts: one thing changed at a time, a quarter of the updates."""
     if arg in ("", "gated_recall"):
         for length in LENGTHS:
@@ -410,21 +372,11 @@ def sweep(arg: str = "gated_recall"):
             network = {} if label != "LSTM" else {"_config": f"{HERE}:omniglot_small_lstm"}
             for seed in range(SEEDS):
                 yield {"_label": f"{label}, seed {seed}", "seed": seed} | network | short | changes
-    elif arg in ("rare_classes", "regression"):
-        batches = BATCHES if arg == "rare_classes" else 3000
-        once = {"train.steps": batches, "train.save_every": batches, "train.log_every": 500}
-        for network in ("nse", "ntm", "lstm"):
-            for arm, changes in CREDIT.items():
-                if arg == "rare_classes" or not arm.startswith("cDNI"):  # there are no labels
-                    yield {"_label": f"{network} {arm}", "_config": f"{HERE}:{arg},network={network}"} | changes | (
-                        once if arm == "BPTT" else {})
     else:
-        known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", "mann_parts", "rare_classes", "regression",
-                 *STREAMS)
+        known = ("gated_recall", "cost", "copy", "repeat_copy", "shared", "mann_parts", *STREAMS)
         common.choose(arg, dict.fromkeys(known), "")
 
 
 SUMMARY = {"gated_recall": "tables.memnet.gated", "copy": "tables.memnet.copy", "repeat_copy": "tables.memnet.copy",
            "shared": "tables.memnet.shared", "cost": "tables.memnet.cost",
-           **dict.fromkeys(("rare_classes", "regression"), "tables.memnet.credit"),
            **dict.fromkeys((*STREAMS, "mann_parts"), "tables.memnet.streams")}

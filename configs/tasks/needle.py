@@ -6,6 +6,8 @@
 Splits: `train` draws n up to the difficulty (training: `length`); `exact` has n = difficulty in room for `longest`.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 
