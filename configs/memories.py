@@ -4,8 +4,8 @@
   bash launch/local.sh sweep --config=configs/memories.py:needle --out=runs/needle    65 minutes; ablation of Titans: 25
   bash launch/local.sh --config=configs/memories.py:needle,network=titans --workdir=runs/needle      10 minutes
 
-results/memories_cells, memories_cells_mqar, memories_mqar, memories_order, memories_needle, memories_ablation;
-docs/families/memories.md.
+results/memories_cells, memories_cells_mqar, memories_mqar, memories_order, memories_needle, memories_ablation (and
+_needle); docs/families/memories.md.
 """
 
 from __future__ import annotations
