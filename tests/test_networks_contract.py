@@ -40,7 +40,7 @@ NETWORKS = {
     "pmi, uncorrected": (PMI | dict(outer="full", reads="sum"), 5 * 2 * 8 + 5 + 24 + 2 * 8 + 3 * 2 * 8 + 9),
     "global_workspace": (dict(width=4, hidden=3, maps=2, ticks=2), 2 * 3 + 4),
     "titans": (TITANS | dict(variant="lmm"), 4 * 32 + 33 + 24),
-    "titans, mac": (TITANS | dict(variant="mac"), 4 * 32 + 33 + 24),
+    "titans, mac": (TITANS | dict(variant="mac"), 4 * 32 + 25 + 24),
     "titans, mag": (TITANS | dict(variant="mag"), 4 * 32 + 33 + 24 + 3 * 17),
     "titans, mal": (TITANS | dict(variant="mal"), 4 * 32 + 33 + 24 + 3 * 17),
 }

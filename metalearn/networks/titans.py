@@ -2,7 +2,8 @@
 
 Ours, where the paper leaves it open: layers are square and per head, a query reads after its own token was learned, and
 in a segment of `mac` a token sees what was recalled for tokens up to its own (the paper's mask shows it later ones),
-and the memory gates what attention said there as in `mag`: with their plain product nothing was learned.
+and the memory gates what attention said there as in `mag`: with their plain product nothing was learned. Attention of
+`mac` and `mag` has the memory's q, k and v, whose convolution is what tells it the order of tokens.
 """
 
 from typing import Any
@@ -28,10 +29,12 @@ class Titans(NeuralMemory):
     def setup_memory(self):
         super().setup_memory()
         D, small = self.width, (2 * self.depth) ** -0.5  # residual outputs start small
-        self.attention_qkv = self.param("attention_qkv", normal(1.0), (D, 3 * D))
+        if self.variant == "mal":
+            self.attention_qkv = self.param("attention_qkv", normal(1.0), (D, 3 * D))
         self.attention_out = self.param("attention_out", normal(small), (D, D))
         self.first_kv = self.param("persistent", normal(1.0), (2, self.first, D))
         if self.variant == "mac":
+            self.recalled_kv = self.param("recalled_kv", normal(1.0), (D, 2 * D))
             self.remember = self.param("remember", normal(1.0), (D, 3 * D))
         if self.variant != "mal":
             start = np.array([[small], [1.0]], np.float32)
@@ -46,22 +49,27 @@ class Titans(NeuralMemory):
     def __call__(self, state, x_BLD, fresh):
         if self.variant == "mac":
             return super().__call__(state, x_BLD, fresh)
-        memory = {g: s for g, s in state.items() if g != "attention"}
-        memory, o_BLD = super().__call__(memory, x_BLD, fresh)
-        attention, y_BLD = self.look_back(state["attention"], x_BLD + o_BLD if self.variant == "mal" else x_BLD, fresh)
+        window, (q, k, v) = self.project(state["window"], x_BLD)
+        memory = {g: s for g, s in state.items() if g not in ("attention", "window")}
+        memory, o_BLHK = self.mix(memory, q, k, v, x_BLD, fresh)
+        o_BLD = self.say(o_BLHK, x_BLD)
+        if self.variant == "mal":
+            q, k, v = (self.by_head(a) for a in jnp.split((x_BLD + o_BLD) @ self.attention_qkv, 3, -1))
+        else:
+            q, k = self.louder(q, k)
+        attention, k, v, mask_B1LM = mixing.look_back(state["attention"], k, v, fresh)
+        y_BLD = self.attend(q, k, v, mask_B1LM)
         if self.variant == "mag":
             y_BLD = self.gated(mixing.norm(y_BLD), o_BLD)
-        return memory | {"attention": attention}, y_BLD
+        return memory | {"attention": attention, "window": window}, y_BLD
 
     def gated(self, y_BLD: Array, o_BLD: Array) -> Array:
         """What attention says, y, normed already, gated by what the memory says."""
         return self.scales[0] * y_BLD * jax.nn.sigmoid(self.scales[1] * mixing.norm(o_BLD))
 
-    def look_back(self, state, x_BLD: Array, fresh: bool):
-        """(state, what attention over the window says)."""
-        q, k, v = (self.by_head(a) for a in jnp.split(x_BLD @ self.attention_qkv, 3, -1))
-        state, k, v, mask_B1LM = mixing.look_back(state, k, v, fresh)
-        return state, self.attend(q, k, v, mask_B1LM)
+    def louder(self, *units: Array) -> list[Array]:
+        """Vectors of unit length with unit mean square, as those have that attention makes itself."""
+        return [a * self.size**0.5 for a in units]
 
     def by_head(self, a_BLD: Array) -> Array:
         return a_BLD.reshape(*a_BLD.shape[:2], self.num_heads, -1)
@@ -82,16 +90,21 @@ class Titans(NeuralMemory):
         mask_11LM = np.concatenate([mask_LL, mask_LL], 1)[None, None]
 
         def segment(memory, now):
-            recalled_BCD = mixing.norm(self.read(memory, now["q"]).reshape(now["x"].shape))
-            (_, *recalled), (q, *own) = ([self.by_head(part) for part in jnp.split(a @ self.attention_qkv, 3, -1)]
-                                         for a in (recalled_BCD, now["x"]))
-            k, v = (jnp.concatenate(pair, 1) for pair in zip(recalled, own, strict=True))
+            recalled_BCD = mixing.norm(self.read(memory, now["q"]).reshape(*now["q"].shape[:2], -1))
+            recalled = (self.by_head(part) for part in jnp.split(recalled_BCD @ self.recalled_kv, 2, -1))
+            q, k = self.louder(now["q"], now["k"])
+            k, v = (jnp.concatenate(pair, 1) for pair in zip(recalled, (k, now["v"]), strict=True))
             y_BCD = mixing.norm(self.attend(q, k, v, mask_11LM))
             q, k, v = self.cut(y_BCD @ self.remember)
             memory, o_BCHK = self.write(memory, q, k, v, y_BCD)
             return memory, self.gated(y_BCD, o_BCHK.reshape(y_BCD.shape)).reshape(o_BCHK.shape)
 
-        return self.by_chunks(segment, state, {"q": q_BLHK, "k": k_BLHK, "v": v_BLHK, "x": x_BLD}, fresh)
+        return self.by_chunks(segment, state, {"q": q_BLHK, "k": k_BLHK, "v": v_BLHK}, fresh)
+
+    @property
+    def tokens(self):
+        kept = super().tokens
+        return {name: shape for name, shape in kept.items() if self.variant != "mac" or name != "x"}
 
 
 def make(spec: network.NetworkSpec, *, variant: str, depth: int, width: int, num_heads: int, mlp: int, conv: int,

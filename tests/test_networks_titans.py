@@ -1,0 +1,22 @@
+"""Titans with attention: what stands where."""
+
+import jax
+import numpy as np
+import pytest
+
+from metalearn.nn import network
+
+SIZES = dict(name="titans", depth=1, width=8, num_heads=1, mlp=8, conv=3, chunk=12, layers=1, momentum=True, decay=True,
+             rate=1e-6, clip=1.0, persistent=2, window=12)
+
+
+@pytest.mark.parametrize("variant", ["mac", "mag"])
+def test_attention_knows_the_order_of_tokens_that_lie_further_back_than_a_convolution(variant):
+    """With step sizes next to nothing the memory writes nothing, so that attention alone can tell."""
+    net = network.make(SIZES | dict(variant=variant), network.NetworkSpec(3, 5, "x", 12, "float32", 1))
+    tokens = np.asarray(jax.random.normal(jax.random.key(0), (1, 12, 5)))
+    swapped = tokens[:, [0, 1, 2, 4, 3, 5, 6, 7, 8, 9, 10, 11]]
+    params = net.init(jax.random.key(1), tokens)
+    params["mixers_0"]["conv"] += 0.5  # at the start each token is alone
+    said, other = (net.apply(params, None, each)[1][0, -1] for each in (tokens, swapped))
+    assert np.abs(said - other).max() > 1e-2 * np.abs(said).max()
