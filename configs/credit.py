@@ -31,7 +31,7 @@ def rare_classes() -> dict:
     config["replicas"] = common.replicas(memnet.SEEDS)
     config["task"] |= dict(dataset="strokes", train="classes:0-499", test="classes:500-599", image_size=0, ways=3,
                            rare_shots=2)
-    config["learner"] |= dict(network=memnet.MEMORIES["nse"], segment=4)
+    config["learner"] |= dict(network=memnet.MEMORIES["nse"], rule="synthetic", segment=4)
     config["optim"] = memnet.optim(3e-3, 1e-3, clip=10.0)
     steps = 5 * BATCHES["rare_classes"]  # an update for each segment
     config["train"] |= dict(batch=32, steps=steps, save_every=steps, log_every=500, eval_every=0)
@@ -43,6 +43,7 @@ def regression() -> dict:
     """`sinusoid` in segments of 5: no segment holds both a point with its y and one whose y is asked for."""
     config = memnet.sinusoid()
     config["replicas"] = common.replicas(memnet.SEEDS)
+    config["learner"] |= dict(rule="synthetic")
     config["optim"] = memnet.optim(1e-3, 1e-3, clip=10.0)
     config["evaluators"] = dict(squared_error=dict(name="squared_error", split="test", episodes=1024, chunk=256,
                                                    seed=1))
