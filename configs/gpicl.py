@@ -10,7 +10,7 @@ paper, for a GPU, not run. Another network or learner is one more word, as in di
   results/gpicl_digits: unseen 0.853 ± 0.010
   results/gpicl_phases: L(unseen) at unlimited K 0.615
   results/gpicl_models: vsml 0.846 ± 0.007
-  results/gpicl_widths: width 128, unlimited, unseen 0.860 ± 0.001
+  results/gpicl_mnist: MNIST 0.607 ± 0.043
 
 What was tried and did not help: docs/notes/gpicl.md.
 """
