@@ -69,6 +69,9 @@ def test_credit_is_by_seed_with_what_the_feedback_explained_last(tmp_path, evalu
     assert [row[0] for row in found["tables"][0]["rows"]] == ["nse DNI", "nse TBPTT"]
     assert found["tables"][0]["rows"][0][1:] == [text(1.5, 12.7062047 * 0.5, 3), text(0.5, 0.0, 3), "-2 0.25"]
     assert found["tables"][0]["rows"][1][-1] == ""
+    alone = run_at(tmp_path / "alone", "nse DNI", {}, {evaluator: {names[0]: 1, names[1]: 0.5}}, [])
+    (tmp_path / "alone" / "metrics.jsonl").write_text(json.dumps({"step": 2, "sg_r2": 0.25}) + "\n")
+    assert memnet.credit([alone])["headline"]["nse DNI"] == {names[0]: [1], names[1]: [0.5], "sg_r2": [0.25]}
 
 
 def test_feedback_and_basis_together_are_compared_with_either_alone_seed_by_seed(tmp_path):

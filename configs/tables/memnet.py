@@ -100,11 +100,13 @@ def credit(runs: Sequence[Run]) -> Result:
     shown = {"kth_presentation": ("common_accuracy", "rare_accuracy"), "squared_error": ("error", "error_of_zero")}
     headline, rows, names = {}, [], ()
     for run in runs:
-        evaluator = next(name for name in shown if name in run.headline["replicas"][0])
+        heads = [head for _, head, _ in single([run])]
+        evaluator = next(name for name in shown if name in heads[0])
         names = shown[evaluator]
-        found = {name: [row[evaluator][name] for _, row, _ in single([run])] for name in names}
+        found = {name: [head[evaluator][name] for head in heads] for name in names}
         last = writer.read(os.path.join(run.workdir, "metrics.jsonl"))[-1]
-        found["sg_r2"] = last["by_replica"].get("sg_r2", [])
+        last = last.get("by_replica", {name: [value] for name, value in last.items()})  # of one replica alone
+        found["sg_r2"] = last.get("sg_r2", [])
         headline[run.name] = found
         rows.append([run.name, *(_interval(found[name]) for name in names),
                      " ".join(f"{r2:.2g}" for r2 in found["sg_r2"])])
