@@ -17,7 +17,8 @@ class NeuralMemory(mixing.Heads):
 
     layers      of the MLP, each width / num_heads square (1: linear), SiLU between; learned where they start
     momentum, decay    whether there are such; both, and the step size, are functions of the token
-    rate        largest step size; a twentieth of it at first (`by_place`: half), as keys come again within a chunk
+    rate        largest step size; a twentieth of it at first, as keys come again within a chunk; half of it where none
+                can (`chunk` 1), and `by_place`
     clip        largest norm of a token's error, 0 for none: it keeps a memory of several layers from running away
     by_place    the step size has a learned factor by the place in the chunk (TTT: 1/i at the start)
     normed      the memory's output is normed, and the input added (TTT)
@@ -34,7 +35,7 @@ class NeuralMemory(mixing.Heads):
 
     def setup_memory(self):
         # plain parameters: linen's layers cannot be called within the scan over chunks
-        begin = {"rate": 0.0 if self.by_place else -3.0} | ({"momentum": 0.0} if self.momentum else {})
+        begin = {"rate": 0.0 if self.by_place or self.chunk == 1 else -3.0} | ({"momentum": 0.0} if self.momentum else {})
         begin |= {"forget": -5.0} if self.decay else {}
         self.gates = {name: (self.param(name, normal(1.0), (self.width, self.num_heads)),
                              self.param(f"{name}_bias", nn.initializers.constant(bias), (self.num_heads,)))
