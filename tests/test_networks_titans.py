@@ -23,7 +23,7 @@ def test_attention_knows_the_order_of_tokens_that_lie_further_back_than_a_convol
 
 
 def test_steps_start_small_where_a_key_can_come_again_before_it_was_learned():
-    """At a twentieth the recurrence on gated recall learned from synthetic gradients in no seed, at half in every one."""
+    """On gated recall, by synthetic gradients, the recurrence learned in no seed at a twentieth, at half in each."""
     def start(chunk):
         sizes = SIZES | dict(variant="lmm", chunk=chunk)
         net = network.make(sizes, network.NetworkSpec(3, 5, "x", 12, "float32", 1))

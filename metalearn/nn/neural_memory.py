@@ -35,8 +35,8 @@ class NeuralMemory(mixing.Heads):
 
     def setup_memory(self):
         # plain parameters: linen's layers cannot be called within the scan over chunks
-        begin = {"rate": 0.0 if self.by_place or self.chunk == 1 else -3.0} | ({"momentum": 0.0} if self.momentum else {})
-        begin |= {"forget": -5.0} if self.decay else {}
+        begin = {"rate": 0.0 if self.by_place or self.chunk == 1 else -3.0}
+        begin |= ({"momentum": 0.0} if self.momentum else {}) | ({"forget": -5.0} if self.decay else {})
         self.gates = {name: (self.param(name, normal(1.0), (self.width, self.num_heads)),
                              self.param(f"{name}_bias", nn.initializers.constant(bias), (self.num_heads,)))
                       for name, bias in begin.items()}
