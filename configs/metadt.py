@@ -5,7 +5,7 @@
       --config.init_from=runs/point/000-world-tasks-2-seed-0
 
 A sweep trains world models, then the policies that take them over (`init_from`). Others, minutes of one core: cartpole
-(33), cheetah_vel (22, extra `rl`), hopper, walker, reach (18, extra `metaworld`), darkroom, velocity, encoders,
+(33), cheetah_vel (14, extra `rl`), hopper, walker, reach (9, extra `metaworld`), darkroom, velocity, encoders,
 baselines. Each environment has two arguments, NAME_world and NAME; `explorer` is a `point` that samples.
 
   results/metadt_point: Meta-DT, zero-shot -7.5 ± 0.8
