@@ -29,8 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """ARG is VARIANT[,network=NAME][,learner=incontext|sgd|maml], in any order."""
     name, words = common.words(arg, network=NETWORKS, learner=LEARNERS)
     variants = dict(digits=digits, smoke=smoke, phases=phases, mnist=mnist, mnist_small=mnist_small, paper=paper,
-                    models=models,
-                    mixture=mixture, layouts=layouts, shifted=shifted, layouts_shifted=layouts_shifted,
+                    models=models, mixture=mixture, layouts=layouts, shifted=shifted, layouts_shifted=layouts_shifted,
                     **dict.fromkeys(ARMS, brief))
     config = common.choose(name, variants, "digits")()
     if words.get("learner", "incontext") != "incontext":

@@ -53,7 +53,7 @@ def offline(env: dict, **changes) -> dict:
                 start_frac=1.0, prompt_span=20, prompt_top=0, conditioning="return", scale=10.0) | changes
 
 
-def world(env: dict, sizes: dict, **changes) -> dict:
+def world(env: dict, sizes: dict, steps: int = 3000, **changes) -> dict:
     return dict(
         seed=0,
         init_from="",
@@ -61,7 +61,8 @@ def world(env: dict, sizes: dict, **changes) -> dict:
         task=offline(env, window=1, start_frac=0.0, prompt_span=0) | changes,
         learner=dict(name="world", **sizes, objective="model", noise=0.0),
         optim=common.adam(2e-3, decay="cosine"),
-        train=common.train(batch=256, steps=3000, steps_per_call=100, log_every=500, save_every=3000),
+        train=common.train(batch=256, steps=steps, steps_per_call=100, log_every=max(500, steps // 10),
+                           save_every=steps),
         evaluators=dict(world=dict(name="world_model", splits=("train", "validation", "test"), windows=8192, chunk=1024,
                                    seed=1)),
     )
@@ -179,22 +180,28 @@ def darkroom() -> dict:
 CHEETAH = dict(name="mujoco", robot="cheetah_vel", length=200, observe_x=False)
 
 
-def cheetah_vel_world() -> dict:
-    config = world(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20)
-    config["train"] |= dict(steps=20_000, log_every=2000, save_every=20_000)
+GAITS = dict(behaviour="gaits", test_tasks=10, episodes=20)
+
+
+def simulated(env: dict, sizes: dict, repeats: int, **changes) -> dict:
+    """A policy on a simulator outside JAX, which plays slowly: prompts of 40 steps, two episodes of its own."""
+    config = policy(env, sizes, start_frac=0.1, prompt_span=40, **changes)
+    config["optim"] |= dict(lr=1e-3)
+    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=repeats)
+    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=repeats)
     return config
+
+
+def cheetah_vel_world() -> dict:
+    return world(CHEETAH, SIZES, steps=20_000, **GAITS)
 
 
 def cheetah_vel() -> dict:
     """Half cheetahs with a hidden speed, on sine gaits; needs the extra `rl`:
     results/metadt_cheetah_vel.json."""
-    config = policy(CHEETAH, SIZES, behaviour="gaits", test_tasks=10, episodes=20, start_frac=0.1, prompt_span=40,
-                    scale=100.0)
+    config = simulated(CHEETAH, SIZES, repeats=3, scale=100.0, **GAITS)
     config["learner"] |= dict(prompt_frac=0.5)
-    config["optim"] |= dict(lr=1e-3)
     config["train"] |= dict(batch=64, steps=2000, save_every=2000)
-    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=3)
-    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=3)
     return config
 
 
@@ -205,19 +212,14 @@ AGENTS = dict(behaviour="sac", train_tasks=45, test_tasks=15, episodes=20,
 
 def physics_world(env: dict) -> dict:
     """One of a robot whose physics differ, on what an agent of each task did while it learned."""
-    config = world(env, CARTPOLE_SIZES, **AGENTS)
-    config["train"] |= dict(steps=20_000, log_every=2000, save_every=20_000)
-    return config
+    return world(env, CARTPOLE_SIZES, steps=20_000, **AGENTS)
 
 
 def physics(env: dict) -> dict:
     """Window and prompt as published, changes as on Cartpole."""
-    config = policy(env, CARTPOLE_SIZES, **AGENTS, window=8, start_frac=0.1, prompt_span=40, scale=500.0)
+    config = simulated(env, CARTPOLE_SIZES, repeats=3, window=8, scale=500.0, **AGENTS)
     config["learner"] |= dict(prompt=3)
-    config["optim"] |= dict(lr=1e-3)
     config["train"] |= dict(batch=64, steps=4000, save_every=4000)
-    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=3)
-    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=3)
     return config
 
 
@@ -242,19 +244,14 @@ REACH_DATA = dict(behaviour="scripted", train_tasks=45, test_tasks=20, episodes=
 
 
 def reach_world() -> dict:
-    config = world(REACH, SIZES, **REACH_DATA)
-    config["train"] |= dict(steps=15_000, log_every=1500, save_every=15_000)
-    return config
+    return world(REACH, SIZES, steps=15_000, **REACH_DATA)
 
 
 def reach() -> dict:
     """Meta-World ML1 Reach on its own scripted experts, misled and noisy; needs the extra `metaworld`. Episodes of 150
     steps instead of the published 500, since the experts arrive within 60: results/metadt_reach.json."""
-    config = policy(REACH, SIZES, **REACH_DATA, start_frac=0.1, prompt_span=40, scale=500.0)
-    config["optim"] |= dict(lr=1e-3)
+    config = simulated(REACH, SIZES, repeats=1, scale=500.0, **REACH_DATA)
     config["train"] |= dict(steps=2000, save_every=2000)
-    config["evaluators"]["few"] |= dict(methods=("zero", "few_none"), rounds=2, after=(1,), repeats=1)
-    config["evaluators"]["demo"] |= dict(methods=("demo",), repeats=1)
     return config
 
 

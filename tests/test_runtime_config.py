@@ -45,7 +45,7 @@ def test_a_config_that_fails_says_where(tmp_path):
 def test_built_in_configs_are_found_by_name_from_anywhere(tmp_path, monkeypatch, spec):
     monkeypatch.chdir(tmp_path)
     assert config_lib.load(spec).train.steps == 4
-    with pytest.raises(ConfigError, match="gpcl: no such file; built in: .*fewshot, gpicl.*nearest: gpicl"):
+    with pytest.raises(ConfigError, match="gpcl: no such file; built in: credit, fewshot, gpicl.*nearest: gpicl"):
         config_lib.load("gpcl:smoke")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metalearn.measure import frozen as frozen_lib, losses, statistics
@@ -21,7 +22,7 @@ def make(task: TaskDist, learner: Learner, *, split: str, episodes: int, chunk: 
         """(squared error, that of the answer 0) of each episode."""
         out_BTV = learner.predict(params, carry, batch)
         of = lambda out_BTV: (losses.position_loss(out_BTV, batch.y_BT, kind) * batch.mask_BT).sum(1)
-        return tuple(of(out) / batch.mask_BT.sum(1) for out in (out_BTV, 0 * out_BTV))
+        return tuple(of(out) / batch.mask_BT.sum(1) for out in (out_BTV, jnp.zeros_like(out_BTV)))
 
     def run(params, carry) -> Result:
         both = zip(*(jax.device_get(score(params, carry, batch)) for batch in frozen), strict=True)

@@ -103,7 +103,7 @@ class Titans(NeuralMemory):
 
     @property
     def tokens(self):
-        kept = super().tokens
+        kept = super().tokens  # mac's gates read what attention says, not the token
         return {name: shape for name, shape in kept.items() if self.variant != "mac" or name != "x"}
 
 
