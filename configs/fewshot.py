@@ -139,7 +139,7 @@ def transfer() -> dict:
     task = _images("digits", train_split="classes:0-9", val_split="trained", test_split="trained",
                    new_dataset="fashion_mnist+emnist/letters", image_size=16, channels=1, rotations="train")
     exam = _accuracy(600, ("ff9b0b4c676ffe51", "2c72fffd5fe1bd04"), ("new", "test"))
-    config = _config(task, _conv4(32, depth=3, down="stride"), 8, 300, fewshot=exam)
+    config = _config(task, _conv4(32, depth=3, down="stride"), 8, 1000, fewshot=exam)
     config["optim"] |= dict(lr=3e-3)
     return config
 
