@@ -8,7 +8,7 @@ A sweep trains world models, then the policies that take them over (`init_from`)
 (33), cheetah_vel (14, extra `rl`), hopper, walker, reach (9, extra `metaworld`), darkroom, velocity, encoders,
 baselines. Each environment has two arguments, NAME_world and NAME; `explorer` is a `point` that samples.
 
-  results/metadt_point: Meta-DT, zero-shot -7.5 ± 0.8
+  results/metadt_point: Meta-DT, zero-shot -7.5 ± 0.8; explorer, zero-shot, sampling -6.6 ± 0.6
   results/metadt_cheetah_vel: Meta-DT, zero-shot -99 ± 27
 
 What was tried and did not help: docs/notes/metadt.md. Published hyper-parameters: configs/metadt_paper.py.
