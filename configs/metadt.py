@@ -2,13 +2,14 @@
 
   bash launch/local.sh sweep --config=configs/metadt.py:point --out=runs/point                  120 minutes of one core
   bash launch/local.sh --config=configs/metadt.py:point --workdir=runs/p \
-      --config.init_from=runs/point/000-world-tasks-2-seed-0
+      --config.init_from=runs/point/000-world-tasks-6-seed-0
 
 A sweep trains world models, then the policies that take them over (`init_from`). Others, minutes of one core: cartpole
 (33), cheetah_vel (14, extra `rl`), hopper, walker, reach (9, extra `metaworld`), darkroom, velocity, encoders,
 baselines. Each environment has two arguments, NAME_world and NAME; `explorer` is a `point` that samples.
 
-  results/metadt_point: Meta-DT, zero-shot -7.5 ± 0.8; explorer, zero-shot, sampling -6.6 ± 0.6
+  results/metadt_point: Meta-DT, zero-shot -7.5 ± 0.8
+  results/metadt_point: explorer, zero-shot, sampling -6.6 ± 0.6
   results/metadt_cheetah_vel: Meta-DT, zero-shot -99 ± 27
 
 What was tried and did not help: docs/notes/metadt.md. Published hyper-parameters: configs/metadt_paper.py.
