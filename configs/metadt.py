@@ -5,8 +5,8 @@
       --config.init_from=runs/point/000-world-tasks-6-seed-0
 
 A sweep trains world models, then the policies that take them over (`init_from`). Others, minutes of one core: cartpole
-(33), cheetah_vel (14, extra `rl`), hopper, walker, reach (9, extra `metaworld`), darkroom, velocity, encoders,
-baselines. Each environment has two arguments, NAME_world and NAME; `explorer` is a `point` that samples.
+(33), cheetah_vel (14, extra `rl`), hopper and walker (10 each, `rl`), reach (9, extra `metaworld`), darkroom (34),
+velocity, encoders, baselines. Each environment has two arguments, NAME_world and NAME; `explorer` a sampling `point`.
 
   results/metadt_point: Meta-DT, zero-shot -7.5 ± 0.8
   results/metadt_point: explorer, zero-shot, sampling -6.6 ± 0.6
