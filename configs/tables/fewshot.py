@@ -10,7 +10,7 @@ EVALUATORS = ("fewshot", "adaptation")  # no name of one is a name of the other
 # what a run may have measured, and the nearest neighbour on the very same episodes
 MEASURED = {"accuracy": "nearest_neighbour", "accuracy_test": "nearest_neighbour_test",
             "accuracy_new": "nearest_neighbour_new",
-            **{f"mse_{n}": "mse_nearest_neighbour" for n in (0, 1, 10)}}
+            **{f"mse_{n}": "mse_nearest_neighbour" for n in (0, 1, 10, "10_median")}}
 
 
 def learners(runs: Sequence[Run]) -> Result:
