@@ -9,7 +9,7 @@ Tasks: TASKS; learners: LEARNERS, for `memory` plain remat chunked truncated fir
 and digits,embedded_transformer,network=lstm what reads the episode.
 
   results/fewshot_digits: matchingnet 93.2
-  results/fewshot_omniglot_protonet: 5-way 1-shot 97.58 ± 0.28
+  results/fewshot_omniglot_protonet: 5-way 1-shot 97.60 ± 0.04
   results/fewshot_sinusoid: MAML, 10 steps, median 0.041 ± 0.008
 
 What was tried and did not help: docs/notes/fewshot.md.
