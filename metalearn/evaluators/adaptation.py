@@ -1,6 +1,6 @@
 """Error or accuracy on the queries after 0, 1, 2, ... inner steps, on frozen episodes (Finn et al. 2017, figure 3).
 
-Of errors also the median over episodes and the worst one: a mean is theirs alone where an episode's steps diverge.
+Of errors also the median over episodes and the worst one, which alone makes the mean where its steps diverge.
 """
 
 import jax
@@ -44,8 +44,8 @@ def make(task: TaskDist, learner: Learner, *, split: str, steps: int, episodes: 
         headline = {f"{name}_{n}": mean[n] for n in sorted({0, 1, steps})}
         headline |= {f"{name}_{steps}_ci95": half[-1], f"{name}_nearest_neighbour": near} | frozen.hashes
         headline |= {} if labels else {f"mse_{steps}_median": median[-1], f"mse_{steps}_worst": value_EI[:, -1].max()}
-        rows = [[n, f"{m:.4f} ± {h:.4f}", f"{mid:.4f}"]
-                for n, (m, h, mid) in enumerate(zip(mean, half, median, strict=True))]
+        rows = [[n, statistics.text(m, h, 4), f"{middle:.4f}"]
+                for n, (m, h, middle) in enumerate(zip(mean, half, median, strict=True))]
         title = f"{facts['protocol']}: {name} on {episodes} frozen episodes"
         curve = {"title": facts["protocol"], "x": list(range(steps + 1)), "xlabel": "inner steps", "ylabel": name,
                  "series": [{"name": "learner", "y": mean, "ci95": half}], "levels": {"nearest neighbour": near}}
